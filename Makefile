@@ -1,0 +1,39 @@
+# Needs Python 3.10 or newer and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL: # two installs must not write to one environment at once
+.PHONY: help demo test check docs
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1#\2/p' $(MAKEFILE_LIST) | tr '#' '\t'
+
+demo: $(VENV)/.installed-demo ## train a masker on digits, explain photographs; results in demo-output/
+	$(BIN)/captum-masking demo --out demo-output
+
+test: $(VENV)/.installed-test ## run the tests and the examples in the docstrings
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-test $(VENV)/.installed-docs ## lint, formatting, types, docs without a warning
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
+
+docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
+# The stamp is the last thing written, so an interrupted install is done again by the next make.
+$(VENV)/.installed-%: setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else \
+	    "captum-masking needs Python 3.10 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	@echo "Installing captum-masking[$*] into $(VENV). The first time this downloads PyTorch and takes a few minutes ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[$*]'
+	@touch $@
+	@echo "Installed."

@@ -1,0 +1,8 @@
+"""Saliency maps that are learned, fast and honest, inside Captum."""
+
+from captum_masking.model import MaskingModel
+from captum_masking.saliency import MaskingSaliency
+from captum_masking.trainer import MaskingTrainer
+
+__version__ = "0.1.0"
+__all__ = ["MaskingModel", "MaskingSaliency", "MaskingTrainer", "__version__"]

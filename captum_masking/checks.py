@@ -1,0 +1,234 @@
+"""The wording of every user error: what was expected, what came, and the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class TargetError(AssertionError, ValueError, IndexError):
+    """A target that does not name one class per example.
+
+    It is an ``AssertionError`` and an ``IndexError``, as Captum raises, and a ``ValueError``, as
+    Python would.
+
+    Source:
+        Own.
+
+    Example:
+        >>> issubclass(TargetError, AssertionError) and issubclass(TargetError, ValueError)
+        True
+    """
+
+
+def check_mask_shape(mask: Tensor, inputs: Tensor) -> None:
+    """Refuse a mask that is not ``(B, 1, *spatial)`` for inputs ``(B, C, *spatial)``.
+
+    Raises:
+        ValueError: Naming both shapes.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_mask_shape(torch.ones(2, 1, 4, 4), torch.ones(2, 3, 4, 4))
+    """
+    expected = (inputs.shape[0], 1, *inputs.shape[2:])
+    if tuple(mask.shape) != expected:
+        raise ValueError(
+            f"mask must have shape {expected} to match inputs of shape {tuple(inputs.shape)}, "
+            f"but got {tuple(mask.shape)}; upsample the mask to the input's size first."
+        )
+
+
+def check_inputs(inputs: Any) -> None:
+    """Refuse inputs that no classifier of images or signals can read.
+
+    Raises:
+        TypeError: If ``inputs`` is not a floating-point tensor.
+        ValueError: If it has no batch, channel and spatial dimension.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_inputs(torch.rand(1, 3, 8, 8))
+    """
+    if not isinstance(inputs, Tensor):
+        raise TypeError(
+            f"inputs must be a tensor (B, C, *spatial), but got {type(inputs).__name__}; "
+            "convert it with torch.as_tensor(...) first."
+        )
+    if not inputs.is_floating_point():
+        raise TypeError(
+            f"inputs must be floating point, but got {inputs.dtype}; convert with .float(), "
+            "divide by 255 if these are pixels, and normalise as the classifier expects."
+        )
+    if inputs.dim() < 3:
+        raise ValueError(
+            f"inputs must have shape (B, C, *spatial), but got {tuple(inputs.shape)}; "
+            "add a batch dimension with inputs[None] if this is one example."
+        )
+
+
+def check_logits(logits: Any) -> None:
+    """Refuse a classifier's answer that is not ``(B, classes)`` logits.
+
+    Raises:
+        TypeError: If the answer is not a tensor.
+        ValueError: If it does not have two dimensions.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_logits(torch.zeros(2, 10))
+    """
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the classifier must return a tensor of logits (B, classes), but returned "
+            f"{type(logits).__name__}; wrap it, for example in a module returning output.logits."
+        )
+    if logits.dim() != 2:
+        raise ValueError(
+            f"the classifier must return logits of shape (B, classes), but returned "
+            f"{tuple(logits.shape)}; wrap it in a module that returns one row per example."
+        )
+
+
+def check_labels(target: Any, inputs: Tensor, classes: int | None = None) -> None:
+    """Refuse labels that are not one class index per input.
+
+    Args:
+        target: What the loader gave as labels.
+        inputs: The batch they belong to.
+        classes: Number of logits, where it is known already.
+
+    Raises:
+        TypeError: If the labels are not an integer tensor.
+        ValueError: If there is not one per input, or one lies outside ``[0, classes)``.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_labels(torch.tensor([0, 9]), torch.zeros(2, 1, 4, 4), classes=10)
+    """
+    if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype == torch.bool:
+        got = target.dtype if isinstance(target, Tensor) else type(target).__name__
+        raise TypeError(
+            f"labels must be a tensor of integers (B,), but got {got}; "
+            "the loader must give pairs (inputs, labels) with labels as class indices."
+        )
+    if target.shape != inputs.shape[:1]:
+        raise ValueError(
+            f"labels must have shape {tuple(inputs.shape[:1])}, one per input, "
+            f"but got {tuple(target.shape)}."
+        )
+    if classes is not None and len(target) and not 0 <= target.min() <= target.max() < classes:
+        raise ValueError(
+            f"labels must lie in 0..{classes - 1} for a classifier with {classes} logits, but got "
+            f"{target.min().item()}..{target.max().item()}; check the label column, or give the "
+            "classifier as many outputs as there are classes."
+        )
+
+
+def check_finite(tensor: Tensor, name: str, way_out: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        ValueError: Saying how many values of which examples are not finite.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_finite(torch.zeros(2), "inputs", "look at the data.")
+    """
+    good = tensor.detach().isfinite()
+    if not good.all():
+        bad = good.logical_not()
+        rows = bad.flatten(1).any(1).nonzero().flatten().tolist() if bad.dim() > 1 else []
+        where = f" (examples {rows[:8]} of the batch)" if rows else ""
+        raise ValueError(
+            f"{name} must be finite, but {int(bad.sum())} of {bad.numel()} values are NaN or "
+            f"infinite{where}; {way_out}"
+        )
+
+
+def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
+    """Read ``(inputs, labels)`` from what a loader gave, and refuse anything else.
+
+    Args:
+        batch: A pair ``(inputs, labels)``; further elements are ignored.
+
+    Returns:
+        ``(inputs, labels)``.
+
+    Raises:
+        TypeError: If the batch is not such a pair of tensors.
+        ValueError: If inputs are not finite or labels not one per input.
+
+    Source:
+        Own.
+
+    Example:
+        >>> inputs, labels = check_batch([torch.zeros(1, 1, 4, 4), torch.tensor([3])])
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        raise TypeError(
+            f"the loader must give pairs (inputs, labels), but gave {type(batch).__name__}; "
+            "a Dataset whose items are (image, label) in a DataLoader does."
+        )
+    inputs, target = batch[0], batch[1]
+    check_inputs(inputs)
+    check_labels(target, inputs)
+    check_finite(inputs, "inputs", "remove or repair these examples in the data.")
+    return inputs, target
+
+
+def check_same_device(inputs: Tensor, module: torch.nn.Module | None) -> None:
+    """Refuse inputs on another device than the module's parameters.
+
+    Raises:
+        ValueError: Naming both devices.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_same_device(torch.zeros(1), torch.nn.Linear(1, 1))
+    """
+    parameters = [] if module is None else list(module.parameters())
+    if parameters and parameters[0].device != inputs.device:
+        raise ValueError(
+            f"inputs must be on the model's device {parameters[0].device}, but are on "
+            f"{inputs.device}; move them with inputs.to({str(parameters[0].device)!r})."
+        )
+
+
+def check_loader(loader: Any, epochs: int) -> None:
+    """Refuse a loader without batches, and a number of epochs that trains nothing.
+
+    Raises:
+        TypeError: If the loader has no length.
+        ValueError: If it is empty, or ``epochs`` is less than one.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_loader([(torch.zeros(1, 1, 4, 4), torch.tensor([0]))], epochs=1)
+    """
+    if not hasattr(loader, "__len__"):
+        raise TypeError(
+            f"loader must have a length, but {type(loader).__name__} has none; pass a DataLoader "
+            "of a Dataset with a length, or a list of batches."
+        )
+    if len(loader) == 0 or epochs < 1:
+        raise ValueError(
+            f"there must be something to train on, but got {len(loader)} batches and {epochs} "
+            "epochs; with few images, drop_last=False keeps the last batch."
+        )

@@ -1,0 +1,131 @@
+"""Borrow a module's modes and flags, and always give them back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+def module_of(function: Callable) -> nn.Module | None:
+    """Find the module behind a callable.
+
+    Args:
+        function: A module, a bound method of one, or any other callable.
+
+    Returns:
+        The module whose modes the call depends on, or None where there is none to find.
+
+    Source:
+        Own.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> module_of(layer.forward) is layer, module_of(len) is None
+        (True, True)
+    """
+    owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+@contextmanager
+def given_back(function: Callable) -> Iterator[None]:
+    """Undo, at the end, whatever the body did to a module's modes and ``requires_grad`` flags.
+
+    Every submodule gets its own mode back, also after an exception.
+
+    Args:
+        function: A module or a callable; one without a module behind it is left alone.
+
+    Source:
+        Own.
+
+    Example:
+        >>> layer = nn.Dropout()
+        >>> with given_back(layer):
+        ...     _ = layer.eval()
+        >>> layer.training
+        True
+    """
+    module = module_of(function) or nn.Module()
+    modes = [(part, part.training) for part in module.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def eval_mode(function: Callable) -> Iterator[None]:
+    """Hold a module in eval mode, then give its modes back.
+
+    Args:
+        function: A module or a callable; one without a module behind it is left alone.
+
+    Source:
+        Own.
+
+    Example:
+        >>> layer = nn.Dropout()
+        >>> with eval_mode(layer):
+        ...     layer.training
+        False
+        >>> layer.training
+        True
+    """
+    module = module_of(function)
+    with given_back(function):
+        if module is not None:
+            module.eval()
+        yield
+
+
+@contextmanager
+def frozen(function: Callable) -> Iterator[None]:
+    """Hold a module in eval mode with no parameter asking for a gradient; give both back.
+
+    Args:
+        function: A module or a callable; one without a module behind it is left alone.
+
+    Source:
+        Own.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> with frozen(layer):
+        ...     layer.weight.requires_grad, layer.training
+        (False, False)
+        >>> layer.weight.requires_grad, layer.training
+        (True, True)
+    """
+    module = module_of(function)
+    with given_back(function):
+        if module is not None:
+            module.eval().requires_grad_(False)
+        yield
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Put every batch norm of a module in eval mode, so that its running statistics stay.
+
+    Args:
+        module: Changed in place; call it inside :func:`given_back` to undo it.
+
+    Source:
+        Own; it prevents the leak of Phang et al. 2020's code, where masked images move the
+        statistics that clean images are later scored with.
+
+    Example:
+        >>> network = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
+        >>> freeze_batch_norm(network)
+        >>> [part.training for part in network]
+        [False, True]
+    """
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()

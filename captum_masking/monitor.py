@@ -1,0 +1,277 @@
+"""What training says of itself: live figures, records, a CSV log, warnings, the best state."""
+
+from __future__ import annotations
+
+import csv
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from captum_masking.objective import Judgement, entropy
+
+#: Figures of a step or an epoch, by name.
+Record = dict[str, float]
+
+# A fall of accuracy by more than this is said aloud, and such a state is not kept.
+TOLERANCE = 0.01
+
+
+@torch.no_grad()
+def measure(judgement: Judgement, mask: Tensor, losses: dict[str, Tensor]) -> Record:
+    """Reduce one batch to the figures that are watched.
+
+    Args:
+        judgement: Of the batch.
+        mask: ``(B, 1, *spatial)``.
+        losses: Scalars, by name.
+
+    Returns:
+        The losses; ``clean``, ``masked_in`` and ``masked_out`` accuracy as fractions;
+        ``entropy_out`` in nats; ``area``, the mean of the masks, and ``area_in_image_std``, how
+        much a mask varies within its image.
+
+    Source:
+        Own.
+
+    Example:
+        >>> logits = torch.zeros(1, 2)
+        >>> judgement = Judgement(logits, logits, logits, torch.tensor([0]))
+        >>> measure(judgement, torch.ones(1, 1, 2, 2), {})["area"]
+        1.0
+    """
+    figures = {
+        **losses,
+        "clean": judgement.correct.float().mean(),
+        "masked_in": judgement.correct_in.float().mean(),
+        "masked_out": judgement.correct_out.float().mean(),
+        "entropy_out": entropy(judgement.logits_out).mean(),
+        "area": mask.mean(),
+        "area_in_image_std": mask.flatten(1).std(1, correction=0).mean(),
+    }
+    return {name: float(value) for name, value in figures.items()}
+
+
+class Means:
+    """Running means of records, weighted by batch size.
+
+    Source:
+        Own.
+
+    Example:
+        >>> means = Means()
+        >>> means.add({"area": 0.0}, 3)
+        >>> means.add({"area": 1.0}, 1)
+        >>> means.record()
+        {'area': 0.25}
+    """
+
+    def __init__(self) -> None:
+        self.sums: Record = {}
+        self.count = 0
+
+    def add(self, record: Record, count: int) -> None:
+        """Add the means of ``count`` images."""
+        for name, value in record.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value * count
+        self.count += count
+
+    def record(self) -> Record:
+        """Return the means so far."""
+        return {name: value / max(self.count, 1) for name, value in self.sums.items()}
+
+
+class Monitor:
+    """Shows a bar per epoch, keeps a record per epoch, and says when something is wrong.
+
+    Args:
+        epochs: How many there will be.
+        log: A CSV file, rewritten after each epoch, or None.
+        show_progress: Whether to show the bars.
+
+    Source:
+        Own.
+
+    Example:
+        >>> monitor = Monitor(epochs=1, show_progress=False)
+        >>> for batch in monitor.epoch([1, 2]):
+        ...     monitor.add({"area": 0.5, "area_in_image_std": 0.1}, 1)
+        >>> monitor.close({})["area"]
+        0.5
+    """
+
+    def __init__(
+        self, epochs: int, *, log: str | Path | None = None, show_progress: bool = True
+    ) -> None:
+        self.epochs = epochs
+        self.log = None if log is None else Path(log)
+        self.show_progress = show_progress
+        self.records: list[Record] = []
+
+    def epoch(self, loader: Iterable) -> Iterator[Any]:
+        """Give the batches of one epoch under a bar."""
+        self.means, self.started = Means(), time.perf_counter()
+        name = f"epoch {len(self.records) + 1}/{self.epochs}"
+        with tqdm(loader, name, leave=True, disable=not self.show_progress) as self.bar:
+            yield from self.bar
+
+    def add(self, record: Record, count: int) -> None:
+        """Take in one step's figures, and show the means so far."""
+        self.means.add(record, count)
+        if self.show_progress:
+            self.bar.set_postfix_str(summary(self.means.record()), refresh=False)
+
+    def close(self, validation: Record) -> Record:
+        """End an epoch: warn, log, and return its record."""
+        record = {"epoch": len(self.records) + 1.0, **self.means.record()}
+        record |= {f"val_{name}": value for name, value in validation.items()}
+        record["seconds"] = time.perf_counter() - self.started
+        self.records.append(record)
+        warn_if_collapsed(record)
+        if self.show_progress and validation:
+            tqdm.write(f"    validation: {summary(validation)}")
+        if self.log is not None:
+            write_csv(self.records, self.log)
+        return record
+
+
+class BestState:
+    """Keeps the newest state of a model whose classifier is as accurate as it ever was.
+
+    A state is safe while its validation accuracy on clean images is at most a point
+    (:data:`TOLERANCE`) below the best one seen, the classifier's before training included; a
+    larger fall is warned of. If no state is safe, the most accurate one is kept.
+
+    Args:
+        model: Copied to CPU memory when a state is kept.
+
+    Source:
+        Own. Newest, since both learning rates fall to zero and the loss of the masker cannot be
+        compared between epochs while its judge changes.
+
+    Example:
+        >>> model = nn.Linear(1, 1)
+        >>> best = BestState(model)
+        >>> best.offer({"epoch": 1, "val_clean": 0.8})
+        >>> kept = float(model.weight)
+        >>> _ = nn.init.zeros_(model.weight)  # and now a state that lost two points
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     best.offer({"epoch": 2, "val_clean": 0.78})
+        >>> best.restore()
+        >>> float(model.weight) == kept
+        True
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.highest = self.kept_accuracy = 0.0
+        self.state: dict[str, Tensor] | None = None
+
+    def start(self, record: Record) -> None:
+        """Note the accuracy before training."""
+        self.highest = record["clean"]
+
+    def offer(self, record: Record) -> None:
+        """Keep the model's state of now, or warn; records without validation are passed over."""
+        if "val_clean" not in record:
+            return
+        accuracy = record["val_clean"]
+        if safe := accuracy >= self.highest - TOLERANCE:
+            self.highest = max(self.highest, accuracy)
+        else:
+            warn_of_fall(record, self.highest)
+        if safe or self.state is None or accuracy > self.kept_accuracy:
+            self.kept_accuracy = accuracy
+            self.state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+
+    def restore(self) -> None:
+        """Load the kept state, if there is one."""
+        if self.state is not None:
+            self.model.load_state_dict(self.state)
+
+
+def warn_of_fall(record: Record, before: float) -> None:
+    """Say aloud that the classifier lost accuracy on clean validation images.
+
+    Args:
+        record: Of an epoch, with ``val_clean``.
+        before: The accuracy it is measured against, as a fraction.
+
+    Source:
+        Own.
+    """
+    warnings.warn(
+        f"the classifier has lost accuracy: {record['val_clean']:.1%} on clean validation images "
+        f"after epoch {record['epoch']:.0f}, {before:.1%} before. This state is not kept if a "
+        "better one is found; lower FineTune(lr=...) or raise FineTune(stay=...).",
+        stacklevel=2,
+    )
+
+
+def summary(record: Record) -> str:
+    """Say a record in one line.
+
+    Source:
+        Own.
+
+    Example:
+        >>> summary({"clean": 0.81, "masked_in": 0.75, "masked_out": 0.2, "entropy_out": 4.0,
+        ...          "area": 0.41})
+        'clean 81%, masked-in 75%, masked-out 20%, entropy out 4.00, area 0.41'
+    """
+    forms = {
+        "clean": "clean {:.0%}",
+        "masked_in": "masked-in {:.0%}",
+        "masked_out": "masked-out {:.0%}",
+        "entropy_out": "entropy out {:.2f}",
+        "area": "area {:.2f}",
+    }
+    return ", ".join(form.format(record[name]) for name, form in forms.items() if name in record)
+
+
+def warn_if_collapsed(record: Record) -> None:
+    """Warn if masks are all ones, all zeros or constant.
+
+    Args:
+        record: Needs ``area`` and ``area_in_image_std``.
+
+    Source:
+        Own; the figures to look at are those that users of learned masks ask for.
+
+    Example:
+        >>> warn_if_collapsed({"area": 0.4, "area_in_image_std": 0.3})
+    """
+    area, spread = record["area"], record["area_in_image_std"]
+    kind = (
+        "all ones; raise the area weights"
+        if area > 0.97
+        else "all zeros; lower the area weights"
+        if area < 0.03
+        else "constant over each image; train longer, raise lr, or tap other layers"
+        if spread < 0.02
+        else None
+    )
+    if kind is not None:
+        warnings.warn(
+            f"the masker has collapsed: its masks are {kind}. Mean area {area:.3f}, spread within "
+            f"an image {spread:.3f}; {summary(record)}.",
+            stacklevel=2,
+        )
+
+
+def write_csv(records: list[Record], file: Path) -> None:
+    """Write records to a CSV file, one row each.
+
+    Source:
+        Own.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(records[-1]))
+        writer.writeheader()
+        writer.writerows(records)

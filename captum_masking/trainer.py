@@ -1,0 +1,342 @@
+"""Train a masker and, by default, its classifier with it; ``step`` is the algorithm."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+
+from captum_masking.checks import (
+    check_batch,
+    check_finite,
+    check_labels,
+    check_loader,
+    check_logits,
+)
+from captum_masking.infill import Infill, Mean
+from captum_masking.masking import mask_images
+from captum_masking.model import MaskingModel
+from captum_masking.modes import eval_mode, given_back
+from captum_masking.monitor import BestState, Means, Monitor, Record, measure
+from captum_masking.objective import Dual, Judgement, KeepRecognizing, Objective
+from captum_masking.pool import History, Latest, Pool
+from captum_masking.regularizer import Regularizer, published
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """How to train along a classifier that is already good: gently.
+
+    Args:
+        lr: Peak learning rate of its SGD.
+        momentum: Of its SGD.
+        weight_decay: Of its SGD.
+        train_mode: Whether the clean pass runs in train mode. False keeps the batch-norm
+            statistics and switches dropout off.
+        objective: The classifier's loss on steps that it judges itself.
+        stay: Weight of staying close to the predictions that the classifier gave on clean images
+            before training (cross entropy to them); 0 saves one forward pass a step.
+
+    Source:
+        Own; measured in ``benchmarks/joint.json``.
+
+    Example:
+        >>> FineTune(lr=1e-5).lr
+        1e-05
+    """
+
+    lr: float = 1e-4
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    train_mode: bool = False
+    objective: Objective = KeepRecognizing()
+    stay: float = 1.0
+
+
+@dataclass(frozen=True)
+class FromScratch(FineTune):
+    """How to train along a classifier that knows nothing yet; arguments as in :class:`FineTune`.
+
+    Source:
+        Own rates; weight decay and momentum as Phang et al. 2020.
+
+    Example:
+        >>> FromScratch().train_mode
+        True
+    """
+
+    lr: float = 0.05
+    weight_decay: float = 1e-4
+    train_mode: bool = True
+    stay: float = 0.0
+
+
+class MaskingTrainer:
+    """Trains the masker of a model and, unless told otherwise, its classifier with it.
+
+    Args:
+        model: Trained in place.
+        train_classifier: True trains the classifier along as :class:`FineTune` says, False leaves
+            it bit-identical; give ``FineTune(...)`` or ``FromScratch(...)`` to say how.
+        infill: What fills the holes.
+        objective: The masker's, of what the judge says of masked images.
+        regularizer: Of the mask.
+        pool: Draws the judge of each step; None is :class:`~captum_masking.pool.History` in joint
+            training and :class:`~captum_masking.pool.Latest` otherwise.
+        lr: Peak learning rate of the masker's Adam; both rates rise for the first tenth of the
+            steps and then fall to zero along a cosine.
+        weight_decay: Of the masker's Adam.
+        max_gradient_norm: Gradients of each network are clipped to this norm.
+
+    Source:
+        Phang et al. 2020; Adam, its rate, decay and the clipping as published. Differs: the
+        judge runs in eval mode and comes from the pool; both gradients are taken before either
+        optimizer steps; cosine in place of step decay.
+
+    Example:
+        >>> classifier = nn.Sequential(
+        ...     nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU(),
+        ...     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2),
+        ... )
+        >>> batches = [(torch.rand(4, 1, 16, 16), torch.tensor([0, 1, 0, 1]))]
+        >>> trainer = MaskingTrainer(MaskingModel(classifier), train_classifier=False)
+        >>> records = trainer.fit(batches, epochs=2, show_progress=False)
+        >>> len(records), sorted(records[-1])[:4]
+        (2, ['area', 'area_in_image_std', 'clean', 'entropy_out'])
+    """
+
+    def __init__(
+        self,
+        model: MaskingModel,
+        *,
+        train_classifier: bool | FineTune = True,
+        infill: Infill = Mean(),
+        objective: Objective = Dual(),
+        regularizer: Regularizer = published(),
+        pool: Pool | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        max_gradient_norm: float = 10.0,
+    ) -> None:
+        self.model = model
+        self.joint = FineTune() if train_classifier is True else train_classifier or None
+        self.infill = infill
+        self.objective = objective
+        self.regularizer = regularizer
+        self.pool = pool if pool is not None else History() if self.joint else Latest()
+        self.max_gradient_norm = max_gradient_norm
+        self.masker_parameters = [*model.masker.parameters(), *model.sampler.parameters()]
+        self.masker_optimizer = torch.optim.Adam(
+            self.masker_parameters, lr=lr, weight_decay=weight_decay
+        )
+        self.optimizers: list[torch.optim.Optimizer] = [self.masker_optimizer]
+        if self.joint:
+            self._prepare_classifier(self.joint)
+
+    def step(self, inputs: Tensor, target: Tensor) -> Record:
+        """Take one step of the masker, and of the classifier in joint training, on one batch.
+
+        Args:
+            inputs: ``(B, C, *spatial)``, normalised as the classifier expects.
+            target: The class of each, ``(B,)``, integers.
+
+        Returns:
+            What happened: losses, accuracies on clean, masked-in and masked-out images, entropy
+            of the masked-out prediction in nats, mask area as a fraction.
+
+        Raises:
+            ValueError: If labels lie outside the classifier's range, or a loss is not finite;
+                the weights are then as before.
+
+        Source:
+            Phang et al. 2020, training iteration.
+        """
+        with given_back(self.model):
+            self._set_modes()
+            # 1. One clean pass: its logits say what is recognised, its features make the mask.
+            logits, features = self.model.read(inputs)
+            check_logits(logits)
+            check_labels(target, inputs, classes=logits.shape[1])
+            mask = self.model.decode(features, inputs.shape[2:])  # (B, 1, *spatial)
+            masked_in, masked_out = mask_images(inputs, mask, self.infill)
+
+            # 2. The judge, now or from the past, sees both halves as one batch in eval mode, so
+            #    that masked images never move batch-norm statistics.
+            self.pool.add(self.model.classifier)
+            judge = self.pool.draw()
+            with eval_mode(judge):
+                logits_in, logits_out = judge(torch.cat([masked_in, masked_out])).chunk(2)
+            judgement = Judgement(logits, logits_in, logits_out, target)
+
+            # 3. Both gradients, each for its own network, before either takes its step.
+            losses = {"loss": self.objective(judgement) + self.regularizer(mask, judgement)}
+            if self.joint:
+                losses["classifier_loss"] = self._classifier_loss(judgement, inputs, judge)
+                self._backward(losses["classifier_loss"], self.classifier_parameters)
+            self._backward(losses["loss"], self.masker_parameters)
+            for optimizer in self.optimizers:
+                optimizer.step()
+        return measure(judgement, mask, losses)
+
+    def fit(
+        self,
+        loader: DataLoader,
+        epochs: int = 10,
+        *,
+        validation: DataLoader | None = None,
+        log: str | Path | None = None,
+        show_progress: bool = True,
+    ) -> list[Record]:
+        """Train for some epochs and keep the best state.
+
+        Args:
+            loader: Gives batches ``(inputs, labels)`` and has a length.
+            epochs: Passes over the loader.
+            validation: Like ``loader``, with images that are not trained on; after each epoch the
+                model is measured on it. The state kept is then the one chosen as
+                :class:`~captum_masking.monitor.BestState` says; without it, the last.
+            log: A CSV file to write the records to, a row an epoch.
+            show_progress: Whether to show a bar with the running figures.
+
+        Returns:
+            One record per epoch: the means of what :meth:`step` returns and, with the prefix
+            ``val_``, of the validation set.
+
+        Raises:
+            TypeError: If the loader gives no pairs of tensors.
+            ValueError: If a batch cannot be used; the message says why.
+
+        Source:
+            Own.
+        """
+        check_loader(loader, epochs)
+        monitor = Monitor(epochs, log=log, show_progress=show_progress)
+        best = BestState(self.model)
+        if validation is not None:
+            best.start(self.evaluate(validation))
+        schedules = [cosine(optimizer, epochs * len(loader)) for optimizer in self.optimizers]
+        for _ in range(epochs):
+            for batch in monitor.epoch(loader):
+                inputs, target = (part.to(self._device()) for part in check_batch(batch))
+                monitor.add(self.step(inputs, target), len(inputs))
+                for schedule in schedules:
+                    schedule.step()
+            record = monitor.close(self.evaluate(validation) if validation is not None else {})
+            best.offer(record)
+        best.restore()
+        return monitor.records
+
+    @torch.no_grad()
+    def evaluate(self, loader: DataLoader) -> Record:
+        """Measure the model on labelled images, judged by its classifier as it is now.
+
+        Args:
+            loader: Gives batches ``(inputs, labels)``.
+
+        Returns:
+            Means over the images, under the names that :meth:`step` uses.
+
+        Source:
+            Own.
+        """
+        means = Means()
+        with eval_mode(self.model):
+            for batch in loader:
+                inputs, target = (part.to(self._device()) for part in check_batch(batch))
+                logits, mask = self.model.explain(inputs)
+                check_labels(target, inputs, classes=logits.shape[1])
+                halves = torch.cat(mask_images(inputs, mask, self.infill))
+                logits_in, logits_out = self.model(halves).chunk(2)
+                judgement = Judgement(logits, logits_in, logits_out, target)
+                loss = self.objective(judgement) + self.regularizer(mask, judgement)
+                means.add(measure(judgement, mask, {"loss": loss}), len(inputs))
+        return means.record()
+
+    def _prepare_classifier(self, how: FineTune) -> None:
+        self.model.classifier_trained = True
+        self.classifier_parameters = list(self.model.classifier.parameters())
+        self.optimizers.append(
+            torch.optim.SGD(
+                self.classifier_parameters,
+                lr=how.lr,
+                momentum=how.momentum,
+                weight_decay=how.weight_decay,
+            )
+        )
+        if how.stay:
+            self.original = copy.deepcopy(self.model.classifier).eval().requires_grad_(False)
+
+    def _set_modes(self) -> None:
+        self.model.masker.train()
+        self.model.sampler.train()
+        if self.joint:
+            self.model.classifier.train(self.joint.train_mode).requires_grad_(True)
+        else:
+            self.model.classifier.eval().requires_grad_(False)
+
+    def _classifier_loss(self, judgement: Judgement, inputs: Tensor, judge: nn.Module) -> Tensor:
+        """On its own steps all three images; where a past classifier judged, the clean one."""
+        assert self.joint is not None
+        own = judge is self.model.classifier
+        loss = (
+            self.joint.objective(judgement)
+            if own
+            else cross_entropy(judgement.logits, judgement.target)
+        )
+        if self.joint.stay:
+            with torch.no_grad():
+                original = self.original(inputs).softmax(1)
+            loss = loss + self.joint.stay * cross_entropy(judgement.logits, original)
+        return loss
+
+    def _backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """Set the gradients of one network; the other's graph stays for its own loss."""
+        check_finite(
+            loss, "the loss", "lower the learning rate, and look for extreme values in the inputs."
+        )
+        for parameter in parameters:
+            parameter.grad = None
+        loss.backward(inputs=list(parameters), retain_graph=True)
+        nn.utils.clip_grad_norm_(parameters, self.max_gradient_norm)
+
+    def _device(self) -> torch.device:
+        return next(self.model.masker.parameters()).device
+
+
+def cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Raise the learning rate for the first tenth of the steps, then let it fall to zero.
+
+    Args:
+        optimizer: Its rates are the peak.
+        steps: Length of the whole schedule.
+
+    Returns:
+        The schedule; call ``.step()`` after each optimizer step.
+
+    Source:
+        Loshchilov & Hutter 2017, with a linear warm-up.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule, rates = cosine(optimizer, steps=20), []
+        >>> for _ in range(20):
+        ...     rates.append(round(optimizer.param_groups[0]["lr"], 2))
+        ...     optimizer.step(); schedule.step()
+        >>> rates[:4], rates[-1]
+        ([0.5, 1.0, 1.0, 0.99], 0.01)
+    """
+    warm_up = max(1, steps // 10)
+
+    def factor(step: int) -> float:
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
