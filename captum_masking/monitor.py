@@ -73,17 +73,17 @@ class Means:
 
     def __init__(self) -> None:
         self.sums: Record = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
 
     def add(self, record: Record, count: int) -> None:
-        """Add the means of ``count`` images."""
+        """Add the means of ``count`` images; a name may be missing from some records."""
         for name, value in record.items():
             self.sums[name] = self.sums.get(name, 0.0) + value * count
-        self.count += count
+            self.counts[name] = self.counts.get(name, 0) + count
 
     def record(self) -> Record:
         """Return the means so far."""
-        return {name: value / max(self.count, 1) for name, value in self.sums.items()}
+        return {name: value / self.counts[name] for name, value in self.sums.items()}
 
 
 class Monitor:
@@ -132,7 +132,8 @@ class Monitor:
         record |= {f"val_{name}": value for name, value in validation.items()}
         record["seconds"] = time.perf_counter() - self.started
         self.records.append(record)
-        warn_if_collapsed(record)
+        if "area" in record:  # not while the classifier trains alone
+            warn_if_collapsed(record)
         if self.show_progress and validation:
             tqdm.write(f"    validation: {summary(validation)}")
         if self.log is not None:
@@ -158,12 +159,12 @@ class BestState:
         >>> model = nn.Linear(1, 1)
         >>> best = BestState(model)
         >>> best.offer({"epoch": 1, "val_clean": 0.8})
-        >>> kept = float(model.weight)
+        >>> kept = model.weight.item()
         >>> _ = nn.init.zeros_(model.weight)  # and now a state that lost two points
         >>> with warnings.catch_warnings(action="ignore"):
         ...     best.offer({"epoch": 2, "val_clean": 0.78})
         >>> best.restore()
-        >>> float(model.weight) == kept
+        >>> model.weight.item() == kept
         True
     """
 

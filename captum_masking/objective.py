@@ -118,15 +118,18 @@ class Dual:
 class KeepRecognizing:
     """The classifier's own loss in joint training: clean, masked-in and masked-out images.
 
-    ``CE(logits) + weight_in * CE(logits_in) + weight_out * CE(logits_out)``. Learning from the
-    masked-out side is what drives the masker to cover all of the evidence.
+    ``CE(logits) + mean(correct * (weight_in * CE(logits_in) + weight_out * CE(logits_out)))``.
+    Learning from the masked-out side is what drives the masker to cover all of the evidence.
 
     Args:
         weight_in: Weight of the masked-in images, >= 0.
         weight_out: Weight of the masked-out images, >= 0.
+        gated: Whether masked images count only where the clean one is recognised.
 
     Source:
-        Phang et al. 2020, classifier loss (both weights 1).
+        Phang et al. 2020, classifier loss (both weights 1). Differs: masked images count only
+        where the clean one is recognised, as in the masker's loss, so that a classifier trained
+        from scratch learns clean images first; ``gated=False`` is as published.
 
     Example:
         >>> import torch
@@ -135,9 +138,12 @@ class KeepRecognizing:
         tensor(2.0794)
     """
 
-    def __init__(self, weight_in: float = 1.0, weight_out: float = 1.0) -> None:
+    def __init__(
+        self, weight_in: float = 1.0, weight_out: float = 1.0, *, gated: bool = True
+    ) -> None:
         self.weight_in = weight_in
         self.weight_out = weight_out
+        self.gated = gated
 
     def __call__(self, judgement: Judgement) -> Tensor:
         """Return the scalar loss of a batch."""

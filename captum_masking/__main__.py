@@ -1,0 +1,7 @@
+"""``python -m captum_masking`` is the command ``captum-masking``."""
+
+import sys
+
+from captum_masking.cli import main
+
+sys.exit(main())

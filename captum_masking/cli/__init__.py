@@ -1,0 +1,69 @@
+"""The shell's front door: ``captum-masking demo | explain | train | evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from captum_masking.cli import demo, evaluate, explain, train
+from captum_masking.cli.memory import keep_freed_memory
+
+_COMMANDS = {"demo": demo, "explain": explain, "train": train, "evaluate": evaluate}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands.
+
+    Source:
+        Own.
+
+    Example:
+        >>> parser().parse_args(["demo", "--out", "results"]).out.name
+        'results'
+    """
+    top = argparse.ArgumentParser(
+        prog="captum-masking",
+        description="Learned saliency maps: one forward pass, one heat map of the evidence.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; an error is one line on standard error and a status that is not 0.
+
+    Args:
+        argv: The words after ``captum-masking``; None takes them from the shell.
+
+    Returns:
+        The exit status: 0, 1 for an error, 130 after Ctrl-C.
+
+    Source:
+        Own.
+
+    Example:
+        >>> main(["evaluate", "--model", "no-such-folder", "--data", "x.csv", "--json", "y.json"])
+        1
+    """
+    arguments = parser().parse_args(argv)
+    keep_freed_memory()
+    try:
+        arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("captum-masking: interrupted", file=sys.stderr)
+        return 130
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
+        print(f"captum-masking: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0

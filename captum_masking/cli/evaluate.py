@@ -1,0 +1,143 @@
+"""Measure a trained model on labelled images, with boxes where there are any.
+
+Prints a table and writes the same figures as JSON: accuracy on clean, masked-in and masked-out
+images, entropy of the masked-out predictions, mask area, and, with boxes, the localization error
+beside that of the whole frame and of a centred square.
+
+  captum-masking evaluate --model my-model --data val.csv --json val.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from captum_masking.checks import check_labels
+from captum_masking.cli.load import load
+from captum_masking.cli.table import table
+from captum_masking.data import BoxedImages, DigitsOnTextures
+from captum_masking.infill import Mean
+from captum_masking.masking import mask_images
+from captum_masking.metrics.localization import (
+    boxes_to_pixels,
+    centered_square,
+    localization_error,
+    localization_error_of_boxes,
+    whole_frame,
+)
+from captum_masking.model import MaskingModel
+from captum_masking.modes import eval_mode
+from captum_masking.monitor import Means, Record, measure
+from captum_masking.objective import Judgement
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--model", required=True, metavar="DIR", help="written by train")
+    parser.add_argument(
+        "--data", required=True, type=Path, metavar="CSV", help="a CSV, or a folder per class"
+    )
+    parser.add_argument("--json", required=True, type=Path, metavar="FILE", help="where it goes")
+    parser.add_argument(
+        "--label-column", metavar="NAME", help="of the CSV; default: as the model was trained"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: 32")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print, write."""
+    model, prepared = load(arguments.model)
+    column = arguments.label_column or prepared.label_column
+    images = BoxedImages(arguments.data, transform=prepared.read, label_column=column)
+    figures = measure_model(model, images, batch_size=arguments.batch_size)
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(describe(figures))
+
+
+@torch.no_grad()
+def measure_model(
+    model: MaskingModel, images: BoxedImages | DigitsOnTextures, *, batch_size: int = 32
+) -> dict[str, float]:
+    """Measure a model on a data set of ``(image, label)`` with ``boxes``.
+
+    Args:
+        model: Its classifier judges.
+        images: Items ``(image, label)``, and ``boxes`` as fractions of the frame, one tensor
+            ``(n, 4)`` an image.
+        batch_size: Images at a time.
+
+    Returns:
+        Fractions: ``clean``, ``masked_in``, ``masked_out``, ``area``; ``entropy_out`` in nats;
+        and where images have boxes, ``localization_error`` and the same of the two trivial
+        baselines, over those images.
+
+    Source:
+        Own; the figures are those of Phang et al. 2020.
+    """
+    means, errors, boxed = Means(), Means(), 0
+    boxes = iter(images.boxes)
+    with eval_mode(model):
+        for inputs, target in DataLoader(images, batch_size):
+            logits, mask = model.explain(inputs)
+            check_labels(target, inputs, classes=logits.shape[1])
+            logits_in, logits_out = model(torch.cat(mask_images(inputs, mask, Mean()))).chunk(2)
+            judgement = Judgement(logits, logits_in, logits_out, target)
+            means.add(measure(judgement, mask, {}), len(mask))
+            for one, truth in zip(mask, boxes, strict=False):
+                if len(truth):
+                    boxed += 1
+                    errors.add(_localize(one[None], truth), 1)
+    return {"images": len(images), **means.record(), "boxed_images": boxed, **errors.record()}
+
+
+def _localize(mask: Tensor, fractions: Tensor) -> Record:
+    """Score one mask, and the two trivial boxes on the same image."""
+    height, width = mask.shape[2:]
+    truth = [boxes_to_pixels(fractions, height, width)]
+    frame, square = whole_frame(height, width), centered_square(height, width)
+    return {
+        "localization_error": float(localization_error(mask, truth)),
+        "localization_error_centered_square": float(localization_error_of_boxes(square, truth)),
+        "localization_error_whole_frame": float(localization_error_of_boxes(frame, truth)),
+    }
+
+
+def describe(figures: dict[str, float]) -> str:
+    """Lay out figures as a table.
+
+    Source:
+        Own.
+
+    Example:
+        >>> print(describe({"images": 2, "clean": 0.5}))
+        figure            value
+        ---------------  ------
+        images                2
+        accuracy, clean  50.0 %
+    """
+    rows = [
+        [title, form.format(100 * figures[key] if "%" in form else figures[key])]
+        for key, (title, form) in _TITLES.items()
+        if key in figures
+    ]
+    return table(["figure", "value"], rows)
+
+
+_TITLES = {
+    "images": ("images", "{:.0f}"),
+    "clean": ("accuracy, clean", "{:.1f} %"),
+    "masked_in": ("accuracy, masked-in", "{:.1f} %"),
+    "masked_out": ("accuracy, masked-out", "{:.1f} %"),
+    "entropy_out": ("entropy, masked-out", "{:.2f} nats"),
+    "area": ("mask area", "{:.1f} %"),
+    "boxed_images": ("images with boxes", "{:.0f}"),
+    "localization_error": ("LE, this model", "{:.1f} %"),
+    "localization_error_centered_square": ("LE, centred square", "{:.1f} %"),
+    "localization_error_whole_frame": ("LE, whole frame", "{:.1f} %"),
+}

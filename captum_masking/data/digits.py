@@ -1,0 +1,266 @@
+"""Real handwritten digits on real textures: a data set that needs no download.
+
+What there is to find, and where, is known to the pixel; neither brightness nor hue gives it away.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+HELD_OUT_DIGITS = 450  # the last of 1,797, a quarter
+HELD_OUT_COLUMNS = 128  # the right quarter of each texture of 512 x 512 pixels
+CROP_PX = (80, 128)  # side of a crop of the texture before it is scaled; at most twice the image's
+DIGIT_SIDE = (0.3, 0.7)  # height of a digit as a fraction of the image's side
+DIGIT_CELLS = 8 + 2  # an empty cell around each digit, so that strokes end softly
+
+
+class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
+    """Handwritten digits, random in place, size and colour, on random crops of textures.
+
+    Image ``i`` depends on ``(seed, train, i)`` only, so a longer set starts with the shorter one.
+    Training and held-out images share no digit and no pixel of a texture. The random state of
+    torch and numpy is left alone.
+
+    Args:
+        count: Number of images, >= 1.
+        size: Side of the images in pixels, >= 16.
+        train: Whether to draw from the digits and textures for training or from the held-out ones.
+        seed: Whole number >= 0.
+
+    Attributes:
+        images: Pixels, uint8 ``(count, 3, size, size)``.
+        labels: One int in 0..9 an image.
+        masks: The digit's strokes, bool ``(count, 1, size, size)``: where the digit covers at
+            least half of the texture.
+        boxes: The tight box of each mask, half-open fractions, one tensor ``(1, 4)`` an image.
+        class_names: ``"0"`` to ``"9"``.
+
+    Raises:
+        ValueError: If ``count``, ``size`` or ``seed`` is out of range.
+        TypeError: If one of them is not a whole number.
+        ImportError: If scikit-learn or scikit-image is not installed.
+
+    Source:
+        Own. Digits: UCI Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998), as
+        scikit-learn ships them. Textures: brick, grass and gravel of scikit-image, all CC0.
+
+    Example:
+        >>> digits = DigitsOnTextures(2, size=32)
+        >>> image, label = digits[0]
+        >>> image.shape, -1 <= image.min() <= image.max() <= 1, label in range(10)
+        (torch.Size([3, 32, 32]), tensor(True), True)
+        >>> digits.boxes[0].shape, digits.masks.shape
+        (torch.Size([1, 4]), torch.Size([2, 1, 32, 32]))
+    """
+
+    def __init__(self, count: int, *, size: int = 64, train: bool = True, seed: int = 0) -> None:
+        _check_whole("count", count, least=1)
+        _check_whole("size", size, least=16)
+        _check_whole("seed", seed, least=0)
+        self.size, self.train, self.seed = size, bool(train), seed
+        source = load_source(self.train)
+        self.images = torch.empty(count, 3, size, size, dtype=torch.uint8)
+        self.masks = torch.empty(count, 1, size, size, dtype=torch.bool)
+        self.labels: list[int] = []
+        for index in range(count):
+            rng = np.random.default_rng([seed, self.train, index])
+            image, mask, label = _compose(source, size, rng)
+            self.images[index] = torch.from_numpy(image)
+            self.masks[index, 0] = torch.from_numpy(mask)
+            self.labels.append(label)
+        self.boxes = _box_list(self.masks)
+        self.class_names = [str(label) for label in range(10)]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return ``(image, label)``: float32 ``(3, size, size)`` in [-1, 1], 0 is mid grey."""
+        return self.images[index] / 127.5 - 1, self.labels[index]
+
+    def __repr__(self) -> str:
+        return (
+            f"DigitsOnTextures({len(self)}, size={self.size}, train={self.train}, seed={self.seed})"
+        )
+
+    # On the way to a worker of a DataLoader each tensor takes a file descriptor, and the boxes
+    # are one tensor an image; the masks say where they are.
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "boxes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, boxes=_box_list(state["masks"]))
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse what is not a whole number, or too small.
+
+    Example:
+        >>> _check_whole("count", 0, least=1)
+        Traceback (most recent call last):
+        ValueError: count must be at least 1, but got 0.
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, but got {value!r}; use int(...).")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, but got {value}.")
+
+
+class _Source(NamedTuple):
+    """One half of the digits ``(n, 10, 10)`` in [0, 1], their labels, and of the textures."""
+
+    digits: Array
+    labels: Array
+    textures: list[Array]  # (512, columns) each, zero mean and unit variance
+
+
+@lru_cache(maxsize=2)
+def load_source(train: bool) -> _Source:
+    """Read the digits and textures of one half.
+
+    Raises:
+        ImportError: If scikit-learn or scikit-image is not installed.
+    """
+    try:
+        from skimage import data
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(
+            f"DigitsOnTextures needs scikit-learn and scikit-image ({error}); install them with "
+            "pip install captum-masking[demo]."
+        ) from error
+    rows = slice(None, -HELD_OUT_DIGITS) if train else slice(-HELD_OUT_DIGITS, None)
+    columns = slice(None, -HELD_OUT_COLUMNS) if train else slice(-HELD_OUT_COLUMNS, None)
+    bunch = load_digits()
+    digits = np.pad(bunch.images[rows] / 16, ((0, 0), (1, 1), (1, 1)))
+    images = (data.brick(), data.grass(), data.gravel())
+    textures = [_standardize(image[:, columns]) for image in images]
+    return _Source(digits, bunch.target[rows], textures)
+
+
+def _standardize(image: Array) -> Array:
+    return (image - image.mean()) / image.std()
+
+
+# One image.
+
+
+def _compose(source: _Source, size: int, rng: np.random.Generator) -> tuple[Array, Array, int]:
+    """Draw one image.
+
+    Args:
+        source: Digits and textures to draw from.
+        size: Side in pixels.
+        rng: Where all randomness comes from.
+
+    Returns:
+        ``(image, mask, label)``: uint8 ``(3, size, size)``, bool ``(size, size)``, 0..9.
+    """
+    choice = rng.integers(len(source.digits))
+    relief = _draw_relief(source.textures[rng.integers(len(source.textures))], size, rng)
+    cover = _draw_cover(source.digits[choice], size, rng)
+    ground, ink = _draw_colours(rng)
+    # A little of the relief shows through the ink, as paint on a wall does.
+    shade = relief * (0.12 * (1 - cover) + 0.04 * cover)  # (size, size)
+    colour = ground * (1 - cover) + ink * cover  # (3, size, size)
+    image = (255 * (colour + shade)).round().clip(0, 255).astype(np.uint8)
+    return image, cover >= 0.5, int(source.labels[choice])
+
+
+def _draw_relief(texture: Array, size: int, rng: np.random.Generator) -> Array:
+    """Cut a random square from a texture, turn and mirror it, scale it to ``(size, size)``."""
+    side = min(int(rng.integers(*CROP_PX, endpoint=True)), 2 * size)
+    top, left = rng.integers(0, np.array(texture.shape) - side, endpoint=True)
+    crop = np.rot90(texture[top : top + side, left : left + side], int(rng.integers(4)))
+    return _stretch(_stretch(crop[:, :: rng.choice([-1, 1])], size).T, size)
+
+
+def _stretch(image: Array, rows: int) -> Array:
+    """Resample an image to a number of rows, linearly.
+
+    Example:
+        >>> _stretch(np.array([[0.0], [1.0]]), 4).T
+        array([[0.  , 0.25, 0.75, 1.  ]])
+    """
+    last = len(image) - 1
+    at = ((np.arange(rows) + 0.5) * len(image) / rows - 0.5).clip(0, last)  # pixel centres
+    above = at.astype(int)
+    below, share = np.minimum(above + 1, last), (at - above)[:, None]
+    stretched: Array = image[above] * (1 - share) + image[below] * share
+    return stretched
+
+
+def _draw_cover(digit: Array, size: int, rng: np.random.Generator) -> Array:
+    """Scale a digit and put it anywhere in the frame; returns its opacity ``(size, size)``."""
+    side = round(size * rng.uniform(*DIGIT_SIDE) * DIGIT_CELLS / 8)
+    top, left = rng.integers(0, size - side, size=2, endpoint=True)
+    weights = _bicubic(DIGIT_CELLS, side)
+    # einsum and not @: the threads of a matrix library cost far more than products this small.
+    ink = np.einsum("jk,lk->jl", np.einsum("ij,jk->ik", weights, digit), weights)
+    cover = np.zeros((size, size))
+    # Strokes fade in between 0.3 and 0.55 of full ink: less fills the loops of bold digits, more
+    # opens those of thin ones.
+    cover[top : top + side, left : left + side] = (ink - 0.3) / 0.25
+    return cover.clip(0, 1)
+
+
+@lru_cache(maxsize=256)
+def _bicubic(before: int, after: int) -> Array:
+    """Return the matrix ``(after, before)`` that scales a signal; it does for rows and columns."""
+    identity = torch.eye(before, dtype=torch.float64)[None, None]
+    weights: Array = F.interpolate(identity, size=(after, before), mode="bicubic")[0, 0].numpy()
+    return weights
+
+
+def _draw_colours(rng: np.random.Generator) -> tuple[Array, Array]:
+    """Draw the colours of texture and digit, ``(3, 1, 1)`` each in about [0, 1].
+
+    The ink is lighter or darker than the ground by a third of the range, so that it can be read;
+    which of the two it is, and both hues, are random.
+    """
+    ground, step = rng.uniform(0.25, 0.75), rng.uniform(0.32, 0.45)
+    fits = [luma for luma in (ground - step, ground + step) if 0.05 <= luma <= 0.95]
+    return _draw_hue(ground, rng), _draw_hue(float(rng.choice(fits)), rng)
+
+
+def _draw_hue(luma: float, rng: np.random.Generator) -> Array:
+    """Give a grey a random hue; the weights of luma (0.3, 0.59, 0.11) cancel in both directions."""
+    angle, chroma = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.25)
+    red_green, blue = np.array([0.89, -0.45, 0.0]), np.array([-0.11, -0.11, 0.89])
+    colour: Array = luma + chroma * (np.cos(angle) * red_green + np.sin(angle) * blue)
+    return colour.clip(0, 1).reshape(3, 1, 1)
+
+
+def _tight_boxes(masks: Tensor) -> Tensor:
+    """Return the tight box around each non-empty mask, in pixels, half-open.
+
+    Args:
+        masks: Bool ``(B, H, W)``.
+
+    Returns:
+        Float32 ``(B, 4)``: ``(x0, y0, x1, y1)``.
+
+    Example:
+        >>> _tight_boxes(torch.tensor([[[0, 0, 0], [0, 1, 1]]]).bool())
+        tensor([[1., 1., 3., 2.]])
+    """
+    (x0, x1), (y0, y1) = (_first_and_end(masks.any(axis)) for axis in (1, 2))
+    return torch.stack((x0, y0, x1, y1), dim=1).float()
+
+
+def _box_list(masks: Tensor) -> list[Tensor]:
+    return list(_tight_boxes(masks[:, 0]).div(masks.shape[-1])[:, None])  # (1, 4) each
+
+
+def _first_and_end(line: Tensor) -> tuple[Tensor, Tensor]:
+    line = line.byte()  # (B, L); argmax gives the first of equals
+    return line.argmax(1), line.shape[1] - line.flip(1).argmax(1)
