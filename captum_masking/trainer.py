@@ -85,7 +85,8 @@ class MaskingTrainer:
     """Trains the masker of a model and, unless told otherwise, its classifier with it.
 
     Args:
-        model: Trained in place.
+        model: Trained in place. Parameters of its classifier that require no gradient now are
+            not trained.
         train_classifier: True trains the classifier along as :class:`FineTune` says, False leaves
             it bit-identical; give ``FineTune(...)`` or ``FromScratch(...)`` to say how.
         infill: What fills the holes.
@@ -297,7 +298,14 @@ class MaskingTrainer:
 
     def _prepare_classifier(self, how: FineTune) -> None:
         self.model.classifier_trained = True
-        self.classifier_parameters = list(self.model.classifier.parameters())
+        # Layers that the user has frozen stay frozen.
+        parameters = [p for p in self.model.classifier.parameters() if p.requires_grad]
+        if not parameters:
+            raise ValueError(
+                "joint training needs a classifier with parameters that require a gradient, but "
+                "it has none; pass train_classifier=False, or classifier.requires_grad_(True)."
+            )
+        self.classifier_parameters = parameters
         self.classifier_optimizer = how.optimizer(self.classifier_parameters, lr=how.lr)
         self.optimizers.append(self.classifier_optimizer)
         if how.stay:
@@ -307,7 +315,7 @@ class MaskingTrainer:
         self.model.masker.train()
         self.model.sampler.train()
         if self.joint:
-            self.model.classifier.train(self.joint.train_mode).requires_grad_(True)
+            self.model.classifier.train(self.joint.train_mode)
         else:
             self.model.classifier.eval().requires_grad_(False)
 

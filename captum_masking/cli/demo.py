@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", type=int, default=4000, metavar="N", help="default: 4000")
     parser.add_argument("--epochs", type=int, default=12, metavar="N", help="default: 12")
+    parser.add_argument("--held-out", type=int, default=400, metavar="N", help="default: 400")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
 
 
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
     print("1. Training a classifier and its masker together on digits ...")
     model = train(arguments.images, arguments.epochs)
-    held_out = DigitsOnTextures(400, train=False, seed=1)
+    held_out = DigitsOnTextures(arguments.held_out, train=False, seed=1)
     print(f"\n2. On {len(held_out)} held-out images, digits and textures never seen:")
     print(describe(model, held_out))
     draw(model, held_out, arguments.out / "digits.png")

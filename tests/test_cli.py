@@ -1,0 +1,227 @@
+"""Promises about the commands: what they write, and one clear line for each bad input."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from captum_masking.cli import main
+from captum_masking.cli.classifiers import prepare
+from captum_masking.cli.explain import find_class
+
+CLASSIFIER = """
+import torch
+from torch import nn
+
+
+def small():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2),
+    )
+    network.class_names = ["dark", "bright"]
+    return network
+
+
+def not_a_network():
+    return 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A user's folder: a classifier, twelve dark and bright pictures, a CSV with boxes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "my_classifiers", raising=False)
+    (tmp_path / "my_classifiers.py").write_text(CLASSIFIER)
+    rows = []
+    for index in range(12):
+        pixels = np.full((20, 30, 3), 60 if index % 2 == 0 else 160, dtype=np.uint8)
+        pixels[5:15, 10:20] += 40
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+        rows.append([f"{index}.png", index % 2, 1 / 3, 0.25, 2 / 3, 0.75])
+    write_csv(tmp_path / "data.csv", rows)
+    return tmp_path
+
+
+def write_csv(file, rows, header=("file", "label", "x0", "y0", "x1", "y1")):
+    with file.open("w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+
+
+def train(*more):
+    common = ["--classifier", "my_classifiers:small", "--image-size", "32", "--batch-size", "4"]
+    return main(["train", "--data", "data.csv", "--out", "model", "--epochs", "1", *common, *more])
+
+
+def test_train_evaluate_explain(folder, capsys):
+    assert train("--val", "data.csv") == 0
+    assert (folder / "model-log.csv").read_text().startswith("epoch,")
+    assert main(["evaluate", "--model", "model", "--data", "data.csv", "--json", "out.json"]) == 0
+    figures = json.loads((folder / "out.json").read_text())
+    assert figures["images"] == figures["boxed_images"] == 12
+    assert 0 <= figures["localization_error"] <= 1
+    assert figures["localization_error_whole_frame"] == 1.0  # boxes of a sixth of the frame
+    assert main(["explain", "3.png", "--model", "model", "--target", "dark", "--out", "maps"]) == 0
+    assert (folder / "maps" / "3-explained.png").stat().st_size > 1000
+    printed = capsys.readouterr().out
+    assert "LE, centred square" in printed and "dark" in printed
+
+
+def test_train_frozen_saves_the_masker_alone(folder):
+    assert train("--frozen") == 0
+    config = json.loads((folder / "model" / "config.json").read_text())
+    assert config["classifier"]["saved"] is False
+    assert config["notes"]["class_names"] == ["dark", "bright"]
+
+
+def test_train_takes_a_folder_per_class(folder):
+    for index in range(12):
+        kind = folder / "tree" / ("bright" if index % 2 else "dark")
+        kind.mkdir(parents=True, exist_ok=True)
+        (folder / f"{index}.png").rename(kind / f"{index}.png")
+    arguments = "train --data tree --classifier my_classifiers:small --out m --epochs 1"
+    assert main([*arguments.split(), "--image-size", "32", "--batch-size", "4"]) == 0
+
+
+def test_train_from_scratch_makes_an_output_per_class(folder):
+    arguments = "train --data data.csv --classifier torchvision:squeezenet1_1 --from-scratch"
+    arguments += " --out model --epochs 1 --image-size 64 --batch-size 6"
+    assert main(arguments.split()) == 0
+    assert main(["explain", "3.png", "--model", "model", "--out", "maps"]) == 0
+
+
+def test_the_same_seed_trains_the_same_model(folder):
+    assert train("--out", "a") == train("--out", "b") == 0
+    assert (folder / "a/model.safetensors").read_bytes() == (
+        folder / "b/model.safetensors"
+    ).read_bytes()
+
+
+def no_picture(folder):
+    (folder / "0.png").write_text("not a picture")
+
+
+def missing_column(folder):
+    write_csv(folder / "data.csv", [["0.png", 1]], header=("file", "species"))
+
+
+def label_out_of_range(folder):
+    write_csv(folder / "data.csv", [["0.png", 7, 0, 0, 1, 1]])
+
+
+def box_outside(folder):
+    write_csv(folder / "data.csv", [["0.png", 1, 0, 0, 1.5, 1]])
+
+
+def missing_picture(folder):
+    write_csv(folder / "data.csv", [["nowhere.png", 1, 0, 0, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (no_picture, "0.png"),
+        (missing_column, "label"),
+        (label_out_of_range, "labels must lie in 0..1"),
+        (box_outside, "1.5"),
+        (missing_picture, "nowhere.png"),
+    ],
+)
+def test_bad_data_is_one_line_and_leaves_nothing_behind(folder, capsys, spoil, words):
+    spoil(folder)
+    before = sorted(path.name for path in folder.iterdir())
+    assert train() == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("captum-masking: error:") and words in line
+    after = sorted(path.name for path in folder.iterdir() if path.name != "__pycache__")
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("vgg", "torchvision:NAME or package.module:function"),
+        ("torchvision:resnet19", "no classifier called 'resnet19'"),
+        ("my_classifiers:missing", "package.module:function"),
+        ("no_such_module:small", "package.module:function"),
+        ("my_classifiers:not_a_network", "must return a torch.nn.Module"),
+    ],
+)
+def test_a_wrong_classifier_is_one_line(folder, capsys, spec, words):
+    assert main(["train", "--data", "data.csv", "--classifier", spec, "--out", "model"]) == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("explain data.csv --out maps", "is not a picture"),
+        ("explain nowhere.png --out maps", "there is no picture nowhere.png"),
+        ("explain 0.png --model nowhere --out maps", "it has no config.json"),
+        ("evaluate --model . --data data.csv --json x.json", "it has no config.json"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_leave_nothing_behind(folder, capsys, arguments, words):
+    assert main(arguments.split()) == 1
+    assert words in capsys.readouterr().err
+    assert not (folder / "maps").exists() and not (folder / "x.json").exists()
+
+
+def test_the_shipped_masker_explains_a_photograph(folder, capsys):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    data = pytest.importorskip("skimage.data")
+    Image.fromarray(data.chelsea()).save(folder / "chelsea.png")
+    assert main(["explain", "chelsea.png", "--target", "Egyptian cat", "--out", "maps"]) == 0
+    assert "Egyptian cat" in capsys.readouterr().out
+    assert (folder / "maps" / "chelsea-explained.png").exists()
+
+
+def test_the_shipped_classifier_recognises_the_cat():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    data = pytest.importorskip("skimage.data")
+    prepared = prepare("efficientnet-lite0")
+    with torch.no_grad():
+        logits = prepared.classifier(prepared.read(data.chelsea())[None])
+    assert prepared.name(int(logits.argmax())) in ("Egyptian cat", "tabby", "tiger cat")
+
+
+def test_the_demo_runs(folder, capsys):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("efficientnet_lite_pytorch")
+    assert main("demo --out out --images 128 --epochs 2 --held-out 50".split()) == 0
+    printed = capsys.readouterr().out
+    for method in ("centred square", "Captum IntegratedGradients", "MaskingSaliency"):
+        assert method in printed
+    assert {path.name for path in (folder / "out").iterdir()} == {"digits.png", "photographs.png"}
+
+
+@pytest.mark.parametrize("command", ["demo", "explain", "train", "evaluate"])
+def test_every_command_has_help(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0 and "captum-masking" in capsys.readouterr().out
+
+
+def test_a_class_is_found_by_number_name_or_part():
+    names = ["tabby", "tiger cat", "Egyptian cat"]
+    assert find_class("2", names) == find_class("egyptian", names) == 2
+    assert find_class(None, names) is None
+    with pytest.raises(ValueError, match="fits 2 .1 tiger cat, 2 Egyptian cat."):
+        find_class("cat", names)
+    with pytest.raises(ValueError, match="fits 0"):
+        find_class("dog", names)
+
+
+def test_pictures_are_squashed_and_normalised_to_the_classifiers_scale():
+    from captum_masking.cli.classifiers import Prepared
+
+    prepared = Prepared("x", nn.Flatten(), (0.5,) * 3, (0.25,) * 3, image_size=4)
+    inputs = prepared.read(np.full((8, 6, 3), 255, dtype=np.uint8))
+    torch.testing.assert_close(inputs, torch.full((3, 4, 4), 2.0))
