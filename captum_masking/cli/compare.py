@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from captum.attr import Attribution, IntegratedGradients, LayerAttribution, LayerGradCam, Saliency
@@ -60,9 +61,26 @@ def methods(model: MaskingModel) -> dict[str, Method]:
     }
 
 
+class Score(NamedTuple):
+    """How one method did.
+
+    Attributes:
+        name: Of the method.
+        errors: ``(images,)``, 1 where the object was missed.
+        forwards: Time in units of the classifier's own forward pass.
+
+    Source:
+        Own.
+    """
+
+    name: str
+    errors: Tensor
+    forwards: float
+
+
 def compare(
     model: MaskingModel, images: BoxedImages | DigitsOnTextures, *, batch_size: int = 50
-) -> list[tuple[str, float, str]]:
+) -> list[Score]:
     """Score every method, and the two trivial boxes, on the same images.
 
     Args:
@@ -71,7 +89,7 @@ def compare(
         batch_size: Images at a time.
 
     Returns:
-        Rows ``(name, localization error as a fraction, time in classifier forwards)``.
+        One score a method, the trivial ones first.
 
     Source:
         Own; the error is that of Phang et al. 2020.
@@ -79,22 +97,18 @@ def compare(
     batches = _batches(images, batch_size)
     truth = [boxes for _, _, found in batches for boxes in found]
     height, width = batches[0][0].shape[2:]
-    trivial = {
-        "whole frame": whole_frame(height, width),
-        "centred square": centered_square(height, width),
-    }
-    rows = [
-        (name, float(localization_error_of_boxes(box, truth).mean()), "0")
-        for name, box in trivial.items()
+    scores = [
+        Score("whole frame", localization_error_of_boxes(whole_frame(height, width), truth), 0),
+        Score(
+            "centred square", localization_error_of_boxes(centered_square(height, width), truth), 0
+        ),
     ]
     with eval_mode(model):
         forward = _seconds(torch.no_grad()(lambda inputs, _: model(inputs)), batches)
         for name, method in methods(model).items():
-            errors = [localization_error(method(x, t).detach(), b).mean() for x, t, b in batches]
-            share = [len(x) / len(truth) for x, _, _ in batches]
-            error = sum(float(e) * s for e, s in zip(errors, share, strict=True))
-            rows.append((name, error, f"{_seconds(method, batches) / forward:.1f}"))
-    return rows
+            errors = [localization_error(method(x, t).detach(), b) for x, t, b in batches]
+            scores.append(Score(name, torch.cat(errors), _seconds(method, batches) / forward))
+    return scores
 
 
 def _batches(images: BoxedImages | DigitsOnTextures, size: int) -> list[tuple]:
