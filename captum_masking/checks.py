@@ -158,7 +158,7 @@ def check_finite(tensor: Tensor, name: str, way_out: str) -> None:
         )
 
 
-def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
+def check_pair(batch: Any) -> tuple[Tensor, Tensor]:
     """Read ``(inputs, labels)`` from what a loader gave, and refuse anything else.
 
     Args:
@@ -168,25 +168,44 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
         ``(inputs, labels)``.
 
     Raises:
-        TypeError: If the batch is not such a pair of tensors.
-        ValueError: If inputs are not finite or labels not one per input.
+        TypeError: If the batch is not a pair of tensors.
 
     Source:
         Own.
 
     Example:
-        >>> inputs, labels = check_batch([torch.zeros(1, 1, 4, 4), torch.tensor([3])])
+        >>> inputs, labels = check_pair([torch.zeros(1, 1, 4, 4), torch.tensor([3])])
     """
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         raise TypeError(
             f"the loader must give pairs (inputs, labels), but gave {type(batch).__name__}; "
             "a Dataset whose items are (image, label) in a DataLoader does."
         )
-    inputs, target = batch[0], batch[1]
+    for name, part in zip(("inputs", "labels"), batch, strict=False):
+        if not isinstance(part, Tensor):
+            raise TypeError(
+                f"the loader must give pairs of tensors (inputs, labels), but its {name} are "
+                f"{type(part).__name__}; have its collate function stack them."
+            )
+    return batch[0], batch[1]
+
+
+def check_examples(inputs: Any, target: Any) -> None:
+    """Refuse inputs and labels that cannot be trained on.
+
+    Raises:
+        TypeError: If inputs are not floating point, or labels not integers.
+        ValueError: If inputs are not finite, or labels not one per input.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_examples(torch.zeros(1, 1, 4, 4), torch.tensor([3]))
+    """
     check_inputs(inputs)
     check_labels(target, inputs)
     check_finite(inputs, "inputs", "remove or repair these examples in the data.")
-    return inputs, target
 
 
 def check_same_device(inputs: Tensor, module: torch.nn.Module | None) -> None:
@@ -209,7 +228,7 @@ def check_same_device(inputs: Tensor, module: torch.nn.Module | None) -> None:
         )
 
 
-def check_loader(loader: Any, epochs: int) -> None:
+def check_loader(loader: Any, epochs: int = 1) -> None:
     """Refuse a loader without batches, and a number of epochs that trains nothing.
 
     Raises:
@@ -229,6 +248,6 @@ def check_loader(loader: Any, epochs: int) -> None:
         )
     if len(loader) == 0 or epochs < 1:
         raise ValueError(
-            f"there must be something to train on, but got {len(loader)} batches and {epochs} "
+            f"there must be images to read, but got {len(loader)} batches and {epochs} "
             "epochs; with few images, drop_last=False keeps the last batch."
         )

@@ -54,7 +54,7 @@ def measure(judgement: Judgement, mask: Tensor, losses: dict[str, Tensor]) -> Re
         "area": mask.mean(),
         "area_in_image_std": mask.flatten(1).std(1, correction=0).mean(),
     }
-    return {name: float(value) for name, value in figures.items()}
+    return {name: value.item() for name, value in figures.items()}
 
 
 class Means:
@@ -266,13 +266,14 @@ def warn_if_collapsed(record: Record) -> None:
 
 
 def write_csv(records: list[Record], file: Path) -> None:
-    """Write records to a CSV file, one row each.
+    """Write records to a CSV file, one row each, with nan for what a record does not have.
 
     Source:
         Own.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(records[-1]))
+        names = dict.fromkeys(name for record in records for name in record)
+        writer = csv.DictWriter(stream, list(names), restval="nan")
         writer.writeheader()
         writer.writerows(records)

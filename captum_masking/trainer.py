@@ -15,11 +15,12 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from captum_masking.checks import (
-    check_batch,
+    check_examples,
     check_finite,
     check_labels,
     check_loader,
     check_logits,
+    check_pair,
 )
 from captum_masking.infill import Infill, Mean
 from captum_masking.masking import mask_images
@@ -43,8 +44,10 @@ class FineTune:
         objective: The classifier's loss on steps that it judges itself.
         stay: Weight of staying close to the predictions that the classifier gave on clean images
             before training (cross entropy to them); 0 saves one forward pass a step.
-        head_start: Fraction of the steps of ``fit`` in which the classifier trains alone, on
+        classifier_first: Fraction of the steps of ``fit`` in which the classifier trains alone, on
             clean images: before it recognises anything there is no evidence to find.
+        masker_first: Fraction of the steps in which the masker trains alone: a good classifier
+            has nothing to learn from the first masks.
 
     Source:
         Own; measured in ``benchmarks/joint.json``.
@@ -59,7 +62,8 @@ class FineTune:
     train_mode: bool = False
     objective: Objective = KeepRecognizing()
     stay: float = 1.0
-    head_start: float = 0.0
+    classifier_first: float = 0.0
+    masker_first: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,15 +82,16 @@ class FromScratch(FineTune):
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
     train_mode: bool = True
     stay: float = 0.0
-    head_start: float = 0.3
+    classifier_first: float = 0.3
+    masker_first: float = 0.0
 
 
 class MaskingTrainer:
     """Trains the masker of a model and, unless told otherwise, its classifier with it.
 
     Args:
-        model: Trained in place. Parameters of its classifier that require no gradient now are
-            not trained.
+        model: Trained in place. If only some parameters of its classifier require a gradient,
+            joint training trains those.
         train_classifier: True trains the classifier along as :class:`FineTune` says, False leaves
             it bit-identical; give ``FineTune(...)`` or ``FromScratch(...)`` to say how.
         infill: What fills the holes.
@@ -144,12 +149,14 @@ class MaskingTrainer:
         if self.joint:
             self._prepare_classifier(self.joint)
 
-    def step(self, inputs: Tensor, target: Tensor) -> Record:
+    def step(self, inputs: Tensor, target: Tensor, *, train_classifier: bool = True) -> Record:
         """Take one step of the masker, and of the classifier in joint training, on one batch.
 
         Args:
             inputs: ``(B, C, *spatial)``, normalised as the classifier expects.
             target: The class of each, ``(B,)``, integers.
+            train_classifier: False leaves the classifier alone in this step; in a trainer with
+                ``train_classifier=False`` it is left alone in any case.
 
         Returns:
             What happened: losses, accuracies on clean, masked-in and masked-out images, entropy
@@ -162,8 +169,10 @@ class MaskingTrainer:
         Source:
             Phang et al. 2020, training iteration.
         """
+        check_examples(inputs, target)
+        joint = self.joint if train_classifier else None
         with given_back(self.model):
-            self._set_modes()
+            self._set_modes(joint)
             # 1. One clean pass: its logits say what is recognised, its features make the mask.
             logits, features = self.model.read(inputs)
             check_logits(logits)
@@ -181,16 +190,17 @@ class MaskingTrainer:
 
             # 3. Both gradients, each for its own network, before either takes its step.
             losses = {"loss": self.objective(judgement) + self.regularizer(mask, judgement)}
-            if self.joint:
-                losses["classifier_loss"] = self._classifier_loss(judgement, inputs, judge)
+            if joint:
+                losses["classifier_loss"] = self._classifier_loss(joint, judgement, inputs, judge)
                 self._backward(losses["classifier_loss"], self.classifier_parameters)
             self._backward(losses["loss"], self.masker_parameters)
-            for optimizer in self.optimizers:
-                optimizer.step()
+            self.masker_optimizer.step()
+            if joint:
+                self.classifier_optimizer.step()
         return measure(judgement, mask, losses)
 
     def classifier_step(self, inputs: Tensor, target: Tensor) -> Record:
-        """Take one step of the classifier alone, on clean images: the head start of joint training.
+        """Take one step of the classifier alone, on clean images.
 
         Args:
             inputs: As for :meth:`step`.
@@ -205,8 +215,9 @@ class MaskingTrainer:
         Source:
             Own.
         """
+        check_examples(inputs, target)
         with given_back(self.model):
-            self._set_modes()
+            self._set_modes(self.joint)
             logits = self.model(inputs)
             check_logits(logits)
             check_labels(target, inputs, classes=logits.shape[1])
@@ -214,7 +225,7 @@ class MaskingTrainer:
             self._backward(loss, self.classifier_parameters)
             self.classifier_optimizer.step()
         clean = (logits.argmax(1) == target).float().mean()
-        return {"classifier_loss": float(loss), "clean": float(clean)}
+        return {"classifier_loss": loss.item(), "clean": clean.item()}
 
     def fit(
         self,
@@ -251,20 +262,18 @@ class MaskingTrainer:
         monitor = Monitor(epochs, log=log, show_progress=show_progress)
         best = BestState(self.model)
         if validation is not None:
+            check_loader(validation)
             best.start(self.evaluate(validation))
-        steps = epochs * len(loader)
-        alone = int(steps * self.joint.head_start) if self.joint else 0
-        schedules = {o: cosine(o, steps) for o in self.optimizers}
-        schedules[self.masker_optimizer] = cosine(self.masker_optimizer, steps - alone)
+        steps, done = epochs * len(loader), 0
+        schedules = self._schedules(steps)
         for _ in range(epochs):
             for batch in monitor.epoch(loader):
-                inputs, target = (part.to(self._device()) for part in check_batch(batch))
-                waiting, alone = alone > 0, alone - 1
-                step = self.classifier_step if waiting else self.step
+                inputs, target = self._receive(batch)
+                step, optimizers = self._turn(done / steps)
                 monitor.add(step(inputs, target), len(inputs))
-                for optimizer, schedule in schedules.items():
-                    if not (waiting and optimizer is self.masker_optimizer):
-                        schedule.step()
+                for optimizer in optimizers:
+                    schedules[optimizer].step()
+                done += 1
             record = monitor.close(self.evaluate(validation) if validation is not None else {})
             best.offer(record)
         best.restore()
@@ -286,7 +295,8 @@ class MaskingTrainer:
         means = Means()
         with eval_mode(self.model):
             for batch in loader:
-                inputs, target = (part.to(self._device()) for part in check_batch(batch))
+                inputs, target = self._receive(batch)
+                check_examples(inputs, target)
                 logits, mask = self.model.explain(inputs)
                 check_labels(target, inputs, classes=logits.shape[1])
                 halves = torch.cat(mask_images(inputs, mask, self.infill))
@@ -298,40 +308,57 @@ class MaskingTrainer:
 
     def _prepare_classifier(self, how: FineTune) -> None:
         self.model.classifier_trained = True
-        # Layers that the user has frozen stay frozen.
-        parameters = [p for p in self.model.classifier.parameters() if p.requires_grad]
-        if not parameters:
-            raise ValueError(
-                "joint training needs a classifier with parameters that require a gradient, but "
-                "it has none; pass train_classifier=False, or classifier.requires_grad_(True)."
-            )
-        self.classifier_parameters = parameters
+        # Layers that the user has frozen stay frozen, unless that is all of them.
+        parameters = list(self.model.classifier.parameters())
+        self.classifier_parameters = [p for p in parameters if p.requires_grad] or parameters
         self.classifier_optimizer = how.optimizer(self.classifier_parameters, lr=how.lr)
         self.optimizers.append(self.classifier_optimizer)
         if how.stay:
             self.original = copy.deepcopy(self.model.classifier).eval().requires_grad_(False)
 
-    def _set_modes(self) -> None:
-        self.model.masker.train()
-        self.model.sampler.train()
+    def _turn(
+        self, progress: float
+    ) -> tuple[Callable[[Tensor, Tensor], Record], list[torch.optim.Optimizer]]:
+        """Say who learns at this fraction of the training: the step, and whose rates move."""
+        if self.joint and progress < self.joint.classifier_first:
+            return self.classifier_step, [self.classifier_optimizer]
+        if self.joint and progress < self.joint.masker_first:
+            return partial(self.step, train_classifier=False), [self.masker_optimizer]
+        return self.step, self.optimizers
+
+    def _schedules(
+        self, steps: int
+    ) -> dict[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        """Give each network one cosine over the steps in which it learns."""
+        joint = self.joint or FineTune()
+        learning: dict[torch.optim.Optimizer, int] = {}
+        learning[self.masker_optimizer] = steps - int(steps * joint.classifier_first)
         if self.joint:
-            self.model.classifier.train(self.joint.train_mode)
+            learning[self.classifier_optimizer] = steps - int(steps * joint.masker_first)
+        return {optimizer: cosine(optimizer, count) for optimizer, count in learning.items()}
+
+    def _set_modes(self, joint: FineTune | None) -> None:
+        self.model.masker.train().requires_grad_(True)
+        self.model.sampler.train().requires_grad_(True)
+        if joint:
+            self.model.classifier.train(joint.train_mode)
+            for parameter in self.classifier_parameters:
+                parameter.requires_grad_(True)
         else:
             self.model.classifier.eval().requires_grad_(False)
 
-    def _classifier_loss(self, judgement: Judgement, inputs: Tensor, judge: nn.Module) -> Tensor:
+    def _classifier_loss(
+        self, joint: FineTune, judgement: Judgement, inputs: Tensor, judge: nn.Module
+    ) -> Tensor:
         """On its own steps all three images; where a past classifier judged, the clean one."""
-        assert self.joint is not None
         own = judge is self.model.classifier
         loss = (
-            self.joint.objective(judgement)
-            if own
-            else cross_entropy(judgement.logits, judgement.target)
+            joint.objective(judgement) if own else cross_entropy(judgement.logits, judgement.target)
         )
-        if self.joint.stay:
+        if joint.stay:
             with torch.no_grad():
                 original = self.original(inputs).softmax(1)
-            loss = loss + self.joint.stay * cross_entropy(judgement.logits, original)
+            loss = loss + joint.stay * cross_entropy(judgement.logits, original)
         return loss
 
     def _backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
@@ -344,8 +371,12 @@ class MaskingTrainer:
         loss.backward(inputs=list(parameters), retain_graph=True)
         nn.utils.clip_grad_norm_(parameters, self.max_gradient_norm)
 
-    def _device(self) -> torch.device:
-        return next(self.model.masker.parameters()).device
+    def _receive(self, batch: object) -> tuple[Tensor, Tensor]:
+        """Bring what a loader gave to the model's device; loss functions ask for 64-bit labels."""
+        inputs, target = check_pair(batch)
+        device = next(self.model.masker.parameters()).device
+        integers = not (target.is_floating_point() or target.dtype == torch.bool)
+        return inputs.to(device), target.to(device, torch.long if integers else target.dtype)
 
 
 def cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:

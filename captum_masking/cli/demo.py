@@ -118,7 +118,10 @@ def describe(model: MaskingModel, images: DigitsOnTextures) -> str:
         ["accuracy", "clean", "masked-in", "masked-out", "mask area"],
         [["", *(f"{figures[key]:.0%}" for key in ("clean", "masked_in", "masked_out", "area"))]],
     )
-    rows = [[name, f"{100 * error:.1f} %", cost] for name, error, cost in compare(model, images)]
+    rows = [
+        [score.name, f"{100 * score.errors.mean():.1f} %", f"{score.forwards:.1f}"]
+        for score in compare(model, images)
+    ]
     header = ["method", "localization error", "time (classifier forwards)"]
     return f"{recognised}\n\n{table(header, rows)}"
 
