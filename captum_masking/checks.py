@@ -23,6 +23,18 @@ class TargetError(AssertionError, ValueError, IndexError):
     """
 
 
+class InputsError(AssertionError, TypeError):
+    """Inputs that are no tensor: an ``AssertionError``, as in Captum, and a ``TypeError``.
+
+    Source:
+        Own.
+
+    Example:
+        >>> issubclass(InputsError, AssertionError) and issubclass(InputsError, TypeError)
+        True
+    """
+
+
 def check_mask_shape(mask: Tensor, inputs: Tensor) -> None:
     """Refuse a mask that is not ``(B, 1, *spatial)`` for inputs ``(B, C, *spatial)``.
 
@@ -47,7 +59,8 @@ def check_inputs(inputs: Any) -> None:
     """Refuse inputs that no classifier of images or signals can read.
 
     Raises:
-        TypeError: If ``inputs`` is not a floating-point tensor.
+        InputsError: If ``inputs`` is not a tensor.
+        TypeError: If it is not floating point.
         ValueError: If it has no batch, channel and spatial dimension.
 
     Source:
@@ -57,7 +70,7 @@ def check_inputs(inputs: Any) -> None:
         >>> check_inputs(torch.rand(1, 3, 8, 8))
     """
     if not isinstance(inputs, Tensor):
-        raise TypeError(
+        raise InputsError(
             f"inputs must be a tensor (B, C, *spatial), but got {type(inputs).__name__}; "
             "convert it with torch.as_tensor(...) first."
         )
@@ -70,6 +83,25 @@ def check_inputs(inputs: Any) -> None:
         raise ValueError(
             f"inputs must have shape (B, C, *spatial), but got {tuple(inputs.shape)}; "
             "add a batch dimension with inputs[None] if this is one example."
+        )
+
+
+def check_output(output: Any) -> None:
+    """Refuse a classifier's answer that is not a tensor.
+
+    Raises:
+        TypeError: Naming what came.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_output(torch.zeros(2, 10))
+    """
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"the classifier must return a tensor of logits (B, classes), but returned "
+            f"{type(output).__name__}; wrap it, for example in a function returning output.logits."
         )
 
 
@@ -86,11 +118,7 @@ def check_logits(logits: Any) -> None:
     Example:
         >>> check_logits(torch.zeros(2, 10))
     """
-    if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"the classifier must return a tensor of logits (B, classes), but returned "
-            f"{type(logits).__name__}; wrap it, for example in a module returning output.logits."
-        )
+    check_output(logits)
     if logits.dim() != 2:
         raise ValueError(
             f"the classifier must return logits of shape (B, classes), but returned "
@@ -228,7 +256,7 @@ def check_same_device(inputs: Tensor, module: torch.nn.Module | None) -> None:
         )
 
 
-def check_loader(loader: Any, epochs: int = 1) -> None:
+def check_loader(loader: Any, epochs: int = 1, *, name: str = "loader") -> None:
     """Refuse a loader without batches, and a number of epochs that trains nothing.
 
     Raises:
@@ -243,11 +271,11 @@ def check_loader(loader: Any, epochs: int = 1) -> None:
     """
     if not hasattr(loader, "__len__"):
         raise TypeError(
-            f"loader must have a length, but {type(loader).__name__} has none; pass a DataLoader "
+            f"{name} must have a length, but {type(loader).__name__} has none; pass a DataLoader "
             "of a Dataset with a length, or a list of batches."
         )
     if len(loader) == 0 or epochs < 1:
         raise ValueError(
-            f"there must be images to read, but got {len(loader)} batches and {epochs} "
+            f"{name} must give images to read, but got {len(loader)} batches and {epochs} "
             "epochs; with few images, drop_last=False keeps the last batch."
         )

@@ -64,7 +64,10 @@ class Taps:
 
 
 def find_layers(classifier: nn.Module, example: Tensor) -> list[str]:
-    """Find the last feature map at each of the two deepest spatial resolutions.
+    """Find the map with which the classifier leaves each of its two deepest spatial resolutions.
+
+    Of the modules that give a map of one resolution, the outermost are whole stages; the last of
+    these is read.
 
     Args:
         classifier: Run once on ``example`` in eval mode, without gradient.
@@ -86,17 +89,45 @@ def find_layers(classifier: nn.Module, example: Tensor) -> list[str]:
         >>> find_layers(network, torch.zeros(1, 1, 16, 16))
         ['1', '3']
     """
-    last: dict[tuple[int, ...], str] = {}  # spatial size -> the last module that gives it
+    best: dict[torch.Size, str] = {}  # spatial size -> the module to read
     for name, output in _feature_maps(classifier, example):
-        last.pop(tuple(output.shape[2:]), None)
-        last[tuple(output.shape[2:])] = name
-    sizes = sorted(last, key=lambda size: torch.Size(size).numel())
+        size = output.shape[2:]
+        if size not in best or name.count(".") <= best[size].count("."):
+            best[size] = name
+    sizes = sorted(best, key=torch.Size.numel)
     if not sizes:
         raise ValueError(
             f"expected the classifier to make feature maps (B, channels, *spatial) for inputs of "
-            f"shape {tuple(example.shape)}, but no module did; name them with layers=[...]."
+            f"shape {tuple(example.shape)}, but no module did; name them with layers=[...], and "
+            "pass the plain eager module: traced and exported ones lose their hooks."
         )
-    return [last[size] for size in reversed(sizes[:2])]
+    return [best[size] for size in reversed(sizes[:2])]
+
+
+def check_tappable(classifier: object) -> None:
+    """Refuse what has no hooks to offer, or loses them silently.
+
+    Raises:
+        TypeError: If the classifier is no module, or a compiled, scripted, traced or exported one.
+
+    Source:
+        Own; the silent loss of hooks is measured in PyTorch 2.13 and 2.15.
+
+    Example:
+        >>> check_tappable(nn.Linear(1, 1))
+    """
+    if not isinstance(classifier, nn.Module):
+        raise TypeError(
+            f"classifier must be a torch.nn.Module to be tapped, but got "
+            f"{type(classifier).__name__}; MaskingSaliency(callable) needs no taps."
+        )
+    lost = isinstance(classifier, (torch.jit.ScriptModule, torch.fx.GraphModule))
+    if lost or hasattr(classifier, "_orig_mod"):
+        raise TypeError(
+            f"classifier must be a plain eager module, but got {type(classifier).__name__}: "
+            "compiled, scripted, traced and exported modules lose the hooks that read features; "
+            "pass the eager one, or MaskingSaliency(classifier), which needs no taps."
+        )
 
 
 def _feature_maps(classifier: nn.Module, example: Tensor) -> list[tuple[str, Tensor]]:
@@ -150,7 +181,8 @@ def _find(classifier: nn.Module, name: str) -> nn.Module:
     if name not in modules or not name:
         import difflib
 
-        near = difflib.get_close_matches(name, modules, n=4, cutoff=0.3) or list(modules)[1:5]
+        near = difflib.get_close_matches(name, modules, n=4, cutoff=0.3) if name else []
+        near = near or list(modules)[1:5]
         raise ValueError(
             f"layers must name modules of the classifier, but it has none called {name!r}; "
             f"nearest: {', '.join(near)} (all: dict(classifier.named_modules()))."

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking.checks import check_inputs
-from captum_masking.encoder import Taps, find_layers
+from captum_masking.encoder import Taps, check_tappable, find_layers
 from captum_masking.masker import Masker, linear
 from captum_masking.modes import eval_mode
 from captum_masking.sampler import Sigmoid
@@ -42,7 +42,7 @@ class MaskingModel(nn.Module):
             first convolution.
 
     Raises:
-        TypeError: If the classifier is not a module.
+        TypeError: If the classifier is not a plain eager module.
         ValueError: If a layer does not exist, or the dry run fails for want of an example.
 
     Source:
@@ -73,11 +73,7 @@ class MaskingModel(nn.Module):
         example_inputs: Tensor | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(classifier, nn.Module):
-            raise TypeError(
-                f"classifier must be a torch.nn.Module to be tapped, but got "
-                f"{type(classifier).__name__}; MaskingSaliency(callable) needs no taps."
-            )
+        check_tappable(classifier)
         self.classifier = classifier
         self.stride = stride
         self.upsample = upsample
@@ -144,7 +140,7 @@ def _build_masker(taps: Taps, example: Tensor) -> Masker:
     for name, maps in zip(taps.layers, features, strict=True):
         _check_feature_map(name, maps, example)
     masker = Masker([maps.shape[1] for maps in features], dims=example.dim() - 2)
-    return masker.to(example.device)
+    return masker.to(features[0])
 
 
 def _check_feature_map(name: str, maps: object, example: Tensor) -> None:

@@ -78,10 +78,10 @@ def eval_mode(function: Callable) -> Iterator[None]:
         >>> layer.training
         True
     """
-    module = module_of(function)
+    module = module_of(function) or nn.Module()
     with given_back(function):
-        if module is not None:
-            module.eval()
+        for part in module.modules():  # one by one: exported modules refuse .eval()
+            part.training = False
         yield
 
 
@@ -103,29 +103,8 @@ def frozen(function: Callable) -> Iterator[None]:
         >>> layer.weight.requires_grad, layer.training
         (True, True)
     """
-    module = module_of(function)
-    with given_back(function):
-        if module is not None:
-            module.eval().requires_grad_(False)
+    module = module_of(function) or nn.Module()
+    with eval_mode(function):
+        for parameter in module.parameters():  # one by one: scripted modules refuse the whole
+            parameter.requires_grad_(False)
         yield
-
-
-def freeze_batch_norm(module: nn.Module) -> None:
-    """Put every batch norm of a module in eval mode, so that its running statistics stay.
-
-    Args:
-        module: Changed in place; call it inside :func:`given_back` to undo it.
-
-    Source:
-        Own; it prevents the leak of Phang et al. 2020's code, where masked images move the
-        statistics that clean images are later scored with.
-
-    Example:
-        >>> network = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
-        >>> freeze_batch_norm(network)
-        >>> [part.training for part in network]
-        [False, True]
-    """
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            part.eval()

@@ -148,9 +148,11 @@ class KeepRecognizing:
     def __call__(self, judgement: Judgement) -> Tensor:
         """Return the scalar loss of a batch."""
         clean, inside, outside = (
-            cross_entropy(logits, judgement.target) for logits in judgement[:3]
+            cross_entropy(logits, judgement.target, reduction="none") for logits in judgement[:3]
         )
-        return clean + self.weight_in * inside + self.weight_out * outside
+        masked = self.weight_in * inside + self.weight_out * outside  # (B,)
+        return (clean + (judgement.correct * masked if self.gated else masked)).mean()
 
     def __repr__(self) -> str:
-        return f"KeepRecognizing(weight_in={self.weight_in}, weight_out={self.weight_out})"
+        weights = f"weight_in={self.weight_in}, weight_out={self.weight_out}"
+        return f"KeepRecognizing({weights}, gated={self.gated})"

@@ -133,3 +133,20 @@ def published() -> Sum:
         Area(weight_in=1.0, weight_out=10.0) + TotalVariation(weight=0.002, border=0.3)
     """
     return Sum(Area(), TotalVariation())
+
+
+def smooth() -> Sum:
+    """The published terms with four times the variation's weight: the default.
+
+    The published mask is upsampled from a grid of stride 4 by repeating values. Where the mask
+    comes from a coarser grid by linear interpolation, the same map has about a quarter of that
+    variation: its ramps are spread over four times as many pixels.
+
+    Source:
+        Own; measured in ``benchmarks/``: localization error falls with it on two data sets.
+
+    Example:
+        >>> smooth()
+        Area(weight_in=1.0, weight_out=10.0) + TotalVariation(weight=0.008, border=0.3)
+    """
+    return Sum(Area(), TotalVariation(weight=0.008))

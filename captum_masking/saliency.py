@@ -22,7 +22,7 @@ from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode, module_of
 from captum_masking.objective import Dual, Objective
 from captum_masking.per_input import optimize_mask
-from captum_masking.regularizer import Regularizer, published
+from captum_masking.regularizer import Regularizer, smooth
 from captum_masking.target import class_indices
 
 
@@ -67,7 +67,7 @@ class MaskingSaliency(Attribution):
         *,
         infill: Infill = Mean(),
         objective: Objective = Dual(),
-        regularizer: Regularizer = published(),
+        regularizer: Regularizer = smooth(),
     ) -> None:
         if not callable(forward_func):
             raise TypeError(

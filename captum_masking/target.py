@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_masking._captum_compat import TargetType, _select_targets
-from captum_masking.checks import TargetError
+from captum_masking.checks import TargetError, check_output
 
 
 def as_class_logits(output: Tensor) -> Tensor:
@@ -42,6 +42,7 @@ def class_indices(output: Tensor, target: TargetType) -> Tensor:
 
     Raises:
         TargetError: If the target does not name one class for each example.
+        TypeError: If the output is not a tensor.
 
     Source:
         The forms are Captum's (its own selection is applied to the indices of the output).
@@ -50,6 +51,7 @@ def class_indices(output: Tensor, target: TargetType) -> Tensor:
         >>> class_indices(torch.zeros(2, 5), target=[1, 4])
         tensor([1, 4])
     """
+    check_output(output)
     if target is None:
         return as_class_logits(output).argmax(1) if len(output) else output.new_zeros(0).long()
     if len(output) == 0:

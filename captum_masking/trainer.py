@@ -29,7 +29,7 @@ from captum_masking.modes import eval_mode, given_back
 from captum_masking.monitor import BestState, Means, Monitor, Record, measure
 from captum_masking.objective import Dual, Judgement, KeepRecognizing, Objective
 from captum_masking.pool import History, Latest, Pool
-from captum_masking.regularizer import Regularizer, published
+from captum_masking.regularizer import Regularizer, smooth
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,15 @@ class FineTune:
         Own; measured in ``benchmarks/joint.json``.
 
     Example:
-        >>> FineTune(lr=1e-5).lr
-        1e-05
+        >>> FineTune(lr=1e-4).lr
+        0.0001
     """
 
-    lr: float = 1e-4
+    lr: float = 1e-3
     optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.SGD, momentum=0.9)
     train_mode: bool = False
     objective: Objective = KeepRecognizing()
-    stay: float = 1.0
+    stay: float = 3.0
     classifier_first: float = 0.0
     masker_first: float = 0.5
 
@@ -128,7 +128,7 @@ class MaskingTrainer:
         train_classifier: bool | FineTune = True,
         infill: Infill = Mean(),
         objective: Objective = Dual(),
-        regularizer: Regularizer = published(),
+        regularizer: Regularizer = smooth(),
         pool: Pool | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
@@ -262,7 +262,7 @@ class MaskingTrainer:
         monitor = Monitor(epochs, log=log, show_progress=show_progress)
         best = BestState(self.model)
         if validation is not None:
-            check_loader(validation)
+            check_loader(validation, name="validation")
             best.start(self.evaluate(validation))
         steps, done = epochs * len(loader), 0
         schedules = self._schedules(steps)

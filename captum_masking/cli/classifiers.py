@@ -27,6 +27,7 @@ class Prepared:
         std: Per channel.
         image_size: Side in pixels to which pictures are squashed.
         class_names: One per logit, or empty.
+        layers: Modules that a masker reads; None finds them.
         label_column: Of the CSV files that number the classes as the logits do.
 
     Source:
@@ -44,6 +45,7 @@ class Prepared:
     std: tuple[float, ...] = _IMAGENET_STD
     image_size: int = 224
     class_names: tuple[str, ...] = ()
+    layers: tuple[str, ...] | None = None
     label_column: str = "label"
 
     def read(self, picture: Any) -> Tensor:
@@ -139,7 +141,10 @@ def _efficientnet_lite0() -> Prepared:
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     scale = (127 / 255,) * 3, (128 / 255,) * 3  # it was trained on (x - 127) / 128
-    return Prepared("efficientnet-lite0", network, *scale, class_names=imagenet_names())
+    ends = ("_blocks.10", "_blocks.15")  # of the stages at 14 and 7 cells for 224 pixels
+    return Prepared(
+        "efficientnet-lite0", network, *scale, class_names=imagenet_names(), layers=ends
+    )
 
 
 def _torchvision(spec: str, from_scratch: int | None) -> Prepared:

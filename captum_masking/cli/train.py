@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     match_labels(images, prepared, arguments.data)
     images.transform = augmented(prepared)
 
-    model = MaskingModel(prepared.classifier)
+    model = MaskingModel(prepared.classifier, prepared.layers)
     trainer = MaskingTrainer(model, train_classifier=_how(arguments))
     settings = {"batch_size": arguments.batch_size, "num_workers": arguments.workers}
     loader = DataLoader(
