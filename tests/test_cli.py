@@ -195,7 +195,8 @@ def test_the_shipped_classifier_recognises_the_cat():
 def test_the_demo_runs(folder, capsys):
     pytest.importorskip("sklearn")
     pytest.importorskip("efficientnet_lite_pytorch")
-    assert main("demo --out out --images 128 --epochs 2 --held-out 50".split()) == 0
+    sizes = ["--images", "128", "--epochs", "2", "--held-out", "50"]
+    assert main(["demo", "--out", "out", *sizes]) == 0
     printed = capsys.readouterr().out
     for method in ("centred square", "Captum IntegratedGradients", "MaskingSaliency"):
         assert method in printed

@@ -1,0 +1,75 @@
+"""What is borrowed is given back: modes and flags of every part, also after an exception."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import assert_same, cnn, everything, mixed_modes
+
+from captum_masking.modes import eval_mode, frozen, given_back, module_of
+
+BORROWED = [eval_mode, frozen, given_back]
+
+
+@pytest.fixture
+def network():
+    return mixed_modes(cnn())
+
+
+@pytest.mark.parametrize("borrow", BORROWED)
+def test_every_part_gets_its_own_mode_and_flag_back(network, borrow):
+    before = everything(network)
+    with borrow(network):
+        network.train().requires_grad_(True)
+    assert_same(before, everything(network))
+
+
+@pytest.mark.parametrize("borrow", BORROWED)
+def test_modes_and_flags_come_back_when_the_body_raises(network, borrow):
+    before = everything(network)
+    with pytest.raises(KeyboardInterrupt), borrow(network):
+        network.train().requires_grad_(True)
+        raise KeyboardInterrupt
+    assert_same(before, everything(network))
+
+
+@pytest.mark.parametrize("borrow", BORROWED)
+def test_borrowing_twice_gives_back_twice(network, borrow):
+    before = everything(network)
+    with borrow(network), frozen(network):
+        assert not any(part.training for part in network.modules())
+    assert_same(before, everything(network))
+
+
+@pytest.mark.parametrize("borrow", [eval_mode, frozen])
+def test_meanwhile_every_part_is_in_eval_mode(network, borrow):
+    with borrow(network):
+        assert not any(part.training for part in network.modules())
+
+
+def test_frozen_parameters_ask_for_no_gradient(network):
+    with frozen(network):
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+        assert not network(torch.randn(2, 3, 16, 16)).requires_grad
+
+
+def test_eval_mode_leaves_the_flags_alone(network):
+    flags = everything(network)["flags"]
+    with eval_mode(network):
+        assert everything(network)["flags"] == flags
+
+
+@pytest.mark.parametrize("borrow", BORROWED)
+def test_the_module_behind_a_bound_method_is_borrowed(network, borrow):
+    before = everything(network)
+    with borrow(network.forward):
+        network.train()
+    assert_same(before, everything(network))
+
+
+@pytest.mark.parametrize("borrow", BORROWED)
+@pytest.mark.parametrize("function", [len, lambda inputs: inputs, {}.get])
+def test_a_callable_without_a_module_is_left_alone(borrow, function):
+    assert module_of(function) is None
+    with borrow(function):
+        pass
