@@ -144,6 +144,7 @@ def load_model(
             sampler=sampler,
             stride=config["stride"],
             upsample=_UPSAMPLERS[config["upsample"]],
+            upsample_first=config["upsample_first"],
         )
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except (RuntimeError, ValueError, KeyError) as error:
@@ -222,6 +223,7 @@ def _config(model: MaskingModel) -> dict[str, Any]:
         "layers": list(model.layers),
         "stride": model.stride,
         "upsample": getattr(model.upsample, "__name__", type(model.upsample).__name__),
+        "upsample_first": model.upsample_first,
         "masker": _describe(model.masker, Masker),
         "sampler": _describe(model.sampler, Sigmoid),
         "classifier": {

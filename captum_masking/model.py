@@ -37,7 +37,9 @@ class MaskingModel(nn.Module):
             :class:`~captum_masking.sampler.Sigmoid`.
         stride: The mask is predicted on a grid of one cell per ``stride`` input pixels; None
             takes the finest tapped map as the grid.
-        upsample: Called as ``upsample(mask, size)`` to bring the mask to the input's size.
+        upsample: Called as ``upsample(maps, size)`` to bring the mask to the input's size.
+        upsample_first: Whether the mask logits are upsampled, before the sampler, which keeps the
+            edges of the mask sharp; False upsamples the sampled mask.
         example_inputs: Inputs for the dry run; None makes zeros shaped for the classifier's
             first convolution.
 
@@ -46,7 +48,7 @@ class MaskingModel(nn.Module):
         ValueError: If a layer does not exist, or the dry run fails for want of an example.
 
     Source:
-        Phang et al. 2020; published: nearest upsampling from a grid of stride 4.
+        Phang et al. 2020; published: ``stride=4, upsample=nearest, upsample_first=False``.
 
     Example:
         >>> classifier = nn.Sequential(
@@ -70,6 +72,7 @@ class MaskingModel(nn.Module):
         sampler: nn.Module | None = None,
         stride: int | None = None,
         upsample: Callable[[Tensor, Sequence[int]], Tensor] = linear,
+        upsample_first: bool = True,
         example_inputs: Tensor | None = None,
     ) -> None:
         super().__init__()
@@ -77,6 +80,7 @@ class MaskingModel(nn.Module):
         self.classifier = classifier
         self.stride = stride
         self.upsample = upsample
+        self.upsample_first = upsample_first
         self.sampler = Sigmoid() if sampler is None else sampler
         self.classifier_trained = False  # set by joint training: then its weights are saved too
         if layers is None or masker is None:
@@ -107,6 +111,8 @@ class MaskingModel(nn.Module):
     def decode(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Turn tapped features into a mask ``(B, 1, *size)``; gradients stop at the features."""
         mask_logits = self.masker([maps.detach() for maps in features], self._grid(features, size))
+        if self.upsample_first:
+            return self.sampler(self.upsample(mask_logits, size))
         return self.upsample(self.sampler(mask_logits), size)
 
     def save(self, folder: str | Path) -> None:

@@ -18,8 +18,10 @@ from captum_masking.objective import Judgement, entropy
 #: Figures of a step or an epoch, by name.
 Record = dict[str, float]
 
-# A fall of accuracy by more than this is said aloud, and such a state is not kept.
+#: A fall of accuracy by more than this below the start is said aloud, and such a state not kept.
 TOLERANCE = 0.01
+#: The same, below the best accuracy since the start: wider, as that one is a lucky draw.
+TOLERANCE_OF_BEST = 0.05
 
 
 @torch.no_grad()
@@ -142,11 +144,12 @@ class Monitor:
 
 
 class BestState:
-    """Keeps the newest state of a model whose classifier is as accurate as it ever was.
+    """Keeps the newest state of a model whose classifier has not lost accuracy.
 
     A state is safe while its validation accuracy on clean images is at most a point
-    (:data:`TOLERANCE`) below the best one seen, the classifier's before training included; a
-    larger fall is warned of. If no state is safe, the most accurate one is kept.
+    (:data:`TOLERANCE`) below that of the classifier before training, and at most five
+    (:data:`TOLERANCE_OF_BEST`) below the best one seen; a larger fall is warned of. If no state is
+    safe, the most accurate one is kept.
 
     Args:
         model: Copied to CPU memory when a state is kept.
@@ -158,6 +161,7 @@ class BestState:
     Example:
         >>> model = nn.Linear(1, 1)
         >>> best = BestState(model)
+        >>> best.start({"clean": 0.8})
         >>> best.offer({"epoch": 1, "val_clean": 0.8})
         >>> kept = model.weight.item()
         >>> _ = nn.init.zeros_(model.weight)  # and now a state that lost two points
@@ -170,25 +174,25 @@ class BestState:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.highest = self.kept_accuracy = 0.0
+        self.before = self.highest = self.kept = 0.0
         self.state: dict[str, Tensor] | None = None
 
     def start(self, record: Record) -> None:
         """Note the accuracy before training."""
-        self.highest = record["clean"]
+        self.before = self.highest = record["clean"]
 
     def offer(self, record: Record) -> None:
         """Keep the model's state of now, or warn; records without validation are passed over."""
         if "val_clean" not in record:
             return
         accuracy = record["val_clean"]
-        if safe := accuracy >= self.highest - TOLERANCE:
-            self.highest = max(self.highest, accuracy)
-        else:
-            warn_of_fall(record, self.highest)
-        if safe or self.state is None or accuracy > self.kept_accuracy:
-            self.kept_accuracy = accuracy
+        floor = max(self.before - TOLERANCE, self.highest - TOLERANCE_OF_BEST)
+        if accuracy < floor:
+            warn_of_fall(record, max(self.before, self.highest))
+        if accuracy >= floor or self.state is None or accuracy > self.kept:
+            self.kept = accuracy
             self.state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+        self.highest = max(self.highest, accuracy)
 
     def restore(self) -> None:
         """Load the kept state, if there is one."""

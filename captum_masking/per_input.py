@@ -83,7 +83,7 @@ def optimize_mask(
         mask_logits = inputs.new_zeros(len(inputs), 1, *grid, requires_grad=True)
         optimizer = torch.optim.Adam([mask_logits], lr=lr)
         for _ in progress(range(steps), desc="Masking Saliency") if show_progress else range(steps):
-            mask = linear(mask_logits.sigmoid(), size)
+            mask = linear(mask_logits, size).sigmoid()
             halves = torch.cat(mask_images(inputs, mask, infill))
             logits_in, logits_out = as_class_logits(forward_func(halves, *twice)).chunk(2)
             judgement = Judgement(logits, logits_in, logits_out, classes)
@@ -92,7 +92,7 @@ def optimize_mask(
             (gradient,) = torch.autograd.grad(loss * len(inputs), mask_logits)
             mask_logits.grad = gradient
             optimizer.step()
-        return linear(mask_logits.sigmoid(), size).detach()
+        return linear(mask_logits, size).sigmoid().detach()
 
 
 def _usable(argument: object) -> object:

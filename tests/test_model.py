@@ -175,16 +175,30 @@ def test_with_nearest_upsampling_the_mask_is_constant_on_each_cell(classifier, i
     assert len(cells.unique()) > 1
 
 
-def test_the_sampler_works_on_the_grid_before_upsampling(classifier, images):
-    # 0 and 1 side by side on the grid; a threshold after upsampling would leave no grey between
-    class Step(nn.Module):
-        def forward(self, mask_logits):
-            return (mask_logits > 0).to(mask_logits)
+class Step(nn.Module):
+    """A sampler that knows only 0 and 1."""
 
-    masker = Halves(1.0).to(images.device)
-    model = MaskingModel(classifier, masker=masker, sampler=Step(), stride=8)
-    mask = model.mask(images)
-    assert 0 < mask[0, 0, 0, 6] < mask[0, 0, 0, 9] < 1
+    def forward(self, mask_logits):
+        return (mask_logits > 0).to(mask_logits)
+
+
+@pytest.mark.parametrize("upsample_first", [True, False])
+def test_upsampling_before_the_sampler_keeps_edges_sharp_and_after_it_blurs_them(
+    classifier, images, upsample_first
+):
+    # -1 and 1 side by side on a grid of two cells
+    model = MaskingModel(
+        classifier,
+        masker=Halves(1.0).to(images.device),
+        sampler=Step(),
+        stride=8,
+        upsample_first=upsample_first,
+    )
+    row = model.mask(images)[0, 0, 0]
+    assert row[0] == 0 and row[-1] == 1 and (row.diff() >= 0).all()
+    # Linear between the centres of the two cells, at pixels 3.5 and 11.5: greys of odd 16ths.
+    greys = [] if upsample_first else [(2 * k + 1) / 16 for k in range(8)]
+    assert [value for value in row.tolist() if 0 < value < 1] == pytest.approx(greys)
 
 
 # Whatever subset of layers.

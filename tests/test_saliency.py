@@ -380,6 +380,17 @@ def test_c16_a_batch_gives_what_its_images_give_one_by_one(saliency, images):
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
 
 
+def test_c16_a_batch_weakens_no_image_however_faint_the_loss(classifier, images):
+    saliency = MaskingSaliency(
+        classifier,
+        objective=lambda judgement: 1e-7 * judgement.logits_in.sum(1).mean(),
+        regularizer=lambda mask, judgement: 0 * mask.mean(),
+    )
+    together = saliency.attribute(images, target=1, **FEW)
+    alone = torch.cat([saliency.attribute(image[None], target=1, **FEW) for image in images])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
 def test_c16_a_model_in_train_mode_is_left_exactly_as_it_was(network, pair):
     mixed_modes(network)
     for parameter in network.parameters():

@@ -159,10 +159,10 @@ def test_only_clean_images_move_batch_norm_statistics(model, images, labels, poo
 # The gradients of a step, from a slow re-implementation.
 
 
-@pytest.fixture
-def exact(device):
+@pytest.fixture(params=[True, False], ids=["upsampled logits", "upsampled mask"])
+def exact(request, device):
     """A model in double precision without dropout, and a batch of three pictures for it."""
-    model = MaskingModel(cnn(dropout=0.0).to(device)).double()
+    model = MaskingModel(cnn(dropout=0.0).to(device), upsample_first=request.param).double()
     inputs = torch.randn(3, 3, 12, 12, dtype=torch.float64, device=device)
     target = model.classifier.eval()(inputs).argmax(1)  # so that the gates open for some
     target[2] = (target[2] + 1) % 4
@@ -176,8 +176,10 @@ def slow_step(model, inputs, target, *, judge=None, train_mode, area_out=10.0, v
     early = encoder[:3](inputs)
     late = encoder[3:6](early)
     logits = encoder[6:](late)
-    cells = masker([early.detach(), late.detach()], early.shape[2:]).sigmoid()
+    cells = masker([early.detach(), late.detach()], early.shape[2:])
+    cells = cells if model.upsample_first else cells.sigmoid()
     mask = interpolate(cells, inputs.shape[2:], mode="bilinear", align_corners=False)
+    mask = mask.sigmoid() if model.upsample_first else mask
     judge = encoder.eval() if judge is None else copy.deepcopy(judge).eval()
     logits_in, logits_out = judge(mask * inputs), judge((1 - mask) * inputs)
     said = logits, logits_in, logits_out
@@ -236,6 +238,7 @@ def test_a_joint_step_gives_each_network_the_gradient_of_its_own_loss(
     )
     record = trainer.step(inputs, target)
     assert record["loss"] == pytest.approx(losses[0][0].item())
+    assert record["classifier_loss"] == pytest.approx(losses[1][0].item())
     assert_gradients(model.masker, expected_masker)
     assert_gradients(model.classifier, expected_classifier)
 
@@ -255,7 +258,8 @@ def test_a_judge_of_the_past_judges_and_the_classifier_then_learns_from_clean_im
         pool=pool,
         max_gradient_norm=1e9,
     )
-    trainer.step(inputs, target)
+    record = trainer.step(inputs, target)
+    assert record["classifier_loss"] == pytest.approx(losses[1][0].item())
     assert_gradients(model.masker, expected[0])
     assert_gradients(model.classifier, expected[1])
     assert not torch.equal(past[0].weight, model.classifier[0].weight)
