@@ -213,7 +213,8 @@ def warn_of_fall(record: Record, before: float) -> None:
     warnings.warn(
         f"the classifier has lost accuracy: {record['val_clean']:.1%} on clean validation images "
         f"after epoch {record['epoch']:.0f}, {before:.1%} before. This state is not kept if a "
-        "better one is found; lower FineTune(lr=...) or raise FineTune(stay=...).",
+        "better one is found. If it does not recover: FineTune(lr=...) lower, FineTune(stay=...) "
+        "higher.",
         stacklevel=2,
     )
 

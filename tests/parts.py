@@ -26,6 +26,7 @@ REGULARIZERS = [
     regularizer.TotalVariation(weight=1.0, border=0.0),
     regularizer.Sum(regularizer.Area(), regularizer.Area(weight_in=2.0)),
     regularizer.published(),
+    regularizer.smooth(),
 ]
 POOLS = [
     pool.Latest(),

@@ -21,7 +21,7 @@ from captum_masking.metrics import (
     localization_error_of_boxes,
 )
 from captum_masking.objective import entropy
-from captum_masking.trainer import FromScratch
+from captum_masking.schedule import FromScratch
 
 SIDE = 32
 

@@ -31,7 +31,7 @@ from captum_masking.masking import mask_images
 from captum_masking.objective import KeepRecognizing
 from captum_masking.pool import Fixed, History, Latest
 from captum_masking.regularizer import published
-from captum_masking.trainer import FineTune, FromScratch, cosine
+from captum_masking.schedule import FineTune, FromScratch, cosine
 
 FROZEN, GENTLE, SCRATCH = False, FineTune(), FromScratch()
 NAMES = ["frozen", "gentle", "scratch"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 
 from captum_masking.cli import demo, evaluate, explain, train
@@ -59,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     keep_freed_memory()
     try:
-        arguments.run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _say_warning  # type: ignore[assignment]
+            arguments.run(arguments)
     except KeyboardInterrupt:
         print("captum-masking: interrupted", file=sys.stderr)
         return 130
@@ -67,3 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"captum-masking: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
+
+
+def _say_warning(message: Warning | str, *_: object) -> None:
+    """Print a warning as one line, like an error."""
+    print(f"captum-masking: warning: {message}", file=sys.stderr)

@@ -27,7 +27,8 @@ from captum_masking.masking import mask_images
 from captum_masking.metrics.localization import boxes_to_pixels, masks_to_boxes
 from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode
-from captum_masking.trainer import FromScratch, MaskingTrainer
+from captum_masking.schedule import FromScratch
+from captum_masking.trainer import MaskingTrainer
 from captum_masking.viz import Panel, montage, overlay, to_pixels
 
 _MEAN, _STD = [0.5] * 3, [0.5] * 3  # of DigitsOnTextures

@@ -21,7 +21,8 @@ from captum_masking.cli.classifiers import Prepared, notes_of, prepare
 from captum_masking.data import BoxedImages
 from captum_masking.model import MaskingModel
 from captum_masking.monitor import summary
-from captum_masking.trainer import FineTune, FromScratch, MaskingTrainer
+from captum_masking.schedule import FineTune, FromScratch
+from captum_masking.trainer import MaskingTrainer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
