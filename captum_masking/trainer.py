@@ -140,7 +140,9 @@ class MaskingTrainer:
             losses = {"loss": self.objective(judgement) + self.regularizer(mask, judgement)}
             if joint:
                 losses["classifier_loss"] = self._classifier_loss(joint, judgement, inputs, judge)
-                self._backward(losses["classifier_loss"], self.classifier_parameters)
+                self._backward(
+                    losses["classifier_loss"], self.classifier_parameters, retain_graph=True
+                )
             self._backward(losses["loss"], self.masker_parameters)
             self.masker_optimizer.step()
             if joint:
@@ -225,6 +227,8 @@ class MaskingTrainer:
             record = monitor.close(self.evaluate(validation) if validation is not None else {})
             best.offer(record)
         best.restore()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         return monitor.records
 
     @torch.no_grad()
@@ -309,14 +313,16 @@ class MaskingTrainer:
             loss = loss + joint.stay * cross_entropy(judgement.logits, original)
         return loss
 
-    def _backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
-        """Set the gradients of one network; the other's graph stays for its own loss."""
+    def _backward(
+        self, loss: Tensor, parameters: Sequence[nn.Parameter], *, retain_graph: bool = False
+    ) -> None:
+        """Set the gradients of one network; retain the graph where the other's loss shares it."""
         check_finite(
             loss, "the loss", "lower the learning rate, and look for extreme values in the inputs."
         )
         for parameter in parameters:
             parameter.grad = None
-        loss.backward(inputs=list(parameters), retain_graph=True)
+        loss.backward(inputs=list(parameters), retain_graph=retain_graph)
         nn.utils.clip_grad_norm_(parameters, self.max_gradient_norm)
 
     def _receive(self, batch: object) -> tuple[Tensor, Tensor]:

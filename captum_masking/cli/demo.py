@@ -104,7 +104,7 @@ def train(images: int, epochs: int) -> MaskingModel:
     """
     loader = DataLoader(DigitsOnTextures(images), batch_size=64, shuffle=True, drop_last=True)
     model = MaskingModel(small_classifier())
-    MaskingTrainer(model, train_classifier=FromScratch()).fit(loader, epochs)
+    MaskingTrainer(model, train_classifier=FromScratch(), lr=3e-3).fit(loader, epochs)
     return model
 
 
