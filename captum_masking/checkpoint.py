@@ -94,6 +94,7 @@ def save_model(
         config["config_sha256"] = _digest(config)
         (staging / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         for file in (WEIGHTS, CONFIG):
+            (staging / file).chmod(0o644)  # safetensors writes for its owner alone
             _to_disk(staging / file)
         _move(staging, folder)
     finally:

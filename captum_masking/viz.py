@@ -77,13 +77,12 @@ def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.nd
     return (1 - strength) * grey + strength * heat
 
 
-def montage(rows: Sequence[Sequence[Panel]], file: str | Path, *, title: str = "") -> None:
+def montage(rows: Sequence[Sequence[Panel]], file: str | Path) -> None:
     """Write rows of pictures to one PNG.
 
     Args:
         rows: Each a list of panels; titles belong above each.
         file: Its folder is made if need be.
-        title: Above all.
 
     Raises:
         ValueError: If there is nothing to draw.
@@ -96,13 +95,12 @@ def montage(rows: Sequence[Sequence[Panel]], file: str | Path, *, title: str = "
 
     if not rows:
         raise ValueError("expected at least one row of panels to draw, but got none.")
-    columns, cell = max(map(len, rows)), 2.4
-    top = 0.5 if title else 0.0
-    figure = Figure(figsize=(cell * columns, (cell + 0.3) * len(rows) + top), layout="constrained")
+    columns, width = max(map(len, rows)), 2.4  # inches
+    heights = [width * _aspect(row[0]) + 0.4 for row in rows]  # with room for two lines of title
+    figure = Figure(figsize=(width * columns, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(title, fontsize=12)
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    ratios = {"height_ratios": heights}
+    axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw=ratios)
     for axis in axes.flat:
         axis.set_axis_off()
     for row, row_axes in zip(rows, axes, strict=True):
@@ -110,6 +108,10 @@ def montage(rows: Sequence[Sequence[Panel]], file: str | Path, *, title: str = "
             _draw(panel, axis)
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
+
+
+def _aspect(panel: Panel) -> float:
+    return panel.pixels.shape[0] / panel.pixels.shape[1]
 
 
 def _draw(panel: Panel, axis) -> None:  # type: ignore[no-untyped-def]  # matplotlib is lazy

@@ -19,6 +19,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device to run the tests on (default: cpu)")
 
 
+def pytest_configure() -> None:
+    # Tensors here are tiny: threads cost more than they bring, and minutes on a busy machine.
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.config.getoption("--device"))

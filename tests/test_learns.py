@@ -100,7 +100,7 @@ def trained_classifier(device, training) -> nn.Module:
 def fit(model: MaskingModel, training: Shuffled, epochs: int, **options) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the masker has collapsed")  # at first
-        trainer = MaskingTrainer(model, lr=1e-2, **options)
+        trainer = MaskingTrainer(model, lr=5e-3, **options)
         trainer.fit(training, epochs, show_progress=False)
 
 
@@ -150,6 +150,6 @@ def test_gentle_joint_training_finds_the_patch_and_keeps_the_classifier_good(
     pictures, labels, _ = held_out
     before = accuracy(trained_classifier, pictures, labels)
     model = MaskingModel(copy.deepcopy(trained_classifier))
-    fit(model, training, epochs=2)
+    fit(model, training, epochs=3)
     assert accuracy(model, pictures, labels) >= before - 0.01
     assert_finds_the_patch(model, held_out)
