@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="CSV with boxes")
     parser.add_argument("--label-column", default="label")
     parser.add_argument("--model", action="append", required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--skip", action="append", default=[], metavar="METHOD")
     parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -46,7 +47,7 @@ def main() -> None:
             arguments.data, transform=prepared.read, label_column=arguments.label_column
         )
         figures[name] = measure_model(model, images)
-        for score in compare(model, images):
+        for score in compare(model, images, skip=arguments.skip):
             if score.name == "MaskingSaliency":
                 scores.append(score._replace(name=f"MaskingSaliency, {name}"))
             elif len(figures) == 1:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 import torch
 from captum.attr import Attribution, IntegratedGradients, LayerAttribution, LayerGradCam, Saliency
@@ -46,8 +46,10 @@ def methods(model: MaskingModel) -> dict[str, Method]:
     classifier = model.classifier
     deepest = classifier.get_submodule(model.layers[-1])
 
-    def absolute(method: Attribution) -> Method:
-        return lambda x, target: method.attribute(x, target=target).abs().sum(1, keepdim=True)
+    def absolute(method: Attribution, **options: Any) -> Method:
+        return lambda inputs, target: (
+            method.attribute(inputs, target=target, **options).abs().sum(1, keepdim=True)
+        )
 
     def grad_cam(inputs: Tensor, target: Tensor) -> Tensor:
         maps = LayerGradCam(classifier, deepest).attribute(inputs, target, relu_attributions=True)
@@ -55,7 +57,9 @@ def methods(model: MaskingModel) -> dict[str, Method]:
 
     return {
         "Captum Saliency": absolute(Saliency(classifier)),
-        "Captum IntegratedGradients": absolute(IntegratedGradients(classifier)),
+        "Captum IntegratedGradients": absolute(
+            IntegratedGradients(classifier), internal_batch_size=100
+        ),
         "Captum LayerGradCam": grad_cam,
         "MaskingSaliency": lambda x, t: MaskingSaliency(model).attribute(x, target=t)[:, :1],
     }
@@ -79,7 +83,11 @@ class Score(NamedTuple):
 
 
 def compare(
-    model: MaskingModel, images: BoxedImages | DigitsOnTextures, *, batch_size: int = 50
+    model: MaskingModel,
+    images: BoxedImages | DigitsOnTextures,
+    *,
+    batch_size: int = 50,
+    skip: Collection[str] = (),
 ) -> list[Score]:
     """Score every method, and the two trivial boxes, on the same images.
 
@@ -87,6 +95,7 @@ def compare(
         model: Trained.
         images: Items ``(image, label)``, each with ``boxes``; the label is the class explained.
         batch_size: Images at a time.
+        skip: Names of methods to leave out.
 
     Returns:
         One score a method, the trivial ones first.
@@ -106,6 +115,8 @@ def compare(
     with eval_mode(model):
         forward = _seconds(torch.no_grad()(lambda inputs, _: model(inputs)), batches)
         for name, method in methods(model).items():
+            if name in skip:
+                continue
             errors = [localization_error(method(x, t).detach(), b) for x, t, b in batches]
             scores.append(Score(name, torch.cat(errors), _seconds(method, batches) / forward))
     return scores
