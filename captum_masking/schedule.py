@@ -27,7 +27,8 @@ class FineTune:
         classifier_first: Fraction of the steps of ``fit`` in which the classifier trains alone, on
             clean images: before it recognises anything there is no evidence to find.
         masker_first: Fraction of the steps in which the masker trains alone: a good classifier
-            has nothing to learn from the first masks.
+            has nothing to learn from the first masks, and where images are few it soon learns
+            the images themselves.
 
     Source:
         Own; measured in ``benchmarks/README.md``.
@@ -40,10 +41,10 @@ class FineTune:
     lr: float = 1e-3
     optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.SGD, momentum=0.9)
     train_mode: bool = False
-    objective: Objective = KeepRecognizing()
+    objective: Objective = KeepRecognizing(gated=False)
     stay: float = 3.0
     classifier_first: float = 0.0
-    masker_first: float = 0.5
+    masker_first: float = 0.75
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class FromScratch(FineTune):
     lr: float = 3e-3
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
     train_mode: bool = True
+    objective: Objective = KeepRecognizing()
     stay: float = 0.0
     classifier_first: float = 0.3
     masker_first: float = 0.0

@@ -79,7 +79,7 @@ def _target_error(output: Tensor, target: TargetType) -> TargetError:
     shown = repr(target.tolist() if isinstance(target, Tensor) else target)
     return TargetError(
         f"target must be an int, or a list or tensor with one int (or one tuple) for each of "
-        f"{examples} examples, in the range {ranges} of an output of shape {tuple(output.shape)}, but got "
-        f"{got}{shown if len(shown) < 80 else shown[:77] + '...'}; "
+        f"{examples} examples, in the range {ranges} of an output of shape {tuple(output.shape)}, "
+        f"but got {got}{shown if len(shown) < 80 else shown[:77] + '...'}; "
         "pass target=None for the predicted class."
     )

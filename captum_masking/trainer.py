@@ -41,8 +41,7 @@ class MaskingTrainer:
             it bit-identical; give ``FineTune(...)`` or ``FromScratch(...)`` to say how.
         infill: What fills the holes.
         objective: The masker's, of what the judge says of masked images.
-        regularizer: Of the mask; None is :func:`~captum_masking.regularizer.smooth` with the
-            published area weights, 15 outside in joint training and 10 otherwise.
+        regularizer: Of the mask.
         pool: Draws the judge of each step; None is :class:`~captum_masking.pool.History` in joint
             training and :class:`~captum_masking.pool.Latest` otherwise.
         lr: Peak learning rate of the masker's Adam; both rates rise for the first tenth of the
@@ -74,7 +73,7 @@ class MaskingTrainer:
         train_classifier: bool | FineTune = True,
         infill: Infill = Mean(),
         objective: Objective = Dual(),
-        regularizer: Regularizer | None = None,
+        regularizer: Regularizer = smooth(),
         pool: Pool | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
@@ -84,8 +83,6 @@ class MaskingTrainer:
         self.joint = FineTune() if train_classifier is True else train_classifier or None
         self.infill = infill
         self.objective = objective
-        if regularizer is None:
-            regularizer = smooth(weight_out=15.0 if self.joint else 10.0)
         self.regularizer = regularizer
         self.pool = pool if pool is not None else History() if self.joint else Latest()
         self.max_gradient_norm = max_gradient_norm

@@ -81,6 +81,16 @@ def test_train_frozen_saves_the_masker_alone(folder):
     assert config["notes"]["class_names"] == ["dark", "bright"]
 
 
+def test_train_goes_on_from_a_saved_model(folder):
+    assert train("--frozen") == 0
+    (folder / "model").rename(folder / "first")
+    before = (folder / "first/model.safetensors").read_bytes()
+    assert train("--start", "first") == 0
+    config = json.loads((folder / "model" / "config.json").read_text())
+    assert config["classifier"]["saved"] is True  # joint at once, though there is but one epoch
+    assert (folder / "first/model.safetensors").read_bytes() == before
+
+
 def test_train_takes_a_folder_per_class(folder):
     for index in range(12):
         kind = folder / "tree" / ("bright" if index % 2 else "dark")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_masking.checkpoint import save_model
+from captum_masking.checkpoint import load_model, save_model
 from captum_masking.cli.classifiers import Prepared, notes_of, prepare
 from captum_masking.data import BoxedImages
 from captum_masking.model import MaskingModel
@@ -48,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the classifier knows nothing yet; torchvision:NAME then starts from random weights "
         "with one output per class of the data",
     )
+    parser.add_argument(
+        "--start",
+        metavar="DIR",
+        help="a model that train wrote for this classifier, to go on from; joint training then "
+        "starts at once: train frozen first, look, then train jointly",
+    )
     parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels; default: 224")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: 16")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
@@ -68,8 +74,11 @@ def run(arguments: argparse.Namespace) -> None:
     match_labels(images, prepared, arguments.data)
     images.transform = augmented(prepared)
 
-    model = MaskingModel(prepared.classifier, prepared.layers)
-    trainer = MaskingTrainer(model, train_classifier=_how(arguments))
+    if arguments.start is None:
+        model, lr = MaskingModel(prepared.classifier, prepared.layers), 1e-3
+    else:
+        model, lr = load_model(arguments.start, prepared.classifier), 5e-4
+    trainer = MaskingTrainer(model, train_classifier=_how(arguments), lr=lr)
     settings = {"batch_size": arguments.batch_size, "num_workers": arguments.workers}
     loader = DataLoader(
         images, shuffle=True, drop_last=len(images) > arguments.batch_size, **settings
@@ -154,4 +163,7 @@ def _validation_set(arguments: argparse.Namespace, prepared: Prepared) -> BoxedI
 
 
 def _how(arguments: argparse.Namespace) -> bool | FineTune:
-    return FromScratch() if arguments.from_scratch else not arguments.frozen
+    if arguments.from_scratch:
+        return FromScratch()
+    masker_first = FineTune.masker_first if arguments.start is None else 0.0
+    return not arguments.frozen and FineTune(masker_first=masker_first)
