@@ -92,7 +92,8 @@ def describe(scores: list[Score], square: Score) -> str:
 
 def _name_only(word: str) -> str:
     """Leave folders of this machine out of what is published."""
-    return Path(word).name if "/" in word and "=" not in word else word.split("/")[-1]
+    name, equals, path = word.rpartition("=")
+    return f"{name}{equals}{Path(path).name}" if "/" in path else word
 
 
 if __name__ == "__main__":
