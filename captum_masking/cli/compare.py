@@ -48,7 +48,9 @@ def methods(model: MaskingModel) -> dict[str, Method]:
 
     def absolute(method: Attribution, **options: Any) -> Method:
         return lambda inputs, target: (
-            method.attribute(inputs, target=target, **options).abs().sum(1, keepdim=True)
+            method.attribute(inputs.clone().requires_grad_(), target=target, **options)
+            .abs()
+            .sum(1, keepdim=True)
         )
 
     def grad_cam(inputs: Tensor, target: Tensor) -> Tensor:
