@@ -247,7 +247,7 @@ def _check_columns(columns: list[str], label_column: str, path: Path) -> bool:
     if missing:
         raise ValueError(
             f"expected the columns {needed} in {path}, but found {columns} without {missing}; "
-            "separate columns by commas, and name the label's column with label_column=..."
+            "separate columns by commas, and name the label's with label_column (--label-column)."
         )
     return boxed
 
@@ -263,7 +263,7 @@ def _parse_label(cell: str, column: str, where: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ValueError(
             f"{where}: expected a whole number >= 0 in column {column!r}, but got {cell!r}; number "
-            "the classes from 0, or name another column with label_column=..."
+            "the classes from 0, or name another column with label_column (--label-column)."
         )
     return int(text)
 
