@@ -13,6 +13,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from captum_masking.checks import check_labels
+from captum_masking.infill import Infill
+from captum_masking.masking import mask_images
+from captum_masking.model import MaskingModel
 from captum_masking.objective import Judgement, entropy
 
 #: Figures of a step or an epoch, by name.
@@ -57,6 +61,33 @@ def measure(judgement: Judgement, mask: Tensor, losses: dict[str, Tensor]) -> Re
         "area_in_image_std": mask.flatten(1).std(1, correction=0).mean(),
     }
     return {name: value.item() for name, value in figures.items()}
+
+
+@torch.no_grad()
+def judge_itself(
+    model: MaskingModel, inputs: Tensor, target: Tensor, infill: Infill
+) -> tuple[Judgement, Tensor]:
+    """Run a model on one batch and let its own classifier judge its masks.
+
+    Args:
+        model: In the mode in which it is to be measured.
+        inputs: ``(B, C, *spatial)``.
+        target: The class of each, ``(B,)``.
+        infill: What fills the holes.
+
+    Returns:
+        ``(judgement, mask)``.
+
+    Raises:
+        ValueError: If a label lies outside the classifier's range.
+
+    Source:
+        Own.
+    """
+    logits, mask = model.explain(inputs)
+    check_labels(target, inputs, classes=logits.shape[1])
+    logits_in, logits_out = model(torch.cat(mask_images(inputs, mask, infill))).chunk(2)
+    return Judgement(logits, logits_in, logits_out, target), mask
 
 
 class Means:

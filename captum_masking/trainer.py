@@ -24,7 +24,7 @@ from captum_masking.infill import Infill, Mean
 from captum_masking.masking import mask_images
 from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode, given_back
-from captum_masking.monitor import BestState, Means, Monitor, Record, measure
+from captum_masking.monitor import BestState, Means, Monitor, Record, judge_itself, measure
 from captum_masking.objective import Dual, Judgement, Objective
 from captum_masking.pool import History, Latest, Pool
 from captum_masking.regularizer import Regularizer, smooth
@@ -246,11 +246,7 @@ class MaskingTrainer:
             for batch in loader:
                 inputs, target = self._receive(batch)
                 check_examples(inputs, target)
-                logits, mask = self.model.explain(inputs)
-                check_labels(target, inputs, classes=logits.shape[1])
-                halves = torch.cat(mask_images(inputs, mask, self.infill))
-                logits_in, logits_out = self.model(halves).chunk(2)
-                judgement = Judgement(logits, logits_in, logits_out, target)
+                judgement, mask = judge_itself(self.model, inputs, target, self.infill)
                 loss = self.objective(judgement) + self.regularizer(mask, judgement)
                 means.add(measure(judgement, mask, {"loss": loss}), len(inputs))
         return means.record()

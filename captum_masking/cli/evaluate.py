@@ -17,12 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_masking.checks import check_labels
 from captum_masking.cli.load import load
 from captum_masking.cli.table import table
 from captum_masking.data import BoxedImages, DigitsOnTextures
 from captum_masking.infill import Mean
-from captum_masking.masking import mask_images
 from captum_masking.metrics.localization import (
     boxes_to_pixels,
     centered_square,
@@ -32,8 +30,7 @@ from captum_masking.metrics.localization import (
 )
 from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode
-from captum_masking.monitor import Means, Record, measure
-from captum_masking.objective import Judgement
+from captum_masking.monitor import Means, Record, judge_itself, measure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,10 +81,7 @@ def measure_model(
     boxes = iter(images.boxes)
     with eval_mode(model):
         for inputs, target in DataLoader(images, batch_size):
-            logits, mask = model.explain(inputs)
-            check_labels(target, inputs, classes=logits.shape[1])
-            logits_in, logits_out = model(torch.cat(mask_images(inputs, mask, Mean()))).chunk(2)
-            judgement = Judgement(logits, logits_in, logits_out, target)
+            judgement, mask = judge_itself(model, inputs, target, Mean())
             means.add(measure(judgement, mask, {}), len(mask))
             for one, truth in zip(mask, boxes, strict=False):
                 if len(truth):
