@@ -77,14 +77,7 @@ def save_model(
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    if (
-        folder.exists()
-        and not (folder / CONFIG).exists()
-        and (folder.is_file() or any(folder.iterdir()))
-    ):
-        raise FileExistsError(
-            f"{folder} exists and is not a saved model; give another folder, or remove it first."
-        )
+    check_destination(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -99,6 +92,22 @@ def save_model(
         _move(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_destination(folder: Path) -> None:
+    """Refuse to replace a folder that is not a saved model; worth asking before a long training.
+
+    Raises:
+        FileExistsError: If ``folder`` holds something else.
+
+    Source:
+        Own.
+    """
+    taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    if taken and not (folder / CONFIG).exists():
+        raise FileExistsError(
+            f"{folder} exists and is not a saved model; give another folder, or remove it first."
+        )
 
 
 def load_model(

@@ -100,6 +100,28 @@ def test_train_takes_a_folder_per_class(folder):
     assert main([*arguments.split(), "--image-size", "32", "--batch-size", "4"]) == 0
 
 
+def test_validation_folders_are_numbered_as_the_training_folders(folder):
+    from types import SimpleNamespace
+
+    from captum_masking.cli.classifiers import Prepared
+    from captum_masking.cli.train import match_labels
+
+    prepared = Prepared("mine", nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), image_size=8)
+    training = SimpleNamespace(class_names=["bright", "dark"], labels=[0, 1])
+    validation = SimpleNamespace(class_names=["dark"], labels=[0, 0])
+    match_labels(training, prepared, folder)
+    match_labels(validation, prepared, folder)
+    assert training.labels == [0, 1] and validation.labels == [1, 1]
+
+
+def test_a_destination_that_is_taken_is_refused_before_training(folder, capsys):
+    (folder / "model").mkdir()
+    (folder / "model" / "thesis.txt").write_text("years of work")
+    assert train() == 1
+    assert "is not a saved model" in capsys.readouterr().err
+    assert not (folder / "model-log.csv").exists()  # no epoch was trained for nothing
+
+
 def test_train_from_scratch_makes_an_output_per_class(folder):
     arguments = "train --data data.csv --classifier torchvision:squeezenet1_1 --from-scratch"
     arguments += " --out model --epochs 1 --image-size 64 --batch-size 6"

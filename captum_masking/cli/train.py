@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_masking.checkpoint import load_model, save_model
+from captum_masking.checkpoint import check_destination, load_model, save_model
 from captum_masking.cli.classifiers import Prepared, notes_of, prepare
 from captum_masking.data import BoxedImages
 from captum_masking.model import MaskingModel
@@ -65,13 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read the data, train, save; nothing is written before the first epoch has ended."""
+    check_destination(arguments.out)
     torch.manual_seed(arguments.seed)
     images = BoxedImages(arguments.data, label_column=arguments.label_column)
     scratch = max(images.labels) + 1 if arguments.from_scratch else None
     prepared = prepare(arguments.classifier, image_size=arguments.image_size, from_scratch=scratch)
     prepared.label_column = arguments.label_column
-    validation = _validation_set(arguments, prepared)
     match_labels(images, prepared, arguments.data)
+    validation = _validation_set(arguments, prepared)
     images.transform = augmented(prepared)
 
     if arguments.start is None:
