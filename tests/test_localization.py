@@ -10,12 +10,17 @@ from torch import Tensor
 
 from captum_masking.metrics import (
     LocalizationError,
+    best_box_iou,
+    best_box_iou_of_boxes,
     box_iou,
+    boxes_to_masks,
     boxes_to_pixels,
     centered_square,
+    clip_boxes,
     localization_error,
     localization_error_of_boxes,
     masks_to_boxes,
+    om,
     whole_frame,
 )
 
@@ -227,6 +232,88 @@ def slow_error(mask: list[list[float]], boxes: list[list[float]]) -> float:
 
 def pixels_of(x0: int, y0: int, x1: int, y1: int) -> set[tuple[int, int]]:
     return {(y, x) for y in range(y0, y1) for x in range(x0, x1)}
+
+
+# As published, and what else is made of the overlap.
+
+
+def test_the_published_box_lacks_its_last_row_and_column():
+    mask = draw("00000", "00111", "00111", "00000")[None]
+    assert masks_to_boxes(mask, published=True).tolist() == [[2, 1, 4, 2]]
+
+
+def test_the_published_box_of_a_single_pixel_is_empty_and_none_stays_none():
+    masks = torch.stack([draw("000", "000", "010"), draw("000", "000", "000")])
+    assert masks_to_boxes(masks, published=True).tolist() == [[1, 2, 1, 2], NO_BOX]
+
+
+def test_the_published_error_can_differ_from_the_corrected():
+    mask = draw("111", "111", "111")[None] * draw("110", "110", "000")
+    # Corrected: 4 of 4. Published: the box is 1 x 1, its IoU 1 / 4.
+    assert localization_error(mask, [boxes_of([0, 0, 2, 2])]).tolist() == [0]
+    assert localization_error(mask, [boxes_of([0, 0, 2, 2])], published=True).tolist() == [1]
+
+
+def test_published_boxes_are_cut_to_whole_pixels_towards_zero():
+    mask = draw("11110", "11110", "00000")[None]  # its published box is (0, 0, 3, 1)
+    box = [boxes_of([-0.9, 0.2, 3.9, 1.9])]  # becomes (0, 0, 3, 1)
+    assert best_box_iou(mask, box, published=True).tolist() == [1]
+    flat = [boxes_of([0.2, 0.2, 3.9, 0.9])]  # has no area left
+    assert best_box_iou(mask, flat, published=True).tolist() == [0]
+
+
+def test_the_best_of_the_boxes_counts():
+    mask = draw("1100", "1100", "0000", "0000")[None]
+    boxes = [boxes_of([2, 2, 4, 4], [0, 0, 4, 2], [1, 1, 3, 3])]  # 0; 4 / 8; 1 / 7
+    assert best_box_iou(mask, boxes).tolist() == [0.5]
+
+
+def test_the_error_is_the_best_overlap_held_against_one_half():
+    masks, boxes = random_case()
+    expected = (best_box_iou(masks, boxes) <= 0.5).float()
+    assert torch.equal(localization_error(masks, boxes), expected)
+
+
+def test_one_box_can_be_held_against_many_images():
+    boxes = [boxes_of([0, 0, 4, 3]), boxes_of([0, 0, 2, 2])]
+    assert best_box_iou_of_boxes(whole_frame(4, 4), boxes).tolist() == [0.75, 0.25]
+
+
+def test_clipped_boxes_count_what_is_visible():
+    box = boxes_of([-4, 0, 2, 2])
+    mask = draw("1100", "1100", "0000", "0000")[None]
+    torch.testing.assert_close(best_box_iou(mask, [box]), torch.tensor([4 / 12]))
+    assert best_box_iou(mask, [clip_boxes(box, 4, 4)]).tolist() == [1]
+
+
+def test_clipping_drops_boxes_outside_and_keeps_the_dtype():
+    boxes = torch.tensor([[4, 0, 6, 2], [0, -3, 2, 0], [1, 1, 9, 3]])
+    assert torch.equal(clip_boxes(boxes, 4, 4), torch.tensor([[1, 1, 4, 3]]))
+    assert clip_boxes(boxes[:2], 4, 4).shape == (0, 4)
+
+
+def test_om_counts_an_object_that_is_found_but_not_recognized():
+    mask = draw("1100", "1100", "0000", "0000").expand(4, 4, 4)
+    hit, miss = boxes_of([0, 0, 2, 2]), boxes_of([2, 2, 4, 4])
+    correct = torch.tensor([True, False, True, False])
+    assert om(mask, [hit, hit, miss, miss], correct).tolist() == [0, 1, 1, 1]
+
+
+def test_om_of_a_perfect_classifier_is_the_localization_error():
+    masks, boxes = random_case()
+    every = torch.ones(len(masks), dtype=torch.bool)
+    assert torch.equal(om(masks, boxes, every), localization_error(masks, boxes))
+
+
+def test_om_asks_for_one_boolean_an_image():
+    with pytest.raises(ValueError, match=r"boolean .*shape \(1,\).*logits.argmax\(1\) == target"):
+        om(torch.rand(1, 4, 4), [boxes_of([0, 0, 2, 2])], torch.tensor([1.0]))
+
+
+def test_a_pixel_is_in_a_box_if_its_center_is():
+    boxes = [boxes_of([0.5, 0, 2.5, 1]), boxes_of([-9, 0.6, 1, 9], [2, 0, 3, 1])]
+    marked = boxes_to_masks(boxes, 2, 3).int().tolist()
+    assert marked == [[[[1, 1, 0], [0, 0, 0]]], [[[0, 0, 1], [1, 0, 0]]]]
 
 
 # Bad boxes.
