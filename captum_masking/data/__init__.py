@@ -2,5 +2,6 @@
 
 from captum_masking.data.boxed import BoxedImages
 from captum_masking.data.digits import DigitsOnTextures
+from captum_masking.data.few_shot import few_shot, labels_of, of_classes
 
-__all__ = ["BoxedImages", "DigitsOnTextures"]
+__all__ = ["BoxedImages", "DigitsOnTextures", "few_shot", "labels_of", "of_classes"]
