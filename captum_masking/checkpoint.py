@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from captum_masking.masker import Masker, linear, nearest
-from captum_masking.sampler import Sigmoid
+from captum_masking.masker import Masker, UNetMasker, linear, nearest
+from captum_masking.sampler import GumbelSigmoid, Sigmoid
 
 if TYPE_CHECKING:
     from captum_masking.model import MaskingModel
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
 _UPSAMPLERS = {function.__name__: function for function in (linear, nearest)}
+_PARTS = {kind.__name__: kind for kind in (Masker, UNetMasker, Sigmoid, GumbelSigmoid)}
 
 
 class CheckpointError(ValueError):
@@ -143,8 +144,8 @@ def load_model(
     from captum_masking.model import MaskingModel
 
     config, weights = read_config(folder), _read_weights(Path(folder))
-    masker = masker or _own(Masker, config["masker"], folder, "masker")
-    sampler = sampler or _own(Sigmoid, config["sampler"], folder, "sampler")
+    masker = masker or _rebuild("masker", config, folder)
+    sampler = sampler or _rebuild("sampler", config, folder)
     _check_classifier(folder, config, weights, classifier)
     try:
         model = MaskingModel(
@@ -234,8 +235,8 @@ def _config(model: MaskingModel) -> dict[str, Any]:
         "stride": model.stride,
         "upsample": getattr(model.upsample, "__name__", type(model.upsample).__name__),
         "upsample_first": model.upsample_first,
-        "masker": _describe(model.masker, Masker),
-        "sampler": _describe(model.sampler, Sigmoid),
+        "masker": _describe(model.masker),
+        "sampler": _describe(model.sampler),
         "classifier": {
             "class": type(model.classifier).__name__,
             "saved": model.classifier_trained,
@@ -244,18 +245,17 @@ def _config(model: MaskingModel) -> dict[str, Any]:
     }
 
 
-def _describe(part: nn.Module, own: type) -> dict[str, Any]:
+def _describe(part: nn.Module) -> dict[str, Any]:
     """Name a part and, where it is the package's own, what it is built from."""
-    settings = getattr(part, "settings", {}) if type(part) is own else {}
-    return {"class": type(part).__name__, "settings": settings}
+    own = type(part) in _PARTS.values()
+    return {"class": type(part).__name__, "settings": part.settings if own else None}
 
 
-def _own(own: type, description: dict[str, Any], folder: str | Path, name: str) -> nn.Module:
-    if description["class"] != own.__name__:
-        raise CheckpointError(
-            folder, f"its {name} is a {description['class']}; pass it as {name}=..."
-        )
-    return own(**description["settings"])
+def _rebuild(name: str, config: dict[str, Any], folder: str | Path) -> nn.Module:
+    kind, settings = config[name]["class"], config[name]["settings"]
+    if kind not in _PARTS or settings is None:
+        raise CheckpointError(folder, f"its {name} is a {kind}; pass it as {name}=...")
+    return _PARTS[kind](**settings)
 
 
 def _weights(model: MaskingModel) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,6 +53,33 @@ def check_mask_shape(mask: Tensor, inputs: Tensor) -> None:
         raise ValueError(
             f"mask must have shape {expected} to match inputs of shape {tuple(inputs.shape)}, "
             f"but got {tuple(mask.shape)}; upsample the mask to the input's size first."
+        )
+
+
+def check_area(area: Any, asks: Sequence[str] = ("area",)) -> None:
+    """Refuse a size that is no fraction of the image, or that nobody asked for.
+
+    Args:
+        area: A number, a tensor, or None.
+        asks: What the masker wants to be told.
+
+    Raises:
+        ValueError: If the masker takes no size, or one is not between 0 and 1.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_area(0.3)
+    """
+    if area is not None and "area" not in asks:
+        raise ValueError(
+            f"area={area} was asked for, but this model's masker takes no size; train one that "
+            "does: MaskingModel(classifier, masker=partial(Masker, sized=True))."
+        )
+    if area is not None and not all(0 < a < 1 for a in torch.as_tensor(area).flatten().tolist()):
+        raise ValueError(
+            f"area must be a fraction of the image between 0 and 1, both excluded, but got {area}."
         )
 
 

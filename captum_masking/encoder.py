@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captum_masking.modes import eval_mode
 
 # Their outputs repeat or blur a map that another module has made; the maker is tapped instead.
-_NOT_TAPPED = ("Pool", "Dropout", "Identity", "Flatten", "Upsample")
+_NOT_TAPPED = ("Pool", "Dropout", "Identity", "Flatten", "Upsample", "Pad")
 
 
 class Taps:
@@ -63,8 +63,8 @@ class Taps:
         return f"Taps({', '.join(self.layers)})"
 
 
-def find_layers(classifier: nn.Module, example: Tensor) -> list[str]:
-    """Find the map with which the classifier leaves each of its two deepest spatial resolutions.
+def find_layers(classifier: nn.Module, example: Tensor, *, count: int = 2) -> list[str]:
+    """Find the map with which the classifier leaves each of its deepest spatial resolutions.
 
     Of the modules that give a map of one resolution, the outermost are whole stages; the last of
     these is read.
@@ -72,9 +72,10 @@ def find_layers(classifier: nn.Module, example: Tensor) -> list[str]:
     Args:
         classifier: Run once on ``example`` in eval mode, without gradient.
         example: Inputs of shape ``(B, C, *spatial)`` that the classifier accepts.
+        count: How many resolutions, from the deepest on.
 
     Returns:
-        Up to two module names, finer map first.
+        Up to ``count`` module names, finer maps first.
 
     Raises:
         ValueError: If no module gives a feature map.
@@ -101,7 +102,7 @@ def find_layers(classifier: nn.Module, example: Tensor) -> list[str]:
             f"shape {tuple(example.shape)}, but no module did; name them with layers=[...], and "
             "pass the plain eager module: traced and exported ones lose their hooks."
         )
-    return [best[size] for size in reversed(sizes[:2])]
+    return [best[size] for size in reversed(sizes[:count])]
 
 
 def check_tappable(classifier: object) -> None:

@@ -1,4 +1,4 @@
-"""Feature maps to mask logits: the paper's small decoder."""
+"""Feature maps to mask logits: the paper's small decoder, and a deeper one beside it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+_CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_BATCH_NORMS: dict[int, type[nn.Module]] = {
+    1: nn.BatchNorm1d,
+    2: nn.BatchNorm2d,
+    3: nn.BatchNorm3d,
+}
 
 
 def linear(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -60,11 +66,21 @@ class Masker(nn.Module):
         channels: Channels of each feature map, in the order they are given to ``forward``.
         width: Channels after each 1x1 convolution.
         dims: Spatial dimensions: 1 for signals, 2 for images, 3 for volumes.
+        raw: Indices of feature maps that go into the last convolution as they are.
+        classes: If not 0, the masker is told a class: an embedding of ``width`` numbers, appended
+            to every feature map.
+        sized: Whether the masker is told a size: the area asked for, appended likewise.
+
+    Attributes:
+        asks: What ``forward`` wants to be told: of ``"target"`` and ``"area"``.
+
+    Raises:
+        ValueError: If there is no feature map, or an index in ``raw`` does not exist.
 
     Source:
         Phang et al. 2020, final masker (198,017 parameters on the two deepest stages of
-        ResNet-50). The last convolution starts small, so that masks start near 0.5; the
-        published initialisation starts saturated.
+        ResNet-50) and its options. The last convolution starts small, so that masks start near
+        0.5; the published initialisation starts saturated.
 
     Example:
         >>> masker = Masker([1024, 2048])
@@ -74,28 +90,161 @@ class Masker(nn.Module):
         torch.Size([1, 1, 14, 14])
     """
 
-    def __init__(self, channels: Sequence[int], *, width: int = 64, dims: int = 2) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        *,
+        width: int = 64,
+        dims: int = 2,
+        raw: Sequence[int] = (),
+        classes: int = 0,
+        sized: bool = False,
+    ) -> None:
         super().__init__()
-        self.settings = {"channels": list(channels), "width": width, "dims": dims}
-        convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
-        batch_norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dims - 1]
+        _check_channels(channels, raw)
+        self.settings = {
+            "channels": list(channels),
+            "width": width,
+            "dims": dims,
+            "raw": list(raw),
+            "classes": classes,
+            "sized": sized,
+        }
+        self.asks = ("target",) * (classes > 0) + ("area",) * sized
+        told = width * (classes > 0) + sized  # channels that carry the question
+        self.embedding = nn.Embedding(classes, width) if classes else None
         self.reduce = nn.ModuleList(
-            nn.Sequential(convolution(n, width, 1, bias=False), batch_norm(width), nn.ReLU())
-            for n in channels
+            nn.Identity() if index in raw else reduction(n + told, width, dims)
+            for index, n in enumerate(channels)
         )
-        self.final = convolution(width * len(channels), 1, 3, padding=1)
-        nn.init.normal_(self.final.weight, std=0.01)  # logits start within about +-0.3
-        nn.init.zeros_(self.final.bias)  # type: ignore[arg-type]
+        widths = [n + told if index in raw else width for index, n in enumerate(channels)]
+        self.final = final_convolution(sum(widths), dims)
 
-    def forward(self, features: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        grid: Sequence[int],
+        *,
+        target: Tensor | None = None,
+        area: Tensor | None = None,
+    ) -> Tensor:
         """Map features to mask logits.
 
         Args:
             features: One map ``(B, channels, *spatial)`` for each entry of ``channels``.
             grid: Spatial size of the logits.
+            target: Classes asked for, ``(B,)``, where ``classes`` was given.
+            area: Fraction of each image asked for, ``(B,)``, where ``sized`` was given.
 
         Returns:
             Mask logits ``(B, 1, *grid)``.
         """
-        reduced = [reduce(maps) for reduce, maps in zip(self.reduce, features, strict=True)]
+        told = []
+        if self.embedding is not None:
+            told.append(self.embedding(target))  # (B, width)
+        if self.settings["sized"]:
+            told.append(area.to(features[0])[:, None])  # type: ignore[union-attr]  # (B, 1)
+        reduced = [
+            reduce(_append(maps, told)) for reduce, maps in zip(self.reduce, features, strict=True)
+        ]
         return self.final(torch.cat([linear(maps, grid) for maps in reduced], dim=1))
+
+
+class UNetMasker(nn.Module):
+    """A deeper decoder: from the coarsest map to the finest, joining the next one at each level.
+
+    At each level the map so far is resampled to the size of the next finer feature map, joined
+    with that map's reduction, and sent through two 3x3 convolutions.
+
+    Args:
+        channels: Channels of each feature map, finest first, as
+            :func:`~captum_masking.encoder.find_layers` gives them.
+        width: Channels throughout.
+        dims: Spatial dimensions.
+
+    Raises:
+        ValueError: If there is no feature map.
+
+    Source:
+        Own, after U-Net (Ronneberger et al. 2015), to compare the published masker with a deeper
+        one; Dabkowski & Gal 2017 use a decoder of this kind.
+
+    Example:
+        >>> masker = UNetMasker([1024, 2048])
+        >>> masker([torch.rand(1, 1024, 14, 14), torch.rand(1, 2048, 7, 7)], grid=(28, 28)).shape
+        torch.Size([1, 1, 28, 28])
+    """
+
+    def __init__(self, channels: Sequence[int], *, width: int = 64, dims: int = 2) -> None:
+        super().__init__()
+        _check_channels(channels, ())
+        self.settings = {"channels": list(channels), "width": width, "dims": dims}
+        self.reduce = nn.ModuleList(reduction(n, width, dims) for n in channels)
+        self.join = nn.ModuleList(
+            nn.Sequential(_block(2 * width, width, dims), _block(width, width, dims))
+            for _ in channels[1:]
+        )
+        self.final = final_convolution(width, dims)
+
+    def forward(self, features: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+        """Map features to mask logits; as :meth:`Masker.forward`."""
+        *finer, maps = (reduce(m) for reduce, m in zip(self.reduce, features, strict=True))
+        for join, skip in zip(self.join, reversed(finer), strict=True):
+            maps = join(torch.cat([linear(maps, skip.shape[2:]), skip], dim=1))
+        return self.final(linear(maps, grid))
+
+
+def reduction(channels: int, width: int, dims: int) -> nn.Module:
+    """Make the 1x1 convolution, batch norm and ReLU that every feature map goes through.
+
+    Source:
+        Phang et al. 2020.
+
+    Example:
+        >>> reduction(5, 4, dims=2)(torch.rand(2, 5, 3, 3)).shape
+        torch.Size([2, 4, 3, 3])
+    """
+    convolution = _CONVOLUTIONS[dims](channels, width, 1, bias=False)
+    return nn.Sequential(convolution, _BATCH_NORMS[dims](width), nn.ReLU())
+
+
+def final_convolution(channels: int, dims: int) -> nn.Module:
+    """Make the 3x3 convolution to mask logits; these start within about +-0.3.
+
+    Source:
+        Phang et al. 2020; the small start is our own.
+
+    Example:
+        >>> final_convolution(5, dims=1)(torch.rand(2, 5, 7)).shape
+        torch.Size([2, 1, 7])
+    """
+    final = _CONVOLUTIONS[dims](channels, 1, 3, padding=1)
+    weight, bias = final.parameters()
+    nn.init.normal_(weight, std=0.01)
+    nn.init.zeros_(bias)
+    return final
+
+
+def _block(channels: int, width: int, dims: int) -> nn.Module:
+    convolution = _CONVOLUTIONS[dims](channels, width, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, _BATCH_NORMS[dims](width), nn.ReLU())
+
+
+def _append(maps: Tensor, told: Sequence[Tensor]) -> Tensor:
+    """Append what the masker is told, ``(B, n)`` each, to every cell of a map."""
+    cells = maps.shape[2:]
+    constants = [t.reshape(*t.shape, *[1] * len(cells)).expand(*t.shape, *cells) for t in told]
+    return torch.cat([maps, *constants], dim=1) if told else maps
+
+
+def _check_channels(channels: Sequence[int], raw: Sequence[int]) -> None:
+    if not channels:
+        raise ValueError(
+            "a masker must read at least one feature map, but got channels=[]; name the modules "
+            "to read with MaskingModel(classifier, layers=[...])."
+        )
+    if not set(raw) <= set(range(len(channels))):
+        raise ValueError(
+            f"raw must list indices of the {len(channels)} feature maps, but got {list(raw)}; "
+            "count from 0."
+        )

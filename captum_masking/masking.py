@@ -8,7 +8,9 @@ from captum_masking.checks import check_mask_shape
 from captum_masking.infill import Infill
 
 
-def mask_images(inputs: Tensor, mask: Tensor, infill: Infill) -> tuple[Tensor, Tensor]:
+def mask_images(
+    inputs: Tensor, mask: Tensor, infill: Infill, infill_out: Infill | None = None
+) -> tuple[Tensor, Tensor]:
     """Split images into what the mask keeps and what it hides.
 
     Args:
@@ -16,6 +18,7 @@ def mask_images(inputs: Tensor, mask: Tensor, infill: Infill) -> tuple[Tensor, T
         mask: Evidence per pixel in ``[0, 1]``, shape ``(B, 1, *spatial)``; 1 means keep.
         infill: Called as ``infill(inputs, hole)`` with ``hole`` shaped like ``mask``
             (1 means missing); returns pixels on the scale of ``inputs``.
+        infill_out: Another one for the masked-out images; None is the same.
 
     Returns:
         ``(masked_in, masked_out)``, both shaped like ``inputs``: the evidence on infilled
@@ -35,7 +38,7 @@ def mask_images(inputs: Tensor, mask: Tensor, infill: Infill) -> tuple[Tensor, T
         (tensor([[[[3., 0.]]]]), tensor([[[[0., 5.]]]]))
     """
     check_mask_shape(mask, inputs)
-    return fill(inputs, 1 - mask, infill), fill(inputs, mask, infill)
+    return fill(inputs, 1 - mask, infill), fill(inputs, mask, infill_out or infill)
 
 
 def fill(inputs: Tensor, hole: Tensor, infill: Infill) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_masking.checks import check_inputs
+from captum_masking.checks import check_area, check_inputs
 from captum_masking.encoder import Taps, check_tappable, find_layers
 from captum_masking.masker import Masker, linear
 from captum_masking.modes import eval_mode
@@ -31,8 +31,11 @@ class MaskingModel(nn.Module):
             feature maps on the way. It is used, not copied.
         layers: Names of the modules whose outputs the masker reads; None finds the last map at
             each of the two deepest resolutions in one dry run.
-        masker: Called as ``masker(features, grid)``, returns mask logits ``(B, 1, *grid)``; None
-            builds the paper's :class:`~captum_masking.masker.Masker`.
+        masker: A module called as ``masker(features, grid)`` that returns mask logits
+            ``(B, 1, *grid)``; or a function that makes one, called as
+            ``masker(channels, dims=dims)`` with the channels of the tapped maps. One with an
+            attribute ``asks`` is also told ``target`` or ``area``, as
+            :class:`~captum_masking.masker.Masker` explains.
         sampler: Maps mask logits to the mask; None is
             :class:`~captum_masking.sampler.Sigmoid`.
         stride: The mask is predicted on a grid of one cell per ``stride`` input pixels; None
@@ -68,7 +71,7 @@ class MaskingModel(nn.Module):
         classifier: nn.Module,
         layers: Sequence[str] | None = None,
         *,
-        masker: nn.Module | None = None,
+        masker: nn.Module | Callable[..., nn.Module] = Masker,
         sampler: nn.Module | None = None,
         stride: int | None = None,
         upsample: Callable[[Tensor, Sequence[int]], Tensor] = linear,
@@ -83,10 +86,11 @@ class MaskingModel(nn.Module):
         self.upsample_first = upsample_first
         self.sampler = Sigmoid() if sampler is None else sampler
         self.classifier_trained = False  # set by joint training: then its weights are saved too
-        if layers is None or masker is None:
-            example = _dry_run_inputs(classifier) if example_inputs is None else example_inputs
+        if layers is None or not isinstance(masker, nn.Module):
+            example = dry_run_inputs(classifier) if example_inputs is None else example_inputs
             layers = find_layers(classifier, example) if layers is None else layers
-            masker = _build_masker(Taps(classifier, layers), example) if masker is None else masker
+            if not isinstance(masker, nn.Module):
+                masker = _build_masker(masker, Taps(classifier, layers), example)
         self.layers = Taps(classifier, layers).layers  # refuses a layer that does not exist
         self.masker = masker
 
@@ -94,23 +98,55 @@ class MaskingModel(nn.Module):
         """Return the classifier's logits for ``inputs``, unchanged."""
         return self.classifier(inputs, *extra)
 
-    def mask(self, inputs: Tensor, *extra: Any) -> Tensor:
+    def mask(self, inputs: Tensor, *extra: Any, **question: Any) -> Tensor:
         """Return the mask ``(B, 1, *spatial)`` of inputs ``(B, C, *spatial)``; 1 is evidence."""
-        return self.explain(inputs, *extra)[1]
+        return self.explain(inputs, *extra, **question)[1]
 
-    def explain(self, inputs: Tensor, *extra: Any) -> tuple[Tensor, Tensor]:
-        """Return ``(logits, mask)`` from one forward pass of the classifier."""
+    def explain(self, inputs: Tensor, *extra: Any, **question: Any) -> tuple[Tensor, Tensor]:
+        """Return ``(logits, mask)`` from one forward pass; ``question`` is for :meth:`ask`."""
         logits, features = self.read(inputs, *extra)
-        return logits, self.decode(features, inputs.shape[2:])
+        return logits, self.decode(features, inputs.shape[2:], **self.ask(logits, **question))
+
+    def ask(
+        self,
+        logits: Tensor,
+        *,
+        target: Tensor | None = None,
+        area: float | Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Put together what the masker wants to be told; nothing, for most.
+
+        Args:
+            logits: ``(B, classes)``, of the inputs.
+            target: Classes ``(B,)``; None is the predicted ones.
+            area: Fraction of the image, in (0, 1), one for all or ``(B,)``; None is one half.
+
+        Returns:
+            ``target`` and ``area``, each ``(B,)``, where the masker asks for them.
+
+        Raises:
+            ValueError: If ``area`` is given and the masker does not take it, or lies outside
+                (0, 1).
+        """
+        asks = getattr(self.masker, "asks", ())
+        asked: dict[str, Tensor] = {}
+        if "target" in asks:
+            asked["target"] = logits.argmax(1) if target is None else target
+        if area is not None or "area" in asks:
+            check_area(area, asks)
+            fraction = torch.as_tensor(0.5 if area is None else area, device=logits.device)
+            asked["area"] = fraction.expand(len(logits))
+        return asked
 
     def read(self, inputs: Tensor, *extra: Any) -> tuple[Tensor, list[Tensor]]:
         """Return ``(logits, features)`` from one forward pass of the classifier."""
         check_inputs(inputs)
         return Taps(self.classifier, self.layers)(inputs, *extra)
 
-    def decode(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    def decode(self, features: Sequence[Tensor], size: Sequence[int], **asked: Tensor) -> Tensor:
         """Turn tapped features into a mask ``(B, 1, *size)``; gradients stop at the features."""
-        mask_logits = self.masker([maps.detach() for maps in features], self._grid(features, size))
+        grid = self._grid(features, size)
+        mask_logits = self.masker([maps.detach() for maps in features], grid, **asked)
         if self.upsample_first:
             return self.sampler(self.upsample(mask_logits, size))
         return self.upsample(self.sampler(mask_logits), size)
@@ -128,6 +164,26 @@ class MaskingModel(nn.Module):
 
         return load_model(folder, classifier)
 
+    @staticmethod
+    def load_published(file: str | Path) -> MaskingModel:
+        """Read the paper's own checkpoint; see :func:`~captum_masking.published.load_published`."""
+        from captum_masking.published import load_published
+
+        return load_published(file)
+
+    def recipe(self) -> str:
+        """Say in one line what the model is made of, without its weights."""
+        parts = {
+            "layers": self.layers,
+            "masker": name_of(self.masker),
+            "sampler": name_of(self.sampler),
+            "stride": self.stride,
+            "upsample": name_of(self.upsample),
+            "upsample_first": self.upsample_first,
+        }
+        listed = ", ".join(f"{name}={value}" for name, value in parts.items())
+        return f"MaskingModel({type(self.classifier).__name__}, {listed})"
+
     def extra_repr(self) -> str:
         """Say which layers are read."""
         return f"layers={self.layers}, stride={self.stride}"
@@ -140,13 +196,30 @@ class MaskingModel(nn.Module):
         )
 
 
-def _build_masker(taps: Taps, example: Tensor) -> Masker:
+def _build_masker(make: Callable[..., nn.Module], taps: Taps, example: Tensor) -> nn.Module:
     with eval_mode(taps.classifier), torch.no_grad():
         _, features = taps(example)
     for name, maps in zip(taps.layers, features, strict=True):
         _check_feature_map(name, maps, example)
-    masker = Masker([maps.shape[1] for maps in features], dims=example.dim() - 2)
+    masker = make([maps.shape[1] for maps in features], dims=example.dim() - 2)
     return masker.to(features[0])
+
+
+def name_of(part: object) -> str:
+    """Name a part of a model with the settings it was built from.
+
+    Source:
+        Own.
+
+    Example:
+        >>> name_of(linear), name_of(Masker([3], width=4))[:31]
+        ('linear', 'Masker(channels=[3], width=4, d')
+    """
+    settings = getattr(part, "settings", None)
+    name = getattr(part, "__name__", type(part).__name__)
+    if settings is None:
+        return name
+    return f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})"
 
 
 def _check_feature_map(name: str, maps: object, example: Tensor) -> None:
@@ -158,8 +231,19 @@ def _check_feature_map(name: str, maps: object, example: Tensor) -> None:
         )
 
 
-def _dry_run_inputs(classifier: nn.Module) -> Tensor:
-    """Zeros that the classifier accepts, shaped for its first convolution."""
+def dry_run_inputs(classifier: nn.Module) -> Tensor:
+    """Make zeros that the classifier accepts, shaped for its first convolution.
+
+    Raises:
+        ValueError: If it has no convolution, or accepts none of the sizes that are tried.
+
+    Source:
+        Own.
+
+    Example:
+        >>> dry_run_inputs(nn.Conv2d(3, 8, 3)).shape
+        torch.Size([1, 3, 224, 224])
+    """
     convolutions = (m for m in classifier.modules() if isinstance(m, nn.modules.conv._ConvNd))
     first = next(convolutions, None)
     if first is None:

@@ -65,7 +65,11 @@ def measure(judgement: Judgement, mask: Tensor, losses: dict[str, Tensor]) -> Re
 
 @torch.no_grad()
 def judge_itself(
-    model: MaskingModel, inputs: Tensor, target: Tensor, infill: Infill
+    model: MaskingModel,
+    inputs: Tensor,
+    target: Tensor,
+    infill: Infill,
+    infill_out: Infill | None = None,
 ) -> tuple[Judgement, Tensor]:
     """Run a model on one batch and let its own classifier judge its masks.
 
@@ -74,6 +78,7 @@ def judge_itself(
         inputs: ``(B, C, *spatial)``.
         target: The class of each, ``(B,)``.
         infill: What fills the holes.
+        infill_out: Another one for masked-out images; None is the same.
 
     Returns:
         ``(judgement, mask)``.
@@ -84,10 +89,13 @@ def judge_itself(
     Source:
         Own.
     """
-    logits, mask = model.explain(inputs)
+    logits, features = model.read(inputs)
     check_labels(target, inputs, classes=logits.shape[1])
-    logits_in, logits_out = model(torch.cat(mask_images(inputs, mask, infill))).chunk(2)
-    return Judgement(logits, logits_in, logits_out, target), mask
+    asked = model.ask(logits, target=target)
+    mask = model.decode(features, inputs.shape[2:], **asked)
+    halves = torch.cat(mask_images(inputs, mask, infill, infill_out))
+    logits_in, logits_out = model(halves).chunk(2)
+    return Judgement(logits, logits_in, logits_out, target, asked.get("area")), mask
 
 
 class Means:

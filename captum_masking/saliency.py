@@ -87,6 +87,7 @@ class MaskingSaliency(Attribution):
         target: TargetType = None,
         additional_forward_args: Any = None,
         *,
+        area: float | Tensor | None = None,
         steps: int = 100,
         show_progress: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric:
@@ -95,8 +96,11 @@ class MaskingSaliency(Attribution):
         Args:
             inputs: ``(B, C, *spatial)``, floating point, or a tuple of one such tensor.
             target: The class asked for, in any form Captum takes; None is the predicted class.
-                With a ``MaskingModel`` it is checked and does not change the map.
+                With a ``MaskingModel`` it is checked and does not change the map, unless its
+                masker is told the class (``Masker(..., classes=...)``).
             additional_forward_args: Passed to the classifier after the inputs.
+            area: The fraction of the image that the map should cover, in (0, 1), for maskers that
+                are told a size (``Masker(..., sized=True)``).
             steps: Optimisation steps where there is no trained masker, each about four forward
                 passes.
             show_progress: Whether to show a bar while a mask is optimised.
@@ -120,7 +124,7 @@ class MaskingSaliency(Attribution):
         if len(images) == 0:
             mask = images.new_zeros(0, 1, *images.shape[2:])
         elif isinstance(self.forward_func, MaskingModel):
-            mask = self._predict(images, target, extra)
+            mask = self._predict(images, target, extra, area)
         else:
             mask = self._optimize(images, target, extra, steps, show_progress)
         # infidelity asks for the shape of the input, sensitivity_max for a tensor it can .view.
@@ -129,13 +133,15 @@ class MaskingSaliency(Attribution):
         )
         return (attribution,) if isinstance(inputs, tuple) else attribution
 
-    def _predict(self, images: Tensor, target: TargetType, extra: tuple) -> Tensor:
+    def _predict(
+        self, images: Tensor, target: TargetType, extra: tuple, area: float | Tensor | None
+    ) -> Tensor:
         with eval_mode(self.forward_func), torch.no_grad():
-            logits, mask = self.forward_func.explain(
-                _like_weights(images, self.forward_func), *extra
-            )
-            class_indices(logits, target)  # refuses a wrong target; the map does not depend on it
-        return mask
+            model = self.forward_func
+            logits, features = model.read(_like_weights(images, model), *extra)
+            classes = class_indices(logits, target)  # refuses a wrong target
+            asked = model.ask(logits, target=classes, area=area)
+            return model.decode(features, images.shape[2:], **asked)
 
     def _optimize(
         self, images: Tensor, target: TargetType, extra: tuple, steps: int, show_progress: bool

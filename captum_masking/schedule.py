@@ -21,6 +21,8 @@ class FineTune:
         optimizer: Called as ``optimizer(parameters, lr=lr)``.
         train_mode: Whether the clean pass runs in train mode. False keeps the batch-norm
             statistics and switches dropout off.
+        judge_in_train_mode: Whether the classifier also judges masked images in that mode, so
+            that they move its batch-norm statistics, as in the published code.
         objective: The classifier's loss on steps that it judges itself.
         stay: Weight of staying close to the predictions that the classifier gave on clean images
             before training (cross entropy to them); 0 saves one forward pass a step.
@@ -41,6 +43,7 @@ class FineTune:
     lr: float = 1e-3
     optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.SGD, momentum=0.9)
     train_mode: bool = False
+    judge_in_train_mode: bool = False
     objective: Objective = KeepRecognizing(gated=False)
     stay: float = 3.0
     classifier_first: float = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class MaskingTrainer:
         train_classifier: True trains the classifier along as :class:`FineTune` says, False leaves
             it bit-identical; give ``FineTune(...)`` or ``FromScratch(...)`` to say how.
         infill: What fills the holes.
+        infill_out: What fills those of masked-out images; None is the same.
         objective: The masker's, of what the judge says of masked images.
         regularizer: Of the mask.
         pool: Draws the judge of each step; None is :class:`~captum_masking.pool.History` in joint
@@ -72,6 +74,7 @@ class MaskingTrainer:
         *,
         train_classifier: bool | FineTune = True,
         infill: Infill = Mean(),
+        infill_out: Infill | None = None,
         objective: Objective = Dual(),
         regularizer: Regularizer = smooth(),
         pool: Pool | None = None,
@@ -82,9 +85,11 @@ class MaskingTrainer:
         self.model = model
         self.joint = FineTune() if train_classifier is True else train_classifier or None
         self.infill = infill
+        self.infill_out = infill_out
         self.objective = objective
         self.regularizer = regularizer
         self.pool = pool if pool is not None else History() if self.joint else Latest()
+        self.pool_is_current = False
         self.max_gradient_norm = max_gradient_norm
         self.masker_parameters = [*model.masker.parameters(), *model.sampler.parameters()]
         self.masker_optimizer = torch.optim.Adam(
@@ -122,16 +127,16 @@ class MaskingTrainer:
             logits, features = self.model.read(inputs)
             check_logits(logits)
             check_labels(target, inputs, classes=logits.shape[1])
-            mask = self.model.decode(features, inputs.shape[2:])  # (B, 1, *spatial)
-            masked_in, masked_out = mask_images(inputs, mask, self.infill)
+            asked = self.model.ask(logits, **self._question(target))
+            mask = self.model.decode(features, inputs.shape[2:], **asked)  # (B, 1, *spatial)
+            masked_in, masked_out = mask_images(inputs, mask, self.infill, self.infill_out)
 
             # 2. The judge, now or from the past, sees both halves as one batch in eval mode, so
             #    that masked images never move batch-norm statistics.
-            self.pool.add(self.model.classifier)
-            judge = self.pool.draw()
-            with eval_mode(judge):
+            judge = self._draw_judge()
+            with nullcontext() if joint and joint.judge_in_train_mode else eval_mode(judge):
                 logits_in, logits_out = judge(torch.cat([masked_in, masked_out])).chunk(2)
-            judgement = Judgement(logits, logits_in, logits_out, target)
+            judgement = Judgement(logits, logits_in, logits_out, target, asked.get("area"))
 
             # 3. Both gradients, each for its own network, before either takes its step.
             losses = {"loss": self.objective(judgement) + self.regularizer(mask, judgement)}
@@ -143,7 +148,7 @@ class MaskingTrainer:
             self._backward(losses["loss"], self.masker_parameters)
             self.masker_optimizer.step()
             if joint:
-                self.classifier_optimizer.step()
+                self._step_classifier()
         return measure(judgement, mask, losses)
 
     def classifier_step(self, inputs: Tensor, target: Tensor) -> Record:
@@ -170,7 +175,7 @@ class MaskingTrainer:
             check_labels(target, inputs, classes=logits.shape[1])
             loss = cross_entropy(logits, target)
             self._backward(loss, self.classifier_parameters)
-            self.classifier_optimizer.step()
+            self._step_classifier()
         clean = (logits.argmax(1) == target).float().mean()
         return {"classifier_loss": loss.item(), "clean": clean.item()}
 
@@ -246,10 +251,46 @@ class MaskingTrainer:
             for batch in loader:
                 inputs, target = self._receive(batch)
                 check_examples(inputs, target)
-                judgement, mask = judge_itself(self.model, inputs, target, self.infill)
+                judgement, mask = judge_itself(
+                    self.model, inputs, target, self.infill, self.infill_out
+                )
                 loss = self.objective(judgement) + self.regularizer(mask, judgement)
                 means.add(measure(judgement, mask, {"loss": loss}), len(inputs))
         return means.record()
+
+    def __repr__(self) -> str:
+        optimizer = self.masker_optimizer.defaults
+        parts = {
+            "model": self.model.recipe(),
+            "train_classifier": self.joint or False,
+            "infill": self.infill,
+            "infill_out": self.infill_out,
+            "objective": self.objective,
+            "regularizer": self.regularizer,
+            "pool": self.pool,
+            "lr": optimizer["lr"],
+            "weight_decay": optimizer["weight_decay"],
+            "max_gradient_norm": self.max_gradient_norm,
+        }
+        lines = "".join(f"    {name}={value},\n" for name, value in parts.items())
+        return f"MaskingTrainer(\n{lines})"
+
+    def _question(self, target: Tensor) -> dict[str, Tensor]:
+        """Say what the masker is told in training: the label, and a size drawn for each image."""
+        if "area" not in getattr(self.model.masker, "asks", ()):
+            return {"target": target}
+        return {"target": target, "area": 0.25 + 0.5 * torch.rand(len(target))}  # as published
+
+    def _draw_judge(self) -> nn.Module:
+        """Draw from the pool, which is told of the classifier when that has learned something."""
+        if not self.pool_is_current:
+            self.pool.add(self.model.classifier)
+            self.pool_is_current = True
+        return self.pool.draw()
+
+    def _step_classifier(self) -> None:
+        self.classifier_optimizer.step()
+        self.pool_is_current = False
 
     def _prepare_classifier(self, how: FineTune) -> None:
         self.model.classifier_trained = True

@@ -7,15 +7,47 @@ import torch
 from captum_masking import infill, masker, objective, pool, regularizer, sampler
 from captum_masking.objective import Judgement
 
+# Those with a value for each channel are in test_infill.py: here any number of channels goes.
 INFILLS = [
-    infill.Mean(),
+    *infill.VARIANTS.values(),
+    infill.Color(0.5),
+    infill.Black(mean=0.45, std=0.225),
+    infill.Blur(sigma_px=0.7),
+    infill.UniformColor(low=0.0, high=0.5),
+    infill.Noise(std=0.1),
+    infill.DabkowskiGal(blur=0.0, sigma_px=1.0, taps=3, std=0.0, color=1.0),
+    infill.Inpainter(infill.Mean()),
 ]
 SAMPLERS = [
     sampler.Sigmoid(),
+    sampler.GumbelSigmoid(),
+    sampler.GumbelSigmoid(temperature=0.5, hard=False),
+    sampler.GumbelSigmoid(hard=False, binary=False),
+    sampler.GumbelSigmoid(learnable=True),
+    sampler.GumbelSigmoid(temperature=2.0, hard=False, learnable=True, binary=False),
 ]
+RECOGNIZE, MISTAKE = objective.Classification(), objective.Classification(maximize=False)
+SURE, UNSURE = objective.Entropy(maximize=False), objective.Entropy()
 OBJECTIVES = [
     objective.Dual(),
     objective.Dual(weight_in=0.5, weight_out=2.0),
+    # One side: in, out.
+    *(objective.Dual(inside=inside, outside=None) for inside in (RECOGNIZE, SURE)),
+    *(objective.Dual(inside=None, outside=outside) for outside in (MISTAKE, UNSURE)),
+    objective.Dual(weight_in=0.0),
+    # Both: the other three pairs.
+    objective.Dual(inside=RECOGNIZE, outside=MISTAKE),
+    objective.Dual(inside=SURE, outside=UNSURE),
+    objective.Dual(inside=SURE, outside=MISTAKE),
+    # Other criteria.
+    objective.Dual(outside=objective.Entropy(gated=False)),
+    objective.Dual(outside=objective.KLToPrior()),
+    objective.Dual(outside=objective.KLToPrior(reverse=True, gated=True)),
+    objective.Dual(inside=None, outside=objective.KLToPrior([0.5, 0.5, 0.0])),
+    objective.Dual(inside=None, outside=objective.KLToPrior([0.5, 0.3, 0.2], reverse=True)),
+    objective.Dual(
+        0.3, inside=objective.Hinge(), outside=objective.Hinge(maximize=False, margin=5.0)
+    ),
     objective.KeepRecognizing(),
     objective.KeepRecognizing(weight_in=0.5, weight_out=0.0),
 ]
@@ -24,6 +56,16 @@ REGULARIZERS = [
     regularizer.Area(weight_in=0.0, weight_out=3.0),
     regularizer.TotalVariation(),
     regularizer.TotalVariation(weight=1.0, border=0.0),
+    regularizer.TotalVariation(scale_free=False),
+    regularizer.UngatedArea(),
+    regularizer.PowerArea(),
+    regularizer.PowerArea(weight=1.0, power=2.0, offset=0.1),
+    regularizer.SizeTarget(0.3),
+    regularizer.SizeTarget(0.5, weight=1.0),
+    regularizer.SizeRange(0.05, 0.3),
+    regularizer.SizeRange(0.0, 0.5, weight=2.0),
+    regularizer.SizeAsked(),
+    regularizer.SizeAsked(weight_in=0.0, weight_out=3.0, squared=True),
     regularizer.Sum(regularizer.Area(), regularizer.Area(weight_in=2.0)),
     regularizer.published(),
     regularizer.smooth(),
@@ -33,6 +75,11 @@ POOLS = [
     pool.Fixed(),
     pool.History(),
     pool.History(size=2, every=1, past=1.0, seed=7),
+    pool.History(size=3, every=2, past=0.7),
+    pool.FirstAndLast(),
+    pool.FirstAndLast(past=1.0, seed=7),
+    pool.DrawnUnused(),
+    pool.DrawnUnused(size=2, every=1, past=1.0, seed=7),
 ]
 UPSAMPLERS = [
     masker.linear,
@@ -42,13 +89,15 @@ UPSAMPLERS = [
 MASKERS = [
     masker.Masker([5, 3], width=4),
     masker.Masker([5, 3]),
+    masker.Masker([5, 3], width=4, raw=[1]),
+    masker.UNetMasker([5, 3], width=4),
 ]
 
 
 def judgement(dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Judgement:
     """Four images, three classes; by row: both sides succeed, only in, only out, neither.
 
-    Images 0, 1 and 2 are recognised clean, image 3 is not.
+    Images 0, 1 and 2 are recognised clean, image 3 is not; each was asked for a size.
     """
     rows = {
         "logits": [[2.0, 0.0, 1.0], [0.0, 3.0, -1.0], [0.5, 0.0, 1.0], [1.0, 0.0, 0.5]],
@@ -56,4 +105,5 @@ def judgement(dtype: torch.dtype = torch.float32, device: torch.device | None = 
         "logits_out": [[0.0, 1.0, 0.5], [0.0, 2.0, 1.0], [1.0, 0.0, 0.5], [0.5, 0.0, 2.0]],
     }
     logits = (torch.tensor(row, dtype=dtype, device=device) for row in rows.values())
-    return Judgement(*logits, target=torch.tensor([0, 1, 2, 2], device=device))
+    area = torch.tensor([0.25, 0.5, 0.75, 0.4], dtype=dtype, device=device)
+    return Judgement(*logits, target=torch.tensor([0, 1, 2, 2], device=device), area=area)

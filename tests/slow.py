@@ -16,13 +16,16 @@ def masker_loss(
     logits_in: Tensor,
     logits_out: Tensor,
     target: Tensor,
+    area: Tensor | None = None,
+    *,
     area_in: float,
     area_out: float,
     variation: float,
 ) -> Any:
     """Masked-in plus masked-out criterion of Phang et al. 2020, images one by one.
 
-    ``mask[b][i][j]`` may hold floats or scalar tensors; ``variation`` is added on both sides.
+    ``mask[b][i][j]`` may hold floats or scalar tensors; ``variation`` is added on both sides. The
+    size that was asked for, ``area``, plays no part.
     """
     batch, loss = len(target), 0.0
     for b in range(batch):
@@ -30,15 +33,15 @@ def masker_loss(
         correct = int(logits[b].argmax()) == y
         correct_in = int(logits_in[b].argmax()) == y
         confused_out = correct and int(logits_out[b].argmax()) != y
-        area = mean_of(mask[b])
+        mean = mean_of(mask[b])
         probabilities_in, probabilities_out = softmax(logits_in[b]), softmax(logits_out[b])
         loss = loss - probabilities_in[y].log() / batch
         if correct:
             loss = loss + sum(p * p.log() for p in probabilities_out) / batch
         if correct_in:
-            loss = loss - area_in * (1 - area) / batch
+            loss = loss - area_in * (1 - mean) / batch
         if confused_out:
-            loss = loss - area_out * (1 - area) / batch
+            loss = loss - area_out * (1 - mean) / batch
         loss = loss + 2 * variation / (2 * batch) * energy(mask[b])
     return loss
 
@@ -81,6 +84,32 @@ def classifier_loss(logits: Sequence[Tensor], target: Tensor) -> Tensor:
     """Cross entropy of each of several answers to the same images, added up."""
     pairs = [(answer[b], int(y)) for answer in logits for b, y in enumerate(target)]
     return torch.stack([-softmax(row)[y].log() for row, y in pairs]).sum() / len(target)
+
+
+def divergence(one: Sequence[float], other: Sequence[float]) -> float:
+    """KL(one || other), with 0 log 0 = 0."""
+    return sum(p * math.log(p / q) for p, q in zip(one, other, strict=True) if p > 0)
+
+
+def hinge(logits: Sequence[float], target: int, maximize: bool, margin: float) -> float:
+    best_other = max(logit for index, logit in enumerate(logits) if index != target)
+    lead = logits[target] - best_other
+    return max(0.0, margin - lead if maximize else margin + lead)
+
+
+def size_target(values: Sequence[float], ones: int) -> float:
+    """Mean squared distance of the sorted values from a step with that many ones."""
+    step = [0.0] * (len(values) - ones) + [1.0] * ones
+    return sum((v - s) ** 2 for v, s in zip(sorted(values), step, strict=True)) / len(values)
+
+
+def size_range(values: Sequence[float], least: int, most: int) -> float:
+    """Hinge on the sorted values: at least ``least`` ones, at most ``most`` values above 0."""
+    loss = 0.0
+    for rank, value in enumerate(sorted(values, reverse=True)):
+        lower, upper = float(rank < least), float(rank < most)
+        loss += max(0.0, lower - value) + max(0.0, value - upper)
+    return loss / len(values)
 
 
 def bilinear(plane: Any, height: int, width: int) -> list[list[float]]:

@@ -11,10 +11,13 @@ import pytest
 import torch
 from networks import cnn, everything, same_weights
 from parts import INFILLS, MASKERS, OBJECTIVES, POOLS, REGULARIZERS, SAMPLERS, UPSAMPLERS, judgement
-from torch import Tensor
+from safetensors.torch import load, save
+from torch import Tensor, nn
 
+from captum_masking import objective, pool, regularizer, sampler
 from captum_masking.masking import mask_images
 from captum_masking.objective import Judgement
+from captum_masking.pool import LiveJudge, Pool
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 SPATIAL = [(9,), (6, 9), (4, 5, 6)]
@@ -30,8 +33,13 @@ def smooth_mask(dtype: torch.dtype, device: torch.device) -> Tensor:
     return ramp.reshape(4, 1, 5, 7).to(dtype)
 
 
+def rebuilt(part: object) -> object:
+    """What the repr of a part says when it is read as code."""
+    return eval(repr(part), {**vars(sampler), **vars(objective), **vars(regularizer), **vars(pool)})
+
+
 def reorder(said: Judgement, order: list[int]) -> Judgement:
-    return Judgement(*(part[order] for part in said))
+    return Judgement(*(None if part is None else part[order] for part in said))
 
 
 # All of them.
@@ -48,6 +56,12 @@ def test_a_part_prints_its_recipe(part):
             assert f"{parameter.name}={getattr(part, parameter.name)}" in printed
 
 
+@each([*SAMPLERS, *OBJECTIVES, *REGULARIZERS, *POOLS])
+def test_the_recipe_of_a_part_rebuilds_it(part):
+    for one in getattr(part, "terms", [part]):
+        assert type(rebuilt(one)) is type(one) and repr(rebuilt(one)) == repr(one)
+
+
 @each([*INFILLS, *SAMPLERS, *OBJECTIVES, *REGULARIZERS, *POOLS, *MASKERS])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda part: pickle.loads(pickle.dumps(part))])
 def test_a_part_can_be_copied_and_sent_to_another_process(part, copied):
@@ -59,9 +73,12 @@ def test_a_part_can_be_copied_and_sent_to_another_process(part, copied):
 
 @each(INFILLS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("spatial", SPATIAL, ids=str)
-def test_an_infill_gives_finite_pixels_shaped_like_the_inputs(part, dtype, spatial, device):
-    inputs = torch.randn(2, 3, *spatial).to(device, dtype)
+def test_an_infill_gives_finite_pixels_shaped_like_the_inputs(
+    part, dtype, spatial, channels, device
+):
+    inputs = torch.randn(2, channels, *spatial).to(device, dtype)
     for hole in (torch.zeros(2, 1, *spatial), torch.ones(2, 1, *spatial)):
         pixels = part(inputs, hole.to(inputs))
         assert (pixels.shape, pixels.dtype, pixels.device) == (inputs.shape, dtype, inputs.device)
@@ -143,11 +160,36 @@ def test_a_sampler_survives_extreme_logits(part, device):
 
 
 @each(SAMPLERS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_a_sampler_has_finite_gradients_at_extreme_logits(part, dtype, train, device):
+    mask_logits = torch.tensor([[[-1e4, -50.0, 0.0, 50.0, 1e4]]], dtype=dtype, device=device)
+    part = copy.deepcopy(part).train(train)
+    part(mask_logits.requires_grad_()).sum().backward()
+    gradients = [mask_logits.grad, *(parameter.grad for parameter in part.parameters())]
+    assert all(g is None or g.isfinite().all() for g in gradients)
+
+
+@each(SAMPLERS)
 def test_a_sampler_leaves_the_logits_alone(part, device):
     mask_logits = torch.randn(2, 1, 6, 9, device=device)
     before = mask_logits.clone()
     part(mask_logits)
     assert torch.equal(mask_logits, before)
+
+
+@each(SAMPLERS)
+def test_a_sampler_is_rebuilt_from_its_settings_and_its_state(part, device):
+    with torch.no_grad():
+        part = copy.deepcopy(part)
+        for parameter in part.parameters():
+            parameter += 0.5
+    twin, mask_logits = type(part)(**part.settings), torch.randn(2, 1, 6, 9, device=device)
+    twin.load_state_dict(part.state_dict())
+    torch.manual_seed(1)
+    mask = part(mask_logits)
+    torch.manual_seed(1)
+    assert repr(twin) == repr(part) and torch.equal(twin(mask_logits), mask)
 
 
 # Objectives.
@@ -251,6 +293,21 @@ def test_a_mask_with_one_pixel_along_an_axis_is_regularized(part, device):
 # Pools.
 
 
+def draws(part: Pool, device: torch.device) -> list[tuple[nn.Module, nn.Module]]:
+    """The live classifier and the judge of each of some steps."""
+    part, classifier, drawn = copy.deepcopy(part), cnn().to(device), []
+    for _ in range(8):
+        part.add(classifier)
+        drawn.append((classifier, part.draw()))
+    return drawn
+
+
+def step(part: Pool, seed: int, device: torch.device) -> tuple[nn.Module, nn.Module]:
+    classifier = cnn(seed=seed).to(device)
+    part.add(classifier)
+    return classifier, part.draw()
+
+
 @each(POOLS)
 def test_an_empty_pool_says_that_something_must_be_added(part):
     with pytest.raises(RuntimeError, match=r"empty.*add\(classifier\)"):
@@ -281,13 +338,18 @@ def test_a_pool_leaves_the_classifier_alone(part, device):
 
 @each(POOLS)
 def test_a_judge_of_the_past_has_no_parameter_that_could_be_trained(part, device):
-    part, classifier = copy.deepcopy(part), cnn().to(device)
-    for _ in range(8):
-        part.add(classifier)
-        judge = part.draw()
-        if judge is not classifier:
+    for classifier, judge in draws(part, device):
+        if judge is not classifier and not isinstance(judge, LiveJudge):
             shared = {id(p) for p in classifier.parameters()}
             assert not any(p.requires_grad or id(p) in shared for p in judge.parameters())
+
+
+@each(POOLS)
+def test_a_judge_that_stands_for_the_live_classifier_computes_with_its_parameters(part, device):
+    for classifier, judge in draws(part, device):
+        if isinstance(judge, LiveJudge):
+            pairs = zip(judge.parameters(), classifier.parameters(), strict=True)
+            assert all(one is other for one, other in pairs)
 
 
 @each(POOLS)
@@ -312,6 +374,65 @@ def test_a_copied_pool_goes_on_as_the_first_one_does(part, copied, device):
         twin.add(classifier)
         one, other = part.draw(), twin.draw()
         assert (one is classifier) == (other is classifier) and same_weights(one, other)
+
+
+@each(POOLS)
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_a_pool_restored_from_its_state_goes_on_as_the_first_one_does(part, steps, device):
+    fresh, part = copy.deepcopy(part), copy.deepcopy(part)
+    for seed in range(steps):
+        step(part, seed, device)
+    fresh.load_state_dict(load(save(part.state_dict())))  # by way of a safetensors file
+    for seed in range(steps, steps + 12):
+        (classifier, one), (own, other) = step(part, seed, device), step(fresh, seed, device)
+        assert (one is classifier) == (other is own) and same_weights(one, other)
+    assert_same_state(part.state_dict(), fresh.state_dict())
+
+
+@each(POOLS)
+def test_the_state_of_a_pool_is_on_the_cpu_and_shares_no_memory(part, device):
+    part = copy.deepcopy(part)
+    for seed in range(5):
+        classifier, _ = step(part, seed, device)
+    state = part.state_dict()
+    assert all(value.device.type == "cpu" and value.is_contiguous() for value in state.values())
+    places = [v.data_ptr() for v in (*state.values(), *classifier.state_dict().values())]
+    assert len(places) == len(set(places))
+
+
+@each(POOLS)
+def test_a_restored_pool_keeps_its_own_copy_of_the_state(part, device):
+    fresh, part = copy.deepcopy(part), copy.deepcopy(part)
+    step(part, 0, device)
+    state = part.state_dict()
+    before = {name: value.clone() for name, value in state.items()}
+    fresh.load_state_dict(state)
+    for value in state.values():
+        value.zero_()
+    assert_same_state(fresh.state_dict(), before)
+
+
+@each(POOLS)
+def test_a_restored_pool_is_empty_until_the_live_classifier_is_added(part, device):
+    fresh, part = copy.deepcopy(part), copy.deepcopy(part)
+    step(part, 0, device)
+    fresh.load_state_dict(part.state_dict())
+    with pytest.raises(RuntimeError, match=r"empty.*add\(classifier\)"):
+        fresh.draw()
+
+
+@each(POOLS)
+def test_a_pool_refuses_a_state_that_is_not_its_own(part, device):
+    part = copy.deepcopy(part)
+    before = part.state_dict()
+    with pytest.raises(ValueError, match=f"state of a {type(part).__name__} pool.*'something'"):
+        part.load_state_dict({**before, "something": torch.zeros(1)})
+    assert_same_state(part.state_dict(), before)
+
+
+def assert_same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 # Ways to bring a mask to the size of the input.

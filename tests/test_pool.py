@@ -9,7 +9,7 @@ import torch
 from networks import cnn, same_weights
 from torch import nn
 
-from captum_masking.pool import Fixed, History, Latest
+from captum_masking.pool import DrawnUnused, FirstAndLast, Fixed, History, Latest, LiveJudge, Pool
 
 
 def constant(value: float) -> nn.Linear:
@@ -23,7 +23,7 @@ def number(network: nn.Module) -> float:
     return network.weight.item()
 
 
-def grow(pool: History, steps: int) -> nn.Linear:
+def grow(pool: Pool, steps: int) -> nn.Linear:
     """Train for some steps: the weight is the number of the step, from 0."""
     network = constant(0.0)
     for step in range(steps):
@@ -32,7 +32,7 @@ def grow(pool: History, steps: int) -> nn.Linear:
     return network
 
 
-def drawn(pool: History, times: int) -> Counter:
+def drawn(pool: Pool, times: int) -> Counter:
     return Counter(number(pool.draw()) for _ in range(times))
 
 
@@ -155,3 +155,196 @@ def test_a_drawn_copy_keeps_its_weights_while_the_live_classifier_trains():
     judge = pool.draw()
     nn.init.constant_(network.weight, 2.0)
     assert number(judge) == 1
+
+
+# First and last.
+
+
+def test_first_and_last_are_drawn_and_nothing_between():
+    pool = FirstAndLast()
+    network = grow(pool, steps=7)
+    nn.init.constant_(network.weight, 99.0)
+    counts = drawn(pool, 1200)
+    # half of them each, give or take five standard deviations of sqrt(1200 / 4) = 17
+    assert set(counts) == {0, 99} and abs(counts[0] - 600) < 87
+
+
+def test_past_is_the_share_of_draws_that_are_the_first():
+    pool = FirstAndLast(past=0.25)
+    network = grow(pool, steps=3)
+    live = sum(pool.draw() is network for _ in range(1200))
+    assert abs(live - 900) < 75  # as for a history
+
+
+@pytest.mark.parametrize("past, number_drawn", [(0.0, 4), (1.0, 0)])
+def test_first_and_last_at_either_end_is_the_last_or_the_first_alone(past, number_drawn):
+    pool = FirstAndLast(past=past)
+    grow(pool, steps=5)
+    assert set(drawn(pool, 50)) == {number_drawn}
+
+
+# Drawn and not used, as published.
+
+
+def test_in_the_published_history_the_live_classifier_judges_whoever_is_drawn():
+    pool = DrawnUnused(size=3, every=1)
+    network = grow(pool, steps=10)
+    inputs, judges = torch.ones(2, 1), [pool.draw() for _ in range(50)]
+    nn.init.constant_(network.weight, 99.0)
+    assert {type(judge) for judge in judges} == {nn.Linear, LiveJudge}
+    assert all(torch.equal(judge(inputs), network(inputs)) for judge in judges)
+
+
+@pytest.mark.parametrize("options", [{}, {"size": 3, "every": 2, "past": 0.3, "seed": 5}])
+def test_the_published_history_draws_a_past_one_exactly_when_a_history_does(options):
+    used, unused, network = History(**options), DrawnUnused(**options), constant(0.0)
+    for _ in range(100):
+        used.add(network)
+        unused.add(network)
+        assert (used.draw() is network) == (unused.draw() is network)
+
+
+def test_gradients_of_a_live_judge_reach_its_inputs_and_the_live_parameters():
+    pool, network = DrawnUnused(past=1.0), constant(2.0)
+    pool.add(network)
+    inputs = torch.ones(1, 1, requires_grad=True)
+    pool.draw()(inputs).sum().backward()
+    assert inputs.grad.item() == 2 and network.weight.grad.item() == 1
+
+
+def test_a_live_judge_passes_on_modes_and_further_arguments():
+    pool, network = DrawnUnused(past=1.0), cnn().train()
+    pool.add(network)
+    pool.draw().eval()
+    assert not any(part.training for part in network.modules())
+    bilinear = nn.Bilinear(1, 1, 1)
+    pool.add(bilinear)
+    ones = torch.ones(1, 1)
+    assert torch.equal(pool.draw()(ones, input2=ones), bilinear(ones, ones))
+
+
+# What a draw costs.
+
+
+@pytest.mark.parametrize(
+    "pool", [Fixed(), FirstAndLast(past=1.0), History(past=1.0, every=2, size=1)], ids=repr
+)
+def test_the_same_member_twice_in_a_row_is_loaded_once(pool, monkeypatch):
+    loads, load = [], nn.Linear.load_state_dict
+
+    def counted(module, *arguments):
+        loads.append(module)
+        return load(module, *arguments)
+
+    monkeypatch.setattr(nn.Linear, "load_state_dict", counted)
+    network = constant(1.0)
+    pool.add(network)
+    assert {number(pool.draw()) for _ in range(9)} == {1} and len(loads) == 1
+    nn.init.constant_(network.weight, 2.0)
+    pool.add(network)  # nothing is kept at the second step
+    assert number(pool.draw()) == 1 and len(loads) == 1
+    pool.add(network)  # a history has another member at the third, in the same place
+    expected = 2 if isinstance(pool, History) else 1
+    assert number(pool.draw()) == expected == len(loads)
+
+
+def test_a_drawn_copy_holds_no_gradients():
+    pool, network = History(past=1.0), constant(1.0)
+    network(torch.ones(1, 1)).sum().backward()
+    pool.add(network)
+    assert all(parameter.grad is None for parameter in pool.draw().parameters())
+    assert network.weight.grad is not None
+
+
+# States.
+
+
+def test_the_state_of_a_history_holds_its_copies_and_nothing_of_the_live_classifier():
+    pool = History(size=30, every=4)
+    grow(pool, steps=10)
+    state = pool.state_dict()
+    assert [state[f"members.{place}.weight"].item() for place in range(3)] == [0, 4, 8]
+    assert set(state) - {f"members.{p}.{n}" for p in range(3) for n in ("weight", "bias")} == {
+        *("steps", "kept", "random"),
+    }
+
+
+def test_the_state_of_a_classifier_with_tied_and_strided_weights_shares_no_memory():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3))
+    network.to(memory_format=torch.channels_last)
+    network[1].weight = network[0].weight
+    pool = History()
+    pool.add(network)
+    one, other = (pool.state_dict()[f"members.0.{index}.weight"] for index in range(2))
+    assert one.is_contiguous() and one.data_ptr() != other.data_ptr() and torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [History, DrawnUnused])
+def test_a_small_history_refuses_the_state_of_a_larger_one(kind):
+    large, small = kind(size=30, every=1), kind(size=2, every=1)
+    grow(large, steps=2)
+    small.load_state_dict(large.state_dict())  # two fit
+    grow(large, steps=1)
+    before = small.state_dict()
+    with pytest.raises(ValueError, match=r"at most 2 past.*but got 3.*size=3 or more"):
+        small.load_state_dict(large.state_dict())
+    assert small.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+
+
+def test_a_history_refuses_a_state_with_a_weight_missing():
+    pool = History(every=1)
+    grow(pool, steps=3)
+    state = pool.state_dict()
+    del state["members.1.bias"]
+    with pytest.raises(ValueError, match=r"state of a History pool.*'members\.1\.bias'"):
+        History().load_state_dict(state)
+
+
+@pytest.mark.parametrize("lost", ["steps", "kept", "random"])
+@pytest.mark.parametrize("kind", [History, FirstAndLast, DrawnUnused])
+def test_a_state_without_what_decides_who_is_drawn_is_refused(kind, lost):
+    pool = kind()
+    grow(pool, steps=1)
+    state = pool.state_dict()
+    del state[lost]
+    with pytest.raises(ValueError, match=rf"state of a {kind.__name__} pool.*'{lost}'"):
+        kind().load_state_dict(state)
+
+
+def test_a_state_with_a_broken_generator_is_refused():
+    pool = History()
+    grow(pool, steps=1)
+    state = {**pool.state_dict(), "random": torch.zeros(3)}
+    with pytest.raises(ValueError, match="random generator.*unchanged"):
+        History().load_state_dict(state)
+
+
+@pytest.mark.parametrize("kind", [Fixed, FirstAndLast, History])
+def test_a_pool_restored_for_another_classifier_says_so_when_it_is_drawn_from(kind):
+    pool = kind() if kind is Fixed else kind(past=1.0)
+    grow(pool, steps=1)
+    fresh = kind() if kind is Fixed else kind(past=1.0)
+    fresh.load_state_dict(pool.state_dict())
+    fresh.add(nn.Linear(7, 7))
+    with pytest.raises(RuntimeError, match=r"other weights.*fresh pool"):
+        for _ in range(20):
+            fresh.draw()
+
+
+# Numbers at the door.
+
+
+@pytest.mark.parametrize("kind", [History, FirstAndLast, DrawnUnused])
+@pytest.mark.parametrize("past", [-0.1, 1.1, float("nan")])
+def test_past_must_be_a_probability(kind, past):
+    with pytest.raises(ValueError, match=rf"past must be a probability.*but got {past}"):
+        kind(past=past)
+
+
+@pytest.mark.parametrize("kind", [History, DrawnUnused])
+@pytest.mark.parametrize("name", ["size", "every"])
+@pytest.mark.parametrize("count", [0, -3, 1.5])
+def test_size_and_every_must_be_whole_numbers_from_one(kind, name, count):
+    with pytest.raises(ValueError, match=rf"{name} must be a whole number >= 1, but got {count}"):
+        kind(**{name: count})

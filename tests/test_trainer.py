@@ -6,6 +6,7 @@ import copy
 import csv
 import math
 import warnings
+from functools import partial
 
 import pytest
 import slow
@@ -27,8 +28,9 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_masking import MaskingModel, MaskingTrainer
+from captum_masking.masker import Masker
 from captum_masking.masking import mask_images
-from captum_masking.objective import KeepRecognizing
+from captum_masking.objective import Judgement, KeepRecognizing
 from captum_masking.pool import Fixed, History, Latest
 from captum_masking.regularizer import published
 from captum_masking.schedule import FineTune, FromScratch, cosine
@@ -754,3 +756,87 @@ def test_the_shortest_schedules_train_too(steps):
         assert optimizer.param_groups[0]["lr"] > 0
         optimizer.step()
         schedule.step()
+
+
+# What is told to whom.
+
+
+class Counting(Latest):
+    """Counts how often it is told of the classifier and asked for a judge."""
+
+    def __init__(self) -> None:
+        self.added = self.drawn = 0
+
+    def add(self, classifier: nn.Module) -> None:
+        self.added += 1
+        super().add(classifier)
+
+    def draw(self) -> nn.Module:
+        self.drawn += 1
+        return super().draw()
+
+
+@pytest.mark.parametrize(
+    "how, added", [(FROZEN, 1), (FineTune(masker_first=0.5), 3), (FineTune(masker_first=0.0), 6)]
+)
+def test_the_pool_is_told_of_the_classifier_only_when_that_has_learned(model, batches, how, added):
+    # Six steps. While the masker trains alone there is one classifier to remember; of the steps
+    # in which both learn, each begins with what the one before it has made.
+    trainer, _ = fit(model, batches, epochs=3, train_classifier=how, pool=Counting())
+    assert (trainer.pool.drawn, trainer.pool.added) == (6, added)
+
+
+def test_each_side_has_its_own_infill(model, images, labels):
+    holes: dict[str, Tensor] = {}
+
+    def note(name: str):
+        def infill(inputs: Tensor, hole: Tensor) -> Tensor:
+            holes[name] = hole
+            return torch.zeros_like(inputs)
+
+        return infill
+
+    trainer = MaskingTrainer(model, infill=note("in"), infill_out=note("out"))
+    trainer.step(images, labels)
+    torch.testing.assert_close(holes["in"], 1 - holes["out"])  # each is told its true hole
+    holes.clear()
+    trainer.evaluate([(images, labels)])
+    assert set(holes) == {"in", "out"}
+
+
+def test_a_masker_that_is_told_a_size_is_told_a_new_one_for_each_image_of_each_step(
+    classifier, images, labels
+):
+    told: list[Tensor] = []
+
+    def regularizer(mask: Tensor, judgement: Judgement) -> Tensor:
+        told.append(judgement.area)
+        return mask.mean()
+
+    model = MaskingModel(classifier, masker=partial(Masker, sized=True))
+    trainer = MaskingTrainer(model, regularizer=regularizer)
+    for _ in range(50):
+        trainer.step(images, labels)
+    sizes = torch.stack(told)
+    assert sizes.shape == (50, 6) and len(sizes.unique()) == 300
+    assert 0.25 <= sizes.min() < 0.3 and 0.7 < sizes.max() <= 0.75  # published: U(0.25, 0.75)
+
+
+def test_masked_images_move_batch_norm_statistics_where_that_is_asked_for(model, images, labels):
+    clean = copy.deepcopy(model.classifier).train()
+    clean(images)
+    same = {}
+    for judged in (False, True):
+        twin = copy.deepcopy(model)
+        how = FromScratch(judge_in_train_mode=judged, classifier_first=0.0)
+        MaskingTrainer(twin, train_classifier=how, pool=Latest()).step(images, labels)
+        same[judged] = torch.allclose(twin.classifier[1].running_mean, clean[1].running_mean)
+    assert same == {False: True, True: False}
+
+
+def test_a_trainer_prints_its_whole_recipe(model):
+    printed = repr(MaskingTrainer(model, train_classifier=FineTune(lr=0.5), lr=0.25))
+    for part in ("MaskingModel(Sequential", "layers=('2', '5')", "Masker(channels=[6, 8]"):
+        assert part in printed
+    for part in ("lr=0.5", "lr=0.25", "Mean()", "Dual(", "Area(", "TotalVariation(", "History("):
+        assert part in printed

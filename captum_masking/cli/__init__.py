@@ -1,4 +1,4 @@
-"""The shell's front door: ``captum-masking demo | explain | train | evaluate``."""
+"""The shell's front door: ``captum-masking demo | explain | train | evaluate | study``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from captum_masking.cli import demo, evaluate, explain, train
+from captum_masking.cli import demo, evaluate, explain, study, train
 from captum_masking.cli.memory import keep_freed_memory
 
-_COMMANDS = {"demo": demo, "explain": explain, "train": train, "evaluate": evaluate}
+_COMMANDS = {"demo": demo, "explain": explain, "train": train, "evaluate": evaluate, "study": study}
 
 
 def parser() -> argparse.ArgumentParser:

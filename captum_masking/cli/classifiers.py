@@ -28,6 +28,7 @@ class Prepared:
         image_size: Side in pixels to which pictures are squashed.
         class_names: One per logit, or empty.
         layers: Modules that a masker reads; None finds them.
+        stages: One module for each resolution, finest first; None finds them.
         label_column: Of the CSV files that number the classes as the logits do.
 
     Source:
@@ -46,6 +47,7 @@ class Prepared:
     image_size: int = 224
     class_names: tuple[str, ...] = ()
     layers: tuple[str, ...] | None = None
+    stages: tuple[str, ...] | None = None
     label_column: str = "label"
 
     def read(self, picture: Any) -> Tensor:
@@ -141,9 +143,15 @@ def _efficientnet_lite0() -> Prepared:
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     scale = (127 / 255,) * 3, (128 / 255,) * 3  # it was trained on (x - 127) / 128
-    ends = ("_blocks.10", "_blocks.15")  # of the stages at 14 and 7 cells for 224 pixels
+    # The ends of the stages at 112, 56, 28, 14 and 7 cells for 224 pixels.
+    ends = tuple(f"_blocks.{block}" for block in (0, 2, 4, 10, 15))
     return Prepared(
-        "efficientnet-lite0", network, *scale, class_names=imagenet_names(), layers=ends
+        "efficientnet-lite0",
+        network,
+        *scale,
+        class_names=imagenet_names(),
+        layers=ends[-2:],
+        stages=ends,
     )
 
 

@@ -2,6 +2,13 @@
 
 from captum_masking.data.boxed import BoxedImages
 from captum_masking.data.digits import DigitsOnTextures
-from captum_masking.data.few_shot import few_shot, labels_of, of_classes
+from captum_masking.data.few_shot import LabeledSubset, few_shot, labels_of, of_classes
 
-__all__ = ["BoxedImages", "DigitsOnTextures", "few_shot", "labels_of", "of_classes"]
+__all__ = [
+    "BoxedImages",
+    "DigitsOnTextures",
+    "LabeledSubset",
+    "few_shot",
+    "labels_of",
+    "of_classes",
+]

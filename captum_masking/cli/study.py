@@ -1,0 +1,175 @@
+r"""Train and score every row of the paper's study on your own pictures, and say what holds.
+
+--data is a CSV with columns file,label or a folder per class, as for train; --val is a CSV with
+boxes, as for evaluate. Run again, it goes on where it stopped, and rows may be added; two
+commands may share one --out if their --rows differ. The table, its CSV and the pictures are
+written again after each run.
+
+  captum-masking study --data train.csv --val val.csv --classifier efficientnet-lite0 --seeds 3 \
+      --rows 'frozen,joint,in-*,out-*,infill-blur' --out study
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import captum
+import torch
+
+from captum_masking.cli.classifiers import Prepared, prepare
+from captum_masking.cli.train import augmented, match_labels
+from captum_masking.data import BoxedImages
+from captum_masking.recipes import select
+from captum_masking.study import Study, draw_few_shot, draw_rows, markdown, read_runs
+from captum_masking.study.run import file_of, write_json
+from captum_masking.study.summary import summarize, write_csv
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--data", required=True, type=Path, metavar="CSV", help="to train on")
+    parser.add_argument("--val", required=True, type=Path, metavar="CSV", help="boxes to score on")
+    parser.add_argument("--classifier", required=True, metavar="SPEC", help="as for train")
+    parser.add_argument(
+        "--rows",
+        default="all",
+        metavar="NAMES",
+        help="all (default), or names with commas between them; * stands for anything",
+    )
+    parser.add_argument("--seeds", type=int, default=1, metavar="K", help="runs a row; default: 1")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for the results")
+    parser.add_argument("--epochs", type=int, default=2, metavar="N", help="default: 2")
+    parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels; default: 224")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: 16")
+    parser.add_argument(
+        "--label-column", default="label", metavar="NAME", help="of both CSVs; default: label"
+    )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run what has not been run, and write the tables after each run."""
+    rows = select(arguments.rows)
+    check_counts(arguments)
+    prepared = prepare(arguments.classifier, image_size=arguments.image_size)
+    study = _study(arguments, prepared)
+    _check_same_setting(arguments)
+    left = [
+        (name, row, seed)
+        for seed in range(arguments.seeds)  # a whole table of one seed before the second
+        for name, row in rows.items()
+        if not file_of(arguments.out, name, seed).exists()
+    ]
+    print(f"{len(rows)} rows, {arguments.seeds} seeds: {len(left)} runs to do", file=sys.stderr)
+    started = time.monotonic()
+    for done, (name, row, seed) in enumerate(left):
+        if file_of(arguments.out, name, seed).exists():
+            continue  # by another command, in the meantime
+        print(
+            f"[{done + 1}/{len(left)}] {name}, seed {seed}{_left(started, done, len(left))}",
+            file=sys.stderr,
+        )
+        scores = {"row": name, "seed": seed, **study.run(row, seed)}
+        write_json(scores, file_of(arguments.out, name, seed))
+        write_tables(arguments.out)
+    print(write_tables(arguments.out))
+
+
+def check_counts(arguments: argparse.Namespace) -> None:
+    """Refuse a study of nothing.
+
+    Raises:
+        ValueError: If seeds, epochs or batch size are less than one.
+    """
+    for name in ("seeds", "epochs", "batch_size"):
+        if getattr(arguments, name) < 1:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} must be at least 1, but got {getattr(arguments, name)}.")
+
+
+def write_tables(folder: Path) -> str:
+    """Write ``table.md``, ``table.csv``, ``table.json``, ``table.png`` and ``few-shot.png``.
+
+    Args:
+        folder: Of a study.
+
+    Returns:
+        The Markdown.
+
+    Source:
+        Own.
+    """
+    runs = read_runs(folder)
+    if not runs:
+        raise ValueError(f"{folder} holds no runs; start some with --rows and --seeds.")
+    facts = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    text = markdown(runs, facts)
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    write_csv(runs, folder / "table.csv")
+    write_json({"facts": facts, "rows": summarize(runs)}, folder / "table.json")
+    draw_rows(runs, folder / "table.png")
+    draw_few_shot(runs, folder / "few-shot.png")
+    return text
+
+
+def _study(arguments: argparse.Namespace, prepared: Prepared) -> Study:
+    column = arguments.label_column
+    images = BoxedImages(arguments.data, label_column=column, transform=augmented(prepared))
+    validation = BoxedImages(
+        arguments.val, label_column=column, transform=prepared.read, require_boxes=True
+    )
+    match_labels(images, prepared, arguments.data)
+    match_labels(validation, prepared, arguments.val)
+    return Study(
+        prepared.classifier,
+        images,
+        validation,
+        layers=prepared.layers,
+        stages=prepared.stages,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        workers=arguments.workers,
+    )
+
+
+def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
+    """List what must be the same for all runs of a folder, and the versions they ran with."""
+    return {
+        "data": arguments.data.name,
+        "validation": arguments.val.name,
+        "classifier": arguments.classifier,
+        "label column": arguments.label_column,
+        "epochs": arguments.epochs,
+        "image size": arguments.image_size or 224,
+        "batch size": arguments.batch_size,
+        "versions": f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"captum {captum.__version__}",
+    }
+
+
+def _check_same_setting(arguments: argparse.Namespace) -> None:
+    """Refuse to mix runs of two settings in one table."""
+    file, facts = arguments.out / "study.json", _facts(arguments)
+    if not file.exists():
+        write_json(facts, file)
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    for name in facts:
+        if name != "versions" and before.get(name) != facts[name]:
+            raise ValueError(
+                f"{arguments.out} holds runs with {name} {before.get(name)}, but got "
+                f"{facts[name]}; give the same, or another --out."
+            )
+
+
+def _left(started: float, done: int, total: int) -> str:
+    if not done:
+        return ""
+    minutes = (time.monotonic() - started) / done * (total - done) / 60
+    return f" (about {minutes:.0f} min left)"

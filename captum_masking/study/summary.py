@@ -1,0 +1,142 @@
+"""The study's tables: mean and spread over seeds, and each row against the first."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captum_masking.recipes import ROWS
+from captum_masking.study.claims import judge_claims
+from captum_masking.study.statistics import Array, difference
+
+#: The row that all others are compared with.
+REFERENCE = "frozen"
+
+#: What a run's scores are called in the table; all are given in points of a hundred.
+COLUMNS = {
+    "error": "LE",
+    "box_iou": "box IoU",
+    "max_box_acc_v2": "MaxBoxAccV2",
+    "f1": "F1",
+    "area": "area",
+    "masked_in": "masked-in acc",
+    "masked_out": "masked-out acc",
+    "clean_before": "acc before",
+    "clean": "acc after",
+}
+
+Runs = dict[str, list[dict[str, Any]]]
+
+
+def read_runs(folder: Path) -> Runs:
+    """Read the runs of a study, by row in the order of `ROWS`, each sorted by seed.
+
+    Source:
+        Own.
+    """
+    files = sorted((folder / "runs").glob("*.json"))
+    runs: Runs = {}
+    for content in (json.loads(file.read_text(encoding="utf-8")) for file in files):
+        runs.setdefault(content["row"], []).append(content)
+    known = [name for name in ROWS if name in runs]
+    return {name: runs[name] for name in [*known, *(n for n in runs if n not in ROWS)]}
+
+
+def points(runs: Sequence[dict[str, Any]], column: str) -> Array:
+    """Collect a column as ``(seeds, images)`` in points of a hundred; one image if pooled.
+
+    Example:
+        >>> points([{"error": [1, 0]}, {"error": [0, 0]}], "error").tolist()
+        [[100.0, 0.0], [0.0, 0.0]]
+    """
+    return 100 * np.array([np.atleast_1d(run[column]) for run in runs], dtype=np.float64)
+
+
+def summarize(runs: Runs) -> list[dict[str, Any]]:
+    """Reduce runs to one line a row.
+
+    Args:
+        runs: Of `read_runs`.
+
+    Returns:
+        For each row its name, seeds, images trained on, mean and standard deviation over seeds of
+        each of `COLUMNS`, and LE and box IoU against the reference with their intervals.
+
+    Source:
+        Own.
+    """
+    lines = []
+    for name, row in runs.items():
+        line: dict[str, Any] = {"row": name, "seeds": len(row), "images": row[0]["images"]}
+        for column in COLUMNS:
+            means = points(row, column).mean(1)
+            line[column] = float(means.mean())
+            line[f"{column}_std"] = float(means.std(ddof=1)) if len(row) > 1 else float("nan")
+        for column in ("error", "box_iou"):
+            if REFERENCE in runs and name != REFERENCE:
+                gap = difference(points(row, column), points(runs[REFERENCE], column))
+                line[f"{column}_against"] = list(gap)
+        lines.append(line)
+    return lines
+
+
+def markdown(runs: Runs, facts: dict[str, Any]) -> str:
+    """Lay out a study as Markdown: facts, table, claims.
+
+    Args:
+        runs: Of `read_runs`.
+        facts: Printed first, one a line.
+
+    Source:
+        Own.
+    """
+    header = ["row", "seeds", "images", *COLUMNS.values(), f"LE - {REFERENCE}'s", "IoU - its"]
+    body = [_cells(line) for line in summarize(runs)]
+    parts = ["\n".join(f"- {name}: {value}" for name, value in facts.items())]
+    parts += [
+        "Points of a hundred, mean ± standard deviation over seeds; differences with a 95 % "
+        "interval (paired bootstrap over images and seeds). LE: lower is better.",
+        _table(header, body),
+    ]
+    errors = {name: points(row, "error") for name, row in runs.items()}
+    ious = {name: points(row, "box_iou") for name, row in runs.items()}
+    if claims := judge_claims(errors, ious):
+        titles = ["claim", "rows", "gain in LE", "by LE", "gain in box IoU", "by box IoU"]
+        parts += ["Gains are positive where the first row is better.", _table(titles, claims)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_csv(runs: Runs, file: Path) -> None:
+    """Write the table with all its numbers.
+
+    Source:
+        Own.
+    """
+    lines = summarize(runs)
+    names = dict.fromkeys(name for line in lines for name in line)
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(names), restval="")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def _cells(line: dict[str, Any]) -> list[str]:
+    spread = [
+        f"{line[c]:.1f}" + (f" ± {line[f'{c}_std']:.1f}" if line["seeds"] > 1 else "")
+        for c in COLUMNS
+    ]
+    against = [
+        "{:+.1f} [{:+.1f}, {:+.1f}]".format(*line[f"{c}_against"]) if f"{c}_against" in line else ""
+        for c in ("error", "box_iou")
+    ]
+    return [line["row"], str(line["seeds"]), str(line["images"]), *spread, *against]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
