@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch import nn
 
 from captum_masking import MaskingModel, MaskingTrainer, checkpoint
 from captum_masking.checkpoint import CheckpointError
-from captum_masking.masker import nearest
+from captum_masking.masker import Masker, UNetMasker, nearest
+from captum_masking.sampler import GumbelSigmoid
 
 
 def small_classifier(width: int = 4) -> nn.Module:
@@ -160,3 +162,26 @@ def test_a_masker_of_ones_own_is_handed_over_at_loading(tmp_path, inputs):
         checkpoint.load_model(tmp_path / "model", classifier)
     loaded = checkpoint.load_model(tmp_path / "model", classifier, masker=OneConvolution())
     assert torch.equal(loaded.mask(inputs), model.mask(inputs))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"masker": UNetMasker},
+        {"masker": partial(Masker, width=8, classes=5, sized=True)},
+        {"masker": partial(Masker, raw=[0])},
+        {"sampler": GumbelSigmoid(temperature=0.7, learnable=True), "upsample_first": False},
+    ],
+    ids=["unet", "told class and size", "raw", "gumbel"],
+)
+def test_every_masker_and_sampler_of_the_package_comes_back_by_name(tmp_path, inputs, parts):
+    classifier = small_classifier()
+    model = MaskingModel(classifier, **parts)
+    MaskingTrainer(model, train_classifier=False, lr=0.1).step(inputs, torch.tensor([0, 1]))
+    model.eval().save(tmp_path / "model")
+    loaded = MaskingModel.load(tmp_path / "model", classifier)
+    assert loaded.recipe() == model.recipe()
+    question = {"target": torch.tensor([3, 1])}
+    assert torch.equal(loaded.mask(inputs, **question), model.mask(inputs, **question))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name

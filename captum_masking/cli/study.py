@@ -21,10 +21,18 @@ from typing import Any
 
 import captum
 import torch
+from torch import Tensor
 
 from captum_masking.cli.classifiers import Prepared, prepare
 from captum_masking.cli.train import augmented, match_labels
 from captum_masking.data import BoxedImages
+from captum_masking.metrics import (
+    best_box_iou_of_boxes,
+    boxes_to_pixels,
+    centered_square,
+    localization_error_of_boxes,
+    whole_frame,
+)
 from captum_masking.recipes import select
 from captum_masking.study import Study, draw_few_shot, draw_rows, markdown, read_runs
 from captum_masking.study.run import file_of, write_json
@@ -59,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_counts(arguments)
     prepared = prepare(arguments.classifier, image_size=arguments.image_size)
     study = _study(arguments, prepared)
-    _check_same_setting(arguments)
+    _check_same_setting(arguments.out, _facts(arguments, study.validation))
     left = [
         (name, row, seed)
         for seed in range(arguments.seeds)  # a whole table of one seed before the second
@@ -138,24 +146,36 @@ def _study(arguments: argparse.Namespace, prepared: Prepared) -> Study:
     )
 
 
-def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
+def _facts(arguments: argparse.Namespace, validation: BoxedImages) -> dict[str, Any]:
     """List what must be the same for all runs of a folder, and the versions they ran with."""
+    side = arguments.image_size or 224
     return {
-        "data": arguments.data.name,
-        "validation": arguments.val.name,
+        "data": "/".join(arguments.data.parts[-2:]),
+        "validation": "/".join(arguments.val.parts[-2:]),
+        "validation images": len(validation),
+        "whole frame": _trivial(whole_frame(side, side), validation, side),
+        "centred square": _trivial(centered_square(side, side), validation, side),
         "classifier": arguments.classifier,
         "label column": arguments.label_column,
         "epochs": arguments.epochs,
-        "image size": arguments.image_size or 224,
+        "image size": side,
         "batch size": arguments.batch_size,
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"captum {captum.__version__}",
     }
 
 
-def _check_same_setting(arguments: argparse.Namespace) -> None:
+def _trivial(box: Tensor, images: BoxedImages, side: int) -> str:
+    """Score one box for all images, which needs no model: what every row has to beat."""
+    truth = [boxes_to_pixels(boxes, side, side) for boxes in images.boxes]
+    error = localization_error_of_boxes(box, truth).mean()
+    iou = best_box_iou_of_boxes(box, truth).mean()
+    return f"LE {100 * error:.1f}, box IoU {100 * iou:.1f}"
+
+
+def _check_same_setting(out: Path, facts: dict[str, Any]) -> None:
     """Refuse to mix runs of two settings in one table."""
-    file, facts = arguments.out / "study.json", _facts(arguments)
+    file = out / "study.json"
     if not file.exists():
         write_json(facts, file)
         return
@@ -163,8 +183,8 @@ def _check_same_setting(arguments: argparse.Namespace) -> None:
     for name in facts:
         if name != "versions" and before.get(name) != facts[name]:
             raise ValueError(
-                f"{arguments.out} holds runs with {name} {before.get(name)}, but got "
-                f"{facts[name]}; give the same, or another --out."
+                f"{out} holds runs with {name} {before.get(name)}, but got {facts[name]}; give "
+                "the same, or another --out."
             )
 
 

@@ -100,7 +100,9 @@ def markdown(runs: Runs, facts: dict[str, Any]) -> str:
     parts = ["\n".join(f"- {name}: {value}" for name, value in facts.items())]
     parts += [
         "Points of a hundred, mean ± standard deviation over seeds; differences with a 95 % "
-        "interval (paired bootstrap over images and seeds). LE: lower is better.",
+        "interval (paired bootstrap over images and seeds; where a row has one seed, over images "
+        "alone). LE: lower is better. Accuracies are the model's own classifier's, with holes in "
+        "the mean colour.",
         _table(header, body),
     ]
     errors = {name: points(row, "error") for name, row in runs.items()}
