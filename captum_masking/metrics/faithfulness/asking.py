@@ -1,0 +1,120 @@
+"""What the classifier says of many images: in eval mode, without gradients, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_masking.checks import (
+    check_finite,
+    check_inputs,
+    check_output,
+    check_same_device,
+)
+from captum_masking.metrics.localization.checks import check_masks
+from captum_masking.metrics.localization.planes import double
+from captum_masking.modes import eval_mode, module_of
+from captum_masking.target import as_class_logits
+
+#: Maps images ``(B, C, H, W)`` to logits ``(B, classes)``. A module is held in eval mode and given
+#: its modes back; what a lambda hides cannot be reached, so put that into eval mode first.
+Classifier = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def answers(classifier: Classifier, batches: Iterable[Tensor]) -> Tensor:
+    """Return the classifier's output on all batches, which may be made while it runs.
+
+    Raises:
+        TypeError: If the output is no tensor.
+        ValueError: If it does not have one row per image.
+    """
+    return torch.cat([output for _, output in _answered(classifier, ((x, x) for x in batches))])
+
+
+@torch.no_grad()
+def probabilities(classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the probabilities of some classes of each image.
+
+    Args:
+        classifier: Gives the logits.
+        batches: Pairs of images ``(n, C, H, W)`` and their classes ``(n, L)``.
+
+    Returns:
+        ``(N, L)`` in double precision, over all batches.
+    """
+    pairs = _answered(classifier, batches)
+    return torch.cat([softmax(output).gather(1, classes) for classes, output in pairs])
+
+
+def _answered(
+    classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    with eval_mode(classifier):
+        for images, labels in batches:
+            output = classifier(images)
+            _check_rows(output, images)
+            yield labels, output
+
+
+def softmax(output: Tensor) -> Tensor:
+    """Return the probabilities ``(B, classes)`` in double precision where the device has it."""
+    return double(as_class_logits(output)).softmax(1)
+
+
+def chosen(values: Tensor, classes: Tensor) -> Tensor:
+    """Return of each row ``(B, classes)`` the value of its class, ``(B,)``."""
+    return values.gather(1, classes[:, None])[:, 0]
+
+
+def check_question(classifier: Any, inputs: Any, batch_size: int = 1) -> None:
+    """Refuse images that cannot be shown to the classifier.
+
+    Raises:
+        TypeError: If the classifier is not callable, or the inputs are no floating-point tensor.
+        ValueError: If the inputs are not images, are not finite or lie on another device, or the
+            batch size is less than one.
+    """
+    if not callable(classifier):
+        raise TypeError(
+            f"classifier must be callable as classifier(inputs), but got "
+            f"{type(classifier).__name__}; give a module or a function that returns logits."
+        )
+    check_inputs(inputs)
+    if inputs.dim() != 4 or not inputs.numel():
+        raise ValueError(
+            f"inputs must be images (B, C, H, W), at least one, but got {tuple(inputs.shape)}; "
+            "add a batch dimension with inputs[None] if this is one image."
+        )
+    check_finite(inputs, "inputs", "remove or repair these images.")
+    check_same_device(inputs, module_of(classifier))
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more images, but got {batch_size}.")
+
+
+def check_maps(inputs: Tensor, masks: Tensor) -> None:
+    """Refuse masks that do not cover the images pixel by pixel.
+
+    Raises:
+        ValueError: Naming both shapes.
+    """
+    check_masks(masks)
+    batch, _, height, width = inputs.shape
+    if (len(masks), *masks.shape[-2:]) != (batch, height, width):
+        raise ValueError(
+            f"masks must have shape {(batch, 1, height, width)} or {(batch, height, width)} to "
+            f"match inputs of shape {tuple(inputs.shape)}, but got {tuple(masks.shape)}; "
+            "resample the maps to the images' size first."
+        )
+
+
+def _check_rows(output: Any, images: Tensor) -> None:
+    check_output(output)
+    if output.dim() == 0 or len(output) != len(images):
+        raise ValueError(
+            f"the classifier must return one row of logits per image, {len(images)}, but returned "
+            f"{tuple(output.shape)}; wrap it in a function that does."
+        )
