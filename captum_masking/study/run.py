@@ -72,7 +72,7 @@ class Study:
         """Train one row from one seed, and score it.
 
         Args:
-            row: Of :data:`~captum_masking.recipes.ROWS`.
+            row: Of ``captum_masking.recipes.ROWS``.
             seed: Of the masker's first weights, the choice of images, their order and crops.
             show_progress: Whether to show a bar an epoch.
 
