@@ -10,9 +10,8 @@ import pytest
 import torch
 from test_cli import folder  # noqa: F401  (a fixture: twelve pictures with boxes, a classifier)
 
-from captum_masking import infill
 from captum_masking.cli import main
-from captum_masking.recipes import ROWS
+from captum_masking.recipes import ROWS, Row
 from captum_masking.study import CLAIMS, Claim, Difference, difference, judge_claims, read_runs
 from captum_masking.study.summary import summarize
 
@@ -76,26 +75,29 @@ def test_runs_of_another_setting_are_not_mixed_into_a_table(folder, capsys):  # 
     assert "epochs 1, but got 2; give the same, or another --out" in capsys.readouterr().err
 
 
-def test_an_infill_added_to_the_table_is_a_row_of_the_study(folder, monkeypatch):  # noqa: F811
-    # CONTRIBUTING promises it: what is in VARIANTS is in ROWS, without another edit.
-    import importlib
-
-    from captum_masking.recipes import rows
-
-    monkeypatch.setitem(infill.VARIANTS, "gray", infill.Color(0.5))
-    try:
-        reloaded = importlib.reload(rows)
-        assert "infill-gray" in reloaded.ROWS
-    finally:
-        monkeypatch.undo()
-        importlib.reload(rows)
-
-
 def test_few_shot_rows_take_as_many_steps_as_the_others(folder):  # noqa: F811
     assert study(rows="frozen,few-shot-2") == 0
     runs = read_runs(folder / "study")
     assert runs["frozen"][0]["images"] == 12 and runs["few-shot-2"][0]["images"] == 4
     assert len(runs["few-shot-2"][0]["error"]) == 12
+
+
+def test_rows_that_ask_for_more_images_than_there_are_are_left_out_aloud(folder, capsys):  # noqa: F811
+    assert study(rows="frozen,few-shot-100") == 0
+    said = capsys.readouterr()
+    assert "few-shot-100 is left out" in said.err and "| frozen |" in said.out
+
+
+def test_a_row_that_fails_does_not_keep_the_others_from_running(folder, capsys, monkeypatch):  # noqa: F811
+    def fail(setting):
+        raise RuntimeError("a part of mine broke")
+
+    monkeypatch.setitem(ROWS, "joint", Row(fail))
+    assert study(rows="frozen,joint,gumbel-hard") == 1
+    said = capsys.readouterr()
+    assert "1 runs failed" in said.err and "joint, seed 0: a part of mine broke" in said.err
+    assert list(read_runs(folder / "study")) == ["frozen", "gumbel-hard"]
+    assert "| gumbel-hard |" in said.out
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from captum_masking.metrics import (
     localization_error_of_boxes,
     whole_frame,
 )
-from captum_masking.recipes import select
+from captum_masking.recipes import Row, select
 from captum_masking.study import Study, draw_few_shot, draw_rows, markdown, read_runs
 from captum_masking.study.run import file_of, write_json
 from captum_masking.study.summary import summarize, write_csv
@@ -65,28 +65,48 @@ def run(arguments: argparse.Namespace) -> None:
     """Run what has not been run, and write the tables after each run."""
     rows = select(arguments.rows)
     check_counts(arguments)
-    prepared = prepare(arguments.classifier, image_size=arguments.image_size)
-    study = _study(arguments, prepared)
+    study = _study(arguments, prepare(arguments.classifier, image_size=arguments.image_size))
+    rows = _possible(rows, study)
     _check_same_setting(arguments.out, _facts(arguments, study.validation))
     left = [
-        (name, row, seed)
+        (name, seed)
         for seed in range(arguments.seeds)  # a whole table of one seed before the second
-        for name, row in rows.items()
+        for name in rows
         if not file_of(arguments.out, name, seed).exists()
     ]
     print(f"{len(rows)} rows, {arguments.seeds} seeds: {len(left)} runs to do", file=sys.stderr)
-    started = time.monotonic()
-    for done, (name, row, seed) in enumerate(left):
-        if file_of(arguments.out, name, seed).exists():
+    failures, started = [], time.monotonic()
+    for done, (name, seed) in enumerate(left):
+        file = file_of(arguments.out, name, seed)
+        if file.exists():
             continue  # by another command, in the meantime
-        print(
-            f"[{done + 1}/{len(left)}] {name}, seed {seed}{_left(started, done, len(left))}",
-            file=sys.stderr,
-        )
-        scores = {"row": name, "seed": seed, **study.run(row, seed)}
-        write_json(scores, file_of(arguments.out, name, seed))
-        write_tables(arguments.out)
+        left_over = _left(started, done, len(left))
+        print(f"[{done + 1}/{len(left)}] {name}, seed {seed}{left_over}", file=sys.stderr)
+        try:
+            write_json({"row": name, "seed": seed, **study.run(rows[name], seed)}, file)
+        except (ValueError, RuntimeError) as error:  # the other rows are still worth having
+            failures.append(f"{name}, seed {seed}: {error}")
+            print(f"captum-masking: warning: {failures[-1]}", file=sys.stderr)
+        else:
+            write_tables(arguments.out)
     print(write_tables(arguments.out))
+    if failures:
+        raise RuntimeError(f"{len(failures)} runs failed, run again to repeat: {failures}")
+
+
+def _possible(rows: dict[str, Row], study: Study) -> dict[str, Row]:
+    """Leave out, aloud, the rows that ask for more images than there are."""
+    kept, reason = {}, ""
+    for name, row in rows.items():
+        try:
+            study.choose(row, seed=0)
+            kept[name] = row
+        except ValueError as error:
+            reason = f"{name} is left out: {error}"
+            print(f"captum-masking: warning: {reason}", file=sys.stderr)
+    if not kept:
+        raise ValueError(f"no row can be run; {reason}")
+    return kept
 
 
 def check_counts(arguments: argparse.Namespace) -> None:

@@ -85,7 +85,7 @@ class Study:
         """
         started = time.perf_counter()
         torch.manual_seed(seed)
-        images = self._choose(row, seed)
+        images = self.choose(row, seed)
         loader = self._training_loader(images)
         classifier = copy.deepcopy(self.classifier)
         trainer = row.build(
@@ -100,8 +100,12 @@ class Study:
             "seconds": round(time.perf_counter() - started, 1),
         }
 
-    def _choose(self, row: Row, seed: int) -> Any:
-        """Take the images that a row is given; they bring their labels."""
+    def choose(self, row: Row, seed: int) -> Any:
+        """Take the images that a row is given; they bring their labels.
+
+        Raises:
+            ValueError: If there are not as many.
+        """
         images: Any = self.images
         if row.classes is not None:
             images = of_classes(images, sorted(set(images.labels))[:: row.classes])
