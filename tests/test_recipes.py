@@ -62,7 +62,7 @@ def test_no_two_rows_print_the_same_recipe_unless_their_images_differ():
     torch.manual_seed(0)
     printed: dict[str, str] = {}
     for name, row in ROWS.items():
-        text = f"{row.per_class} {row.classes} {row.build(setting())!r}"
+        text = f"{row.per_class} {row.class_step} {row.build(setting())!r}"
         assert text not in printed, f"{name} and {printed[text]} are the same"
         printed[text] = name
 

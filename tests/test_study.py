@@ -76,8 +76,9 @@ def test_runs_of_another_setting_are_not_mixed_into_a_table(folder, capsys):  # 
 
 
 def test_few_shot_rows_take_as_many_steps_as_the_others(folder):  # noqa: F811
-    assert study(rows="frozen,few-shot-2") == 0
+    assert study(rows="frozen,few-shot-2,half-the-classes") == 0
     runs = read_runs(folder / "study")
+    assert runs["half-the-classes"][0]["images"] == 6  # of one class in two
     assert runs["frozen"][0]["images"] == 12 and runs["few-shot-2"][0]["images"] == 4
     assert len(runs["few-shot-2"][0]["error"]) == 12
 

@@ -107,8 +107,8 @@ class Study:
             ValueError: If there are not as many.
         """
         images: Any = self.images
-        if row.classes is not None:
-            images = of_classes(images, sorted(set(images.labels))[:: row.classes])
+        if row.class_step > 1:
+            images = of_classes(images, sorted(set(images.labels))[:: row.class_step])
         if row.per_class is not None:
             images = few_shot(images, row.per_class, seed=seed)
         return images
