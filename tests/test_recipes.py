@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from networks import cnn
 from torch import nn
 
 from captum_masking import infill, recipes
+from captum_masking.inpainting import InpaintingNetwork, train_inpainter
 from captum_masking.masker import linear, nearest
 from captum_masking.objective import Classification, Dual, Entropy
 from captum_masking.pool import DrawnUnused, FirstAndLast, History, Latest
-from captum_masking.recipes import ROWS, Setting, select
+from captum_masking.recipes import ROWS, Setting, select, variants
 
 CLASSES = 4  # of networks.cnn
+
+
+@pytest.fixture(autouse=True)
+def two_steps_of_inpainting(monkeypatch):
+    """How well holes are filled is promised elsewhere; here the learned infill is learned fast."""
+    quick = partial(train_inpainter, steps=2, network=InpaintingNetwork(3, width=4))
+    monkeypatch.setattr(variants, "train_inpainter", quick)
 
 
 def five_stages() -> nn.Sequential:
