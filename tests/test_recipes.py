@@ -16,6 +16,8 @@ from captum_masking.objective import Classification, Dual, Entropy
 from captum_masking.pool import DrawnUnused, FirstAndLast, History, Latest
 from captum_masking.recipes import ROWS, Setting, select, variants
 
+pytestmark = pytest.mark.filterwarnings("ignore:the masker has collapsed")
+
 CLASSES = 4  # of networks.cnn
 
 

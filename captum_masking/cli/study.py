@@ -36,7 +36,7 @@ from captum_masking.metrics import (
 from captum_masking.recipes import Row, select
 from captum_masking.study import Study, draw_few_shot, draw_rows, markdown, read_runs
 from captum_masking.study.run import file_of, write_json
-from captum_masking.study.summary import summarize, write_csv
+from captum_masking.study.summary import summarize, write_csvs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +122,7 @@ def check_counts(arguments: argparse.Namespace) -> None:
 
 
 def write_tables(folder: Path) -> str:
-    """Write ``table.md``, ``table.csv``, ``table.json``, ``table.png`` and ``few-shot.png``.
+    """Write the tables and the pictures of all runs in a folder.
 
     Args:
         folder: Of a study.
@@ -139,7 +139,7 @@ def write_tables(folder: Path) -> str:
     facts = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     text = markdown(runs, facts)
     (folder / "table.md").write_text(text, encoding="utf-8")
-    write_csv(runs, folder / "table.csv")
+    write_csvs(runs, folder)
     write_json({"facts": facts, "rows": summarize(runs)}, folder / "table.json")
     draw_rows(runs, folder / "table.png")
     draw_few_shot(runs, folder / "few-shot.png")

@@ -59,6 +59,7 @@ def draw_few_shot(runs: Runs, file: Path) -> bool:
     if not any(drawn):
         return False
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("training images")
     axes.set_ylabel("localization error, %")
     axes.legend()

@@ -30,6 +30,8 @@ COLUMNS = {
     "clean": "acc after",
 }
 
+CLAIM_TITLES = ["claim", "rows", "gain in LE", "by LE", "gain in box IoU", "by box IoU"]
+
 Runs = dict[str, list[dict[str, Any]]]
 
 
@@ -65,7 +67,8 @@ def summarize(runs: Runs) -> list[dict[str, Any]]:
 
     Returns:
         For each row its name, seeds, images trained on, mean and standard deviation over seeds of
-        each of `COLUMNS`, and LE and box IoU against the reference with their intervals.
+        each of `COLUMNS` (None for one seed), and LE and box IoU against the reference with their
+        intervals.
 
     Source:
         Own.
@@ -76,11 +79,11 @@ def summarize(runs: Runs) -> list[dict[str, Any]]:
         for column in COLUMNS:
             means = points(row, column).mean(1)
             line[column] = float(means.mean())
-            line[f"{column}_std"] = float(means.std(ddof=1)) if len(row) > 1 else float("nan")
+            line[f"{column}_std"] = float(means.std(ddof=1)) if len(row) > 1 else None
         for column in ("error", "box_iou"):
             if REFERENCE in runs and name != REFERENCE:
                 gap = difference(points(row, column), points(runs[REFERENCE], column))
-                line[f"{column}_against"] = list(gap)
+                line[f"{column}_against"] = [round(value, 3) for value in gap]
         lines.append(line)
     return lines
 
@@ -105,26 +108,54 @@ def markdown(runs: Runs, facts: dict[str, Any]) -> str:
         "the mean colour.",
         _table(header, body),
     ]
-    errors = {name: points(row, "error") for name, row in runs.items()}
-    ious = {name: points(row, "box_iou") for name, row in runs.items()}
-    if claims := judge_claims(errors, ious):
-        titles = ["claim", "rows", "gain in LE", "by LE", "gain in box IoU", "by box IoU"]
-        parts += ["Gains are positive where the first row is better.", _table(titles, claims)]
+    if claims := claim_lines(runs):
+        parts += ["Gains are positive where the first row is better.", _table(CLAIM_TITLES, claims)]
     return "\n\n".join(parts) + "\n"
 
 
-def write_csv(runs: Runs, file: Path) -> None:
-    """Write the table with all its numbers.
+def claim_lines(runs: Runs) -> list[list[str]]:
+    """Hold every claim whose rows were run against their runs.
+
+    Args:
+        runs: Of `read_runs`.
+
+    Returns:
+        One list of `CLAIM_TITLES` a claim.
 
     Source:
         Own.
     """
-    lines = summarize(runs)
-    names = dict.fromkeys(name for line in lines for name in line)
+    errors = {name: points(row, "error") for name, row in runs.items()}
+    ious = {name: points(row, "box_iou") for name, row in runs.items()}
+    return judge_claims(errors, ious)
+
+
+def write_csvs(runs: Runs, folder: Path) -> None:
+    """Write ``table.csv``, with all numbers, and ``claims.csv``.
+
+    Args:
+        runs: Of `read_runs`.
+        folder: Exists.
+
+    Source:
+        Own.
+    """
+    lines = [
+        {
+            name: round(value, 3) if isinstance(value, float) else value
+            for name, value in row.items()
+        }
+        for row in summarize(runs)
+    ]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    rows = [["" if line.get(n) is None else str(line[n]) for n in names] for line in lines]
+    _write_csv(folder / "table.csv", [names, *rows])
+    _write_csv(folder / "claims.csv", [CLAIM_TITLES, *claim_lines(runs)])
+
+
+def _write_csv(file: Path, rows: Sequence[Sequence[str]]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(names), restval="")
-        writer.writeheader()
-        writer.writerows(lines)
+        csv.writer(stream).writerows(rows)
 
 
 def _cells(line: dict[str, Any]) -> list[str]:
