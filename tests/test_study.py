@@ -136,6 +136,14 @@ def test_the_interval_of_paired_images_is_narrow_where_rows_move_together():
     assert shuffled.high - shuffled.low > 5 * (paired.high - paired.low)
 
 
+def test_seeds_are_paired_where_both_rows_have_as_many():
+    # What a seed does to both rows alike (here: 0, 50 or 100 points) is no difference of theirs.
+    luck = np.array([[0.0], [50.0], [100.0]]) + np.zeros((3, 40))
+    paired, unpaired = difference(luck + 5, luck), difference(luck + 5, luck[:2])
+    assert paired == Difference(5.0, 5.0, 5.0)
+    assert unpaired.high - unpaired.low > 50
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     random = np.random.default_rng(1)
     covered = 0

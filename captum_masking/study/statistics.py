@@ -28,10 +28,11 @@ def difference(one: Array, other: Array, *, resamples: int = 4000, seed: int = 0
     """Compare two rows on the same images by bootstrap.
 
     Each resample draws images with replacement, the same for both rows, and seeds with
-    replacement, for each row its own.
+    replacement: the same for both where there are as many, since a seed decides the first weights,
+    the order of images and which few are chosen alike for both; otherwise for each row its own.
 
     Args:
-        one: ``(seeds, images)``.
+        one: ``(seeds, images)``, sorted by seed.
         other: ``(seeds, images)``, the same images; the number of seeds may differ.
         resamples: How many.
         seed: Of the resampling.
@@ -64,5 +65,6 @@ def difference(one: Array, other: Array, *, resamples: int = 4000, seed: int = 0
 
 def _resample(one: Array, other: Array, random: np.random.Generator) -> float:
     images = random.integers(one.shape[1], size=one.shape[1])
-    rows = [random.integers(len(row), size=len(row)) for row in (one, other)]
-    return float(one[rows[0]][:, images].mean() - other[rows[1]][:, images].mean())
+    seeds = random.integers(len(one), size=len(one))
+    others = seeds if len(one) == len(other) else random.integers(len(other), size=len(other))
+    return float(one[seeds][:, images].mean() - other[others][:, images].mean())

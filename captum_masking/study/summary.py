@@ -41,9 +41,10 @@ def read_runs(folder: Path) -> Runs:
     Source:
         Own.
     """
-    files = sorted((folder / "runs").glob("*.json"))
+    files = (folder / "runs").glob("*.json")
+    contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     runs: Runs = {}
-    for content in (json.loads(file.read_text(encoding="utf-8")) for file in files):
+    for content in sorted(contents, key=lambda content: content["seed"]):
         runs.setdefault(content["row"], []).append(content)
     known = [name for name in ROWS if name in runs]
     return {name: runs[name] for name in [*known, *(n for n in runs if n not in ROWS)]}
