@@ -34,9 +34,16 @@ from captum_masking.metrics import (
     whole_frame,
 )
 from captum_masking.recipes import Row, select
-from captum_masking.study import Study, draw_few_shot, draw_rows, markdown, read_runs
+from captum_masking.study import (
+    Study,
+    draw_few_shot,
+    draw_rows,
+    markdown,
+    read_runs,
+    summarize,
+)
 from captum_masking.study.run import file_of, write_json
-from captum_masking.study.summary import summarize, write_csvs
+from captum_masking.study.summary import claim_lines, write_csvs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,10 +144,11 @@ def write_tables(folder: Path) -> str:
     if not runs:
         raise ValueError(f"{folder} holds no runs; start some with --rows and --seeds.")
     facts = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    text = markdown(runs, facts)
+    lines, claims = summarize(runs), claim_lines(runs)  # once: thousands of resamples each
+    text = markdown(lines, claims, facts)
     (folder / "table.md").write_text(text, encoding="utf-8")
-    write_csvs(runs, folder)
-    write_json({"facts": facts, "rows": summarize(runs)}, folder / "table.json")
+    write_csvs(lines, claims, folder)
+    write_json({"facts": facts, "rows": lines}, folder / "table.json")
     draw_rows(runs, folder / "table.png")
     draw_few_shot(runs, folder / "few-shot.png")
     return text

@@ -33,6 +33,8 @@ COLUMNS = {
 CLAIM_TITLES = ["claim", "rows", "gain in LE", "by LE", "gain in box IoU", "by box IoU"]
 
 Runs = dict[str, list[dict[str, Any]]]
+Lines = list[dict[str, Any]]
+Claims = list[list[str]]
 
 
 def read_runs(folder: Path) -> Runs:
@@ -60,7 +62,7 @@ def points(runs: Sequence[dict[str, Any]], column: str) -> Array:
     return 100 * np.array([np.atleast_1d(run[column]) for run in runs], dtype=np.float64)
 
 
-def summarize(runs: Runs) -> list[dict[str, Any]]:
+def summarize(runs: Runs) -> Lines:
     """Reduce runs to one line a row.
 
     Args:
@@ -89,32 +91,32 @@ def summarize(runs: Runs) -> list[dict[str, Any]]:
     return lines
 
 
-def markdown(runs: Runs, facts: dict[str, Any]) -> str:
+def markdown(lines: Lines, claims: Claims, facts: dict[str, Any]) -> str:
     """Lay out a study as Markdown: facts, table, claims.
 
     Args:
-        runs: Of `read_runs`.
+        lines: Of `summarize`.
+        claims: Of `claim_lines`; may be empty.
         facts: Printed first, one a line.
 
     Source:
         Own.
     """
     header = ["row", "seeds", "images", *COLUMNS.values(), f"LE - {REFERENCE}'s", "IoU - its"]
-    body = [_cells(line) for line in summarize(runs)]
     parts = ["\n".join(f"- {name}: {value}" for name, value in facts.items())]
     parts += [
         "Points of a hundred, mean ± standard deviation over seeds; differences with a 95 % "
         "interval (paired bootstrap over images and seeds; where a row has one seed, over images "
         "alone). LE: lower is better. Accuracies are the model's own classifier's, with holes in "
         "the mean colour.",
-        _table(header, body),
+        _table(header, [_cells(line) for line in lines]),
     ]
-    if claims := claim_lines(runs):
+    if claims:
         parts += ["Gains are positive where the first row is better.", _table(CLAIM_TITLES, claims)]
     return "\n\n".join(parts) + "\n"
 
 
-def claim_lines(runs: Runs) -> list[list[str]]:
+def claim_lines(runs: Runs) -> Claims:
     """Hold every claim whose rows were run against their runs.
 
     Args:
@@ -131,11 +133,12 @@ def claim_lines(runs: Runs) -> list[list[str]]:
     return judge_claims(errors, ious)
 
 
-def write_csvs(runs: Runs, folder: Path) -> None:
+def write_csvs(lines: Lines, claims: Claims, folder: Path) -> None:
     """Write ``table.csv``, with all numbers, and ``claims.csv``.
 
     Args:
-        runs: Of `read_runs`.
+        lines: Of `summarize`.
+        claims: Of `claim_lines`.
         folder: Exists.
 
     Source:
@@ -146,12 +149,12 @@ def write_csvs(runs: Runs, folder: Path) -> None:
             name: round(value, 3) if isinstance(value, float) else value
             for name, value in row.items()
         }
-        for row in summarize(runs)
+        for row in lines
     ]
     names = list(dict.fromkeys(name for line in lines for name in line))
     rows = [["" if line.get(n) is None else str(line[n]) for n in names] for line in lines]
     _write_csv(folder / "table.csv", [names, *rows])
-    _write_csv(folder / "claims.csv", [CLAIM_TITLES, *claim_lines(runs)])
+    _write_csv(folder / "claims.csv", [CLAIM_TITLES, *claims])
 
 
 def _write_csv(file: Path, rows: Sequence[Sequence[str]]) -> None:
