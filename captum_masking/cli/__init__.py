@@ -1,4 +1,4 @@
-"""The shell's front door: ``captum-masking demo | explain | train | evaluate | study``."""
+"""The shell's front door: ``captum-masking demo | explain | train | evaluate | ...``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from captum_masking.cli import demo, evaluate, explain, study, train
+from captum_masking.cli import benchmark, demo, evaluate, explain, study, train
 from captum_masking.cli.memory import keep_freed_memory
 
-_COMMANDS = {"demo": demo, "explain": explain, "train": train, "evaluate": evaluate, "study": study}
+_COMMANDS = {
+    "demo": demo,
+    "explain": explain,
+    "train": train,
+    "evaluate": evaluate,
+    "benchmark": benchmark,
+    "study": study,
+}
 
 
 def parser() -> argparse.ArgumentParser:

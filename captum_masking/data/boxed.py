@@ -205,6 +205,19 @@ def _read_csv(path: Path, label_column: str) -> dict[Path, _Picture]:
     return pictures
 
 
+def columns_of(csv: str | os.PathLike[str]) -> list[str]:
+    """Return the columns of a CSV file; none of a folder.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a CSV.
+
+    Source:
+        Own.
+    """
+    return [] if Path(csv).is_dir() else _read_table(Path(csv))[0]
+
+
 def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Read the column names, and the line number and cells of each row."""
     if not path.is_file():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -86,6 +87,20 @@ class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return ``(image, label)``: float32 ``(3, size, size)`` in [-1, 1], 0 is mid grey."""
         return self.images[index] / 127.5 - 1, self.labels[index]
+
+    def pixel_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return which pixels are the digit's, and that none is to be ignored; both boolean.
+
+        Args:
+            index: Of the image.
+            size: ``(height, width)``; the mask is enlarged or shrunk to it without blending.
+
+        Returns:
+            ``(object, ignore)``, each ``size``, as those of
+            :class:`~captum_masking.data.SegmentedImages`.
+        """
+        strokes = interpolate(self.masks[index][None].float(), size, mode="nearest-exact")[0, 0] > 0
+        return strokes, torch.zeros_like(strokes)
 
     def __repr__(self) -> str:
         return (

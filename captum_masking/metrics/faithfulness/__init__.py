@@ -12,6 +12,7 @@ from captum_masking.metrics.faithfulness.certificate import (
     Completeness,
     Soundness,
     completeness,
+    completeness_and_soundness,
     soundness,
 )
 from captum_masking.metrics.faithfulness.confidence import (
@@ -99,6 +100,7 @@ __all__ = [
     "average_gain",
     "average_increase",
     "completeness",
+    "completeness_and_soundness",
     "deletion",
     "deletion_curve",
     "faithfulness_drop",

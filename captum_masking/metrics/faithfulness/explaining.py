@@ -105,12 +105,13 @@ def borrowed(classifier: Classifier, attribute: Any) -> Iterator[None]:
         for function in (classifier, attribute, getattr(owner_of(attribute), "forward_func", None)):
             if function is not None:
                 stack.enter_context(eval_mode(function))
-                stack.enter_context(_gradients_given_back(module_of(function)))
+                stack.enter_context(gradients_given_back(module_of(function)))
         yield
 
 
 @contextmanager
-def _gradients_given_back(module: nn.Module | None) -> Iterator[None]:
+def gradients_given_back(module: nn.Module | None) -> Iterator[None]:
+    """Drop the gradients that the body leaves on parameters, and put back those from before."""
     gradients = [(p, p.grad) for p in module.parameters()] if module else []
     for parameter, _ in gradients:
         parameter.grad = None

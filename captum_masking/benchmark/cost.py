@@ -1,0 +1,204 @@
+"""What a map costs: milliseconds, forward passes of the classifier, and memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import accumulate, pairwise
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from captum_masking.benchmark.method import Explain
+from captum_masking.benchmark.result import Cost
+from captum_masking.checks import check_inputs
+from captum_masking.metrics.faithfulness.explaining import borrowed
+
+_FEWEST_TURNS = 3
+# On a CPU each forward pass leaves about half a megabyte of profile: beyond these, no figure.
+_MOST_FORWARDS_PROFILED = 200
+
+
+def measure_cost(
+    explain: Explain,
+    forward: Callable[[Tensor], Any],
+    inputs: Tensor,
+    target: Tensor,
+    *,
+    seconds: float = 2.0,
+) -> Cost:
+    """Measure what it costs to explain a batch, beside a plain forward pass of the classifier.
+
+    After one warm-up of each, forward pass and method are timed in turns, ``forward, method,
+    forward, method, ..., forward``: at least three turns, and as many as fit into ``seconds``. A
+    method that takes longer than ``seconds`` is timed once. One more run, which is not timed,
+    measures memory; so a slow method runs three times in all.
+
+    Each time of the method is divided by the mean of the forward passes just before and after it,
+    so that a machine that is busy for a while slows both sides; medians are over turns.
+
+    Args:
+        explain: Called as ``explain(inputs, target)``.
+        forward: The classifier, called as ``forward(inputs)`` without gradients.
+        inputs: ``(B, C, *spatial)``, one batch; left as they are.
+        target: Handed to ``explain``.
+        seconds: For the timed runs; > 0.
+
+    Returns:
+        The cost of one image; memory is for the whole batch. On a CPU the peak is read from
+        torch's profiler, which sees what torch allocates (and no scratch memory of other
+        libraries), and is None for a method of more than 200 forward passes; on a GPU it is that
+        of torch's own allocator; on other devices it is None.
+
+    Raises:
+        ValueError: If there is no image, or ``seconds`` is not positive.
+
+    Source:
+        Own. Classifier and the method's model are held in eval mode; modes, gradients and random
+        states (torch, numpy, Python) are given back.
+
+    Example:
+        >>> classifier = torch.nn.Conv2d(3, 8, 3)
+        >>> cost = measure_cost(
+        ...     lambda inputs, target: classifier(inputs).mean(1),
+        ...     classifier,
+        ...     torch.rand(2, 3, 32, 32),
+        ...     torch.tensor([0, 1]),
+        ...     seconds=0.01,
+        ... )
+        >>> cost.batch_size, cost.forwards > 0.5
+        (2, True)
+    """
+    _check(inputs, seconds)
+    images = inputs.detach().clone()
+    with borrowed(forward, explain), _randomness_given_back(images.device):
+        plain = _timed(torch.no_grad()(partial(forward, images)), images.device)
+        run = torch.enable_grad()(partial(explain, images, target))
+        forwards, methods = _in_turns(plain, _timed(run, images.device), seconds)
+        ratio = median(
+            method / ((before + after) / 2)
+            for method, (before, after) in zip(methods, pairwise(forwards), strict=True)
+        )
+        memory_mb = _peak_mb(run, images.device, ratio)
+    return Cost(1000 * median(methods) / len(images), ratio, memory_mb, len(images))
+
+
+# Time.
+
+
+def _timed(run: Callable[[], Any], device: torch.device) -> Callable[[], float]:
+    """Make a function that runs another one and returns the seconds it took."""
+
+    def seconds() -> float:
+        _synchronize(device)
+        start = perf_counter()
+        run()
+        _synchronize(device)
+        return perf_counter() - start
+
+    return seconds
+
+
+def _in_turns(
+    forward: Callable[[], float], method: Callable[[], float], seconds: float
+) -> tuple[list[float], list[float]]:
+    """Time both in turns; return one time more for ``forward``, which has the first and last."""
+    forward(), method()  # the first run chooses algorithms and fills caches
+    forwards, methods = [forward()], [method()]
+    forwards.append(forward())
+    if methods[0] > seconds:
+        return forwards, methods
+    while len(methods) < _FEWEST_TURNS or sum(forwards) + sum(methods) < seconds:
+        methods.append(method())
+        forwards.append(forward())
+    return forwards, methods
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+# Memory.
+
+
+def _peak_mb(run: Callable[[], Any], device: torch.device, forwards: float) -> float | None:
+    """Return the peak of allocated memory during a run, on top of what was there before."""
+    if device.type == "cuda":
+        return _peak_on_gpu(run, device) / 1e6
+    if device.type == "cpu" and forwards <= _MOST_FORWARDS_PROFILED:
+        return _peak_on_cpu(run) / 1e6
+    return None
+
+
+def _peak_on_gpu(run: Callable[[], Any], device: torch.device) -> int:
+    _synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    _synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _peak_on_cpu(run: Callable[[], Any]) -> int:
+    with _quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(file))
+        events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
+    # "Total Allocated" goes on from earlier profiles; the sum of changes starts at this run.
+    events = [event for event in events if event.get("name") == "[memory]"]
+    changes = [event["args"]["Bytes"] for event in sorted(events, key=lambda e: e["ts"])]
+    return max(accumulate(changes, initial=0))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the profiler from telling the shell that it starts and stops."""
+    name = "KINETO_LOG_LEVEL"
+    given = os.environ.get(name)
+    os.environ[name] = given or "6"
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[name]
+
+
+# At the door, and on the way out.
+
+
+def _check(inputs: Any, seconds: float) -> None:
+    check_inputs(inputs)
+    if len(inputs) == 0:
+        raise ValueError("expected at least one image to measure the cost of, but got none.")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds must be a positive number, but got {seconds}.")
+
+
+@contextmanager
+def _randomness_given_back(device: torch.device) -> Iterator[None]:
+    python, numpy = random.getstate(), np.random.get_state()
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        if device.type != "cpu":
+            index = device.index or 0
+            stack.enter_context(torch.random.fork_rng([index], device_type=device.type))
+        stack.callback(random.setstate, python)
+        stack.callback(np.random.set_state, numpy)
+        yield

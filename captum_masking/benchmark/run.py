@@ -1,0 +1,160 @@
+"""All methods on the same images, measured in one run."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from captum.attr import Attribution
+from torch import Tensor, nn
+
+from captum_masking.benchmark.loop import Loop
+from captum_masking.benchmark.method import Explain, Method, as_method
+from captum_masking.benchmark.methods import default_methods
+from captum_masking.benchmark.report import write_report
+from captum_masking.benchmark.result import Result
+from captum_masking.benchmark.samples import samples_of, stretched
+from captum_masking.benchmark.scores import Scores
+from captum_masking.benchmark.store import Store, digest
+from captum_masking.benchmark.summary import summarize
+from captum_masking.benchmark.trivial import trivial_methods
+from captum_masking.benchmark.truth import Images
+from captum_masking.model import MaskingModel
+
+
+def benchmark(
+    model: nn.Module,
+    data: Any,
+    methods: Mapping[str, Attribution | Explain | Method] | None = None,
+    *,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    predicted: bool = False,
+    batch_size: int = 16,
+    curve_steps: int = 10,
+    curve_images: int | None = None,
+    robustness: bool = False,
+    cost_seconds: float = 2.0,
+    reference: str = "",
+    seed: int = 0,
+    to_picture: Callable[[Tensor], Any] | None = None,
+    setting: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+    show_progress: bool = True,
+) -> Result:
+    """Measure methods side by side, on the same images and by the same classifier.
+
+    The four trivial baselines are always among the rows. A method that raises is dropped with
+    its reason, and the others go on; a map with NaN counts as no evidence and is counted. The
+    model, and that of every Captum ``Attribution``, is given back as it was.
+
+    Args:
+        model: The classifier that judges, or a ``MaskingModel``, whose classifier does.
+        data: Items ``(image, label)`` of one shape; with an attribute ``boxes``, one tensor
+            ``(n, 4)`` an image in fractions of the frame, maps are compared with boxes, and with
+            a method ``pixel_mask(index, size)`` with pixel masks. Without, those columns are
+            left out.
+        methods: By name, any Captum ``Attribution``, callable ``(inputs, target) -> maps`` or
+            :class:`Method`; None takes :func:`default_methods`.
+        out: A folder for tables, pictures and the report. What was measured is kept there too,
+            and a run that was interrupted goes on from it.
+        limit: So many images, drawn by lot; None takes all.
+        predicted: Explain the class that the classifier predicts, in place of the label.
+        batch_size: Images at a time.
+        curve_steps: Points of the insertion and deletion curves; RISE takes 28.
+        curve_images: So many of the images, rounded up to whole batches, have these curves, which
+            are most of the work; None is all.
+        robustness: Also measure infidelity and max-sensitivity, which call each method eleven
+            times more.
+        cost_seconds: For timing a method, unless three turns take longer.
+        reference: The row that the others are compared with; the first that is not trivial if
+            empty.
+        seed: Of the choice of images, of the halves for thresholds, and of the bootstrap.
+        to_picture: Makes pixels ``(H, W, 1 or 3)`` in [0, 1] of an image, for the montage; None
+            stretches each image to its own range.
+        setting: Told in the report, such as the command.
+        notes: Likewise, a sentence each.
+        show_progress: Whether to show a bar.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: If there is no image, no method, or ``out`` holds another benchmark.
+        TypeError: If a method cannot be called.
+
+    Source:
+        Own; thresholds as Choe et al. 2020 ask.
+
+    Example:
+        >>> from captum.attr import Saliency
+        >>> from captum_masking.data import DigitsOnTextures
+        >>> classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 10))
+        >>> result = benchmark(
+        ...     classifier, DigitsOnTextures(4), {"mine": Saliency(classifier)}, show_progress=False
+        ... )
+        >>> [row.name for row in result.rows]
+        ['whole frame', 'centred square', 'random', 'edge detector', 'mine']
+    """
+    judge = copy.deepcopy(model.classifier if isinstance(model, MaskingModel) else model).eval()
+    images = Images(data, limit=limit, seed=seed, batch_size=batch_size)
+    rows, left_out = _rows(methods, model, images)
+    options = {
+        "images": len(images),
+        "explained": "the predicted class" if predicted else "the label",
+        "curve_steps": curve_steps,
+        "curve_images": curve_images,
+        "robustness": robustness,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        store = Store(Path(temporary if out is None else out))
+        store.check_same({**options, "model": digest(model), "data": images.digest()})
+        scores = Scores(
+            judge, curve_steps=curve_steps, curve_images=curve_images, robustness=robustness
+        )
+        loop = Loop(rows, judge, scores, store, seed=seed, cost_seconds=cost_seconds)
+        loop.run(images, predicted=predicted, show_progress=show_progress)
+        result = summarize(
+            store,
+            rows,
+            range(0, len(images), batch_size),
+            failures=loop.failures,
+            reference=reference or _first_of_interest(rows),
+            seed=seed,
+            setting={**(setting or {}), **options},
+            notes=[*notes, *_notes(images, left_out, robustness)],
+        )
+        if out is not None:
+            samples = samples_of(images, store, result, to_picture or stretched)
+            write_report(result, samples, Path(out))
+    return result
+
+
+def _rows(
+    methods: Mapping[str, Attribution | Explain | Method] | None, model: nn.Module, images: Images
+) -> tuple[dict[str, Method], dict[str, str]]:
+    given, left_out = methods, {}
+    if given is None:
+        given, left_out = default_methods(model, images.example())
+    return {**trivial_methods(), **{n: as_method(m) for n, m in given.items()}}, left_out
+
+
+def _first_of_interest(rows: Mapping[str, Method]) -> str:
+    return next((name for name, method in rows.items() if method.family != "trivial"), "")
+
+
+def _notes(images: Images, left_out: Mapping[str, str], robustness: bool) -> list[str]:
+    """Say what the table lacks, and why."""
+    notes = [f"{name} is left out: {reason}" for name, reason in left_out.items()]
+    if not images.has_boxes:
+        notes.append("The data have no boxes: the columns that need them are left out.")
+    if not images.has_pixels:
+        notes.append("The data have no pixel masks: the columns that need them are left out.")
+    if not robustness:
+        notes.append("Infidelity and max-sensitivity were not asked for (robustness).")
+    return notes

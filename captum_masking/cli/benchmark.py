@@ -1,0 +1,238 @@
+"""Compare saliency methods on the same images: quality, cost and memory in one table.
+
+Without --methods: every method of Captum that applies to the classifier, those of pytorch-grad-cam
+if it is installed, and the model's own masks; always beside four trivial baselines. Further --model
+folders add a row each, judged by the first one's classifier. Writes table.md, table.csv,
+result.json, pictures and report.html; the same command again goes on where it was interrupted.
+
+  captum-masking benchmark --model my-model --data val.csv --out result
+  captum-masking benchmark --model my-model --data val.csv --out result --methods 'Masking*,*Cam'
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from captum_masking.benchmark import benchmark, default_methods, text_table
+from captum_masking.benchmark.method import Method
+from captum_masking.benchmark.methods import ours_of
+from captum_masking.benchmark.store import digest
+from captum_masking.cli.classifiers import Prepared
+from captum_masking.cli.load import load
+from captum_masking.data import BoxedImages, SegmentedImages
+from captum_masking.data.boxed import columns_of
+from captum_masking.model import MaskingModel
+from captum_masking.viz import to_pixels
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="CSV",
+        help="a CSV (with x0,y0,x1,y1 for boxes, trimap for pixel masks), or a folder per class",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="written by train; the first one's classifier is explained, and judges all",
+    )
+    parser.add_argument(
+        "--methods",
+        metavar="NAME,...",
+        help="rows, with * for any letters; default: all but the slowest",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for the results")
+    parser.add_argument("--limit", type=int, metavar="N", help="so many images, drawn by lot")
+    parser.add_argument(
+        "--predicted", action="store_true", help="explain the predicted class, not the label"
+    )
+    parser.add_argument(
+        "--label-column", metavar="NAME", help="of the CSV; default: as the model was trained"
+    )
+    parser.add_argument(
+        "--mask-column", default="trimap", metavar="NAME", help="of the CSV; default: trimap"
+    )
+    parser.add_argument(
+        "--robustness",
+        action="store_true",
+        help="also infidelity and max-sensitivity: eleven more calls of each method",
+    )
+    parser.add_argument(
+        "--curve-steps", type=int, default=10, metavar="N", help="of insertion; default: 10"
+    )
+    parser.add_argument(
+        "--curve-images",
+        type=int,
+        metavar="N",
+        help="insertion and deletion, most of the work, on so many of the images only",
+    )
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: 16")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print, write."""
+    check_counts(arguments)
+    models = [load(folder) for folder in arguments.model]
+    model, prepared = models[0]
+    images = read_images(arguments, prepared)
+    methods, notes = choose(arguments, models, images)
+    result = benchmark(
+        model,
+        images,
+        methods,
+        out=arguments.out,
+        limit=arguments.limit,
+        predicted=arguments.predicted,
+        batch_size=arguments.batch_size,
+        curve_steps=arguments.curve_steps,
+        curve_images=arguments.curve_images,
+        robustness=arguments.robustness,
+        seed=arguments.seed,
+        to_picture=lambda image: to_pixels(image, prepared.mean, prepared.std),
+        setting=told(_data(arguments.data), prepared.spec),
+        notes=notes,
+    )
+    print(text_table(result))
+    print(f"\nReport: {arguments.out / 'report.html'}")
+
+
+def check_counts(arguments: argparse.Namespace) -> None:
+    """Refuse a benchmark of nothing.
+
+    Raises:
+        ValueError: If a count is less than one.
+    """
+    for name in ("limit", "batch_size", "curve_steps", "curve_images"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, but got {value}.")
+
+
+def read_images(arguments: argparse.Namespace, prepared: Prepared) -> BoxedImages:
+    """Open the images, with pixel masks where the CSV names them."""
+    column = arguments.label_column or prepared.label_column
+    options: dict[str, Any] = {"transform": prepared.read, "label_column": column}
+    if arguments.mask_column in columns_of(arguments.data):
+        return SegmentedImages(arguments.data, mask_column=arguments.mask_column, **options)
+    return BoxedImages(arguments.data, **options)
+
+
+def choose(
+    arguments: argparse.Namespace, models: list[tuple[MaskingModel, Prepared]], images: BoxedImages
+) -> tuple[dict[str, Method], list[str]]:
+    """Make the rows: one for each model, and those asked for.
+
+    Returns:
+        Rows by name, and a note for each method that does not apply.
+
+    Raises:
+        ValueError: If a name matches no row.
+    """
+    ours = {
+        _name(folder, len(models)): ours_of(one, settings=f"{Path(folder).name}, {digest(one)}")
+        for folder, (one, _) in zip(arguments.model, models, strict=True)
+    }
+    return wanted(arguments.methods, models[0][0], images, ours)
+
+
+def wanted(
+    patterns: str | None,
+    model: MaskingModel,
+    images: Dataset[Any],
+    ours: Mapping[str, Method] | None = None,
+) -> tuple[dict[str, Method], list[str]]:
+    """Choose among the methods that apply to a model.
+
+    Args:
+        patterns: Names with commas between; None is all but the slowest.
+        model: Its classifier is explained.
+        images: Items ``(image, label)``; methods are tried on the first one.
+        ours: Rows in place of the model's own.
+
+    Returns:
+        Rows by name, and a note for each method that does not apply.
+
+    Raises:
+        ValueError: If a name matches no row.
+
+    Source:
+        Own.
+    """
+    found, left_out = default_methods(model, images[0][0][None], slow=patterns is not None)
+    if ours is not None:
+        found = {**ours, **{name: row for name, row in found.items() if row.family != "ours"}}
+    notes = [f"{name} is left out: {reason}" for name, reason in left_out.items()]
+    if patterns is None:
+        return found, notes
+    return {name: found[name] for name in matching(patterns.split(","), found)}, notes
+
+
+def matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Return the names that match any pattern, in their own order.
+
+    Raises:
+        ValueError: If a pattern matches none.
+
+    Source:
+        Own.
+
+    Example:
+        >>> matching(["*cam", "saliency"], ["Saliency", "LayerGradCam", "Occlusion"])
+        ['Saliency', 'LayerGradCam']
+    """
+    names, wanted = list(names), [pattern.strip().lower() for pattern in patterns]
+    for pattern in wanted:
+        if not fnmatch.filter(map(str.lower, names), pattern):
+            raise ValueError(
+                f"--methods: no method is called {pattern!r}; there are {', '.join(names)}."
+            )
+    return [n for n in names if any(fnmatch.fnmatchcase(n.lower(), w) for w in wanted)]
+
+
+def told(data: str, classifier: str) -> dict[str, Any]:
+    """Say how a benchmark was made, without the folders of this machine.
+
+    Args:
+        data: What the images are.
+        classifier: What is explained.
+
+    Returns:
+        With the command and the versions.
+
+    Source:
+        Own.
+    """
+    packages = ("captum", "torch", "numpy")
+    return {
+        "command": " ".join(["captum-masking", *map(_name_only, sys.argv[1:])]),
+        "data": data,
+        "classifier": classifier,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+    }
+
+
+def _name(folder: str, models: int) -> str:
+    return "MaskingSaliency" if models == 1 else f"MaskingSaliency ({Path(folder).name})"
+
+
+def _data(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _name_only(word: str) -> str:
+    return Path(word).name if Path(word).is_absolute() else word

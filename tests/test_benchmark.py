@@ -1,0 +1,377 @@
+"""Promises about the benchmark: the same images for all, honest numbers, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from captum.attr import LayerGradCam, Saliency
+from networks import assert_same, cnn, everything
+from torch import Tensor
+
+from captum_masking import MaskingModel, MaskingSaliency
+from captum_masking.benchmark import Method, benchmark, default_methods
+from captum_masking.benchmark.measures import MEASURES
+from captum_masking.benchmark.scores import Scores
+from captum_masking.benchmark.statistic import (
+    at_best_threshold,
+    draw,
+    halves,
+    interval,
+    mean,
+    pooled_precision,
+    spread,
+)
+from captum_masking.benchmark.truth import Images
+from captum_masking.metrics import (
+    PxAP,
+    completeness,
+    completeness_and_soundness,
+    pixel_histograms,
+    soundness,
+)
+
+SIDE = 16
+
+
+class Squares:
+    """Images of noise with a bright square, its box, and its pixels if asked for."""
+
+    def __init__(self, count: int, *, boxed: bool = True, pixels: bool = False) -> None:
+        generator = torch.Generator().manual_seed(count)
+        self.images = torch.randn(count, 3, SIDE, SIDE, generator=generator)
+        self.corners = torch.randint(0, SIDE // 2, (count, 2), generator=generator).tolist()
+        self.labels = [index % 4 for index in range(count)]
+        for image, (x, y) in zip(self.images, self.corners, strict=True):
+            image[:, y : y + 8, x : x + 8] += 5
+        if boxed:
+            ends = [torch.tensor([[x, y, x + 8, y + 8]]) / SIDE for x, y in self.corners]
+            self.boxes = [end.float() for end in ends]
+        if pixels:
+            self.pixel_mask = self._pixel_mask
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], self.labels[index]
+
+    def _pixel_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        x, y = self.corners[index]
+        found = torch.zeros(size, dtype=torch.bool)
+        found[y : y + 8, x : x + 8] = True
+        return found, torch.zeros_like(found)
+
+
+def bright(inputs: Tensor, target: Tensor) -> Tensor:
+    """Find the square: brightness, smoothed."""
+    return torch.nn.functional.avg_pool2d(inputs.mean(1, keepdim=True), 3, 1, 1)
+
+
+def run(data: Any = None, methods: Any = None, **options: Any) -> Any:
+    data = Squares(10) if data is None else data
+    methods = {"bright": bright} if methods is None else methods
+    model = options.pop("model", None) or cnn()
+    options = {"batch_size": 4, "cost_seconds": 0.01, "show_progress": False, **options}
+    return benchmark(model, data, methods, **options)
+
+
+# What a user gets
+
+
+def test_one_call_with_an_attribution_of_ones_own_writes_the_whole_report(tmp_path):
+    classifier = cnn()
+    saliency = Saliency(classifier)
+    run(methods={"mine": saliency}, model=classifier, out=tmp_path)
+    written = {file.name for file in tmp_path.iterdir()}
+    assert {"table.md", "table.csv", "result.json", "montage.png", "report.html"} <= written
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert [row["name"] for row in found["rows"]][-1] == "mine"
+    assert "error_at_best" in found["rows"][-1]["values"]
+
+
+def test_attributions_masks_layers_and_functions_can_stand_side_by_side():
+    model = MaskingModel(cnn())
+    rows = {
+        "masker": MaskingSaliency(model),
+        "input": Saliency(model.classifier),
+        "layer": LayerGradCam(model.classifier, model.classifier.get_submodule(model.layers[-1])),
+        "function": bright,
+    }
+    result = run(methods=rows, model=model)
+    assert not any(row.failure for row in result.rows)
+    assert all(row.cost is not None and row.cost.ms >= 0 for row in result.rows)
+
+
+def test_without_methods_all_that_apply_are_taken_ours_first():
+    model = MaskingModel(cnn())
+    methods, _ = default_methods(model, torch.randn(2, 3, SIDE, SIDE))
+    assert next(iter(methods)) == "MaskingSaliency"
+    assert {"Saliency", "IntegratedGradients", "Occlusion", "LayerGradCam"} <= set(methods)
+
+
+def test_missing_boxes_leave_their_columns_out_and_say_so():
+    result = run(Squares(6, boxed=False))
+    assert not [column for column in result.columns if "boxes" in column.group]
+    assert any("no boxes" in note for note in result.notes)
+    assert "saliency_metric" in result["bright"].values
+
+
+def test_pixel_masks_bring_their_columns():
+    result = run(Squares(6, pixels=True))
+    perfect = {"perfect": lambda x, t: (bright(x, t) > 2.5).float()}
+    assert result["bright"].values["pxap_masks"].mean > 0.9
+    assert run(Squares(6, pixels=True), perfect)["perfect"].values["mask_iou"].mean > 0.6
+
+
+def test_an_image_without_boxes_among_others_does_not_count_as_an_error():
+    data = Squares(8)
+    data.boxes[3] = torch.zeros(0, 4)
+    assert run(data)["bright"].values["error_at_mean"].mean == 0
+
+
+def test_the_numbers_are_those_of_the_metrics():
+    result = run()
+    assert result["bright"].values["error_at_mean"].mean == 0  # it finds every square
+    assert result["bright"].values["energy"].mean > result["random"].values["energy"].mean
+    assert result["whole frame"].values["masked_out_accuracy"].mean <= 1
+    # the whole frame holds the square of 64 of 256 pixels: an IoU of one quarter
+    assert result["whole frame"].values["box_iou"].mean == pytest.approx(0.25)
+    assert result["whole frame"].values["average_drop"].mean < 0.05
+    assert result["centred square"].values["area"].mean == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_predicted_class_can_be_explained_where_labels_are_not_the_classifiers():
+    data = Squares(6)
+    data.labels = [99] * 6  # the classifier has four classes
+    result = run(data, predicted=True)
+    assert result.setting["accuracy"] == 1
+    assert not result["bright"].failure
+
+
+def test_a_limit_takes_the_first_of_one_order():
+    few = Images(Squares(12), limit=5, seed=3, batch_size=4)
+    all_ = Images(Squares(12), limit=None, seed=3, batch_size=4)
+    assert few.indices == all_.indices[:5] != sorted(few.indices)
+
+
+def test_curves_can_be_kept_to_the_first_images():
+    judge = cnn().eval()
+    scores, row = Scores(judge, curve_images=4), Method(bright)
+    batches = Images(Squares(8), limit=None, seed=0, batch_size=4).batches(judge, predicted=False)
+    first, second = (scores(row, row.maps(b.inputs, b.target), b) for b in batches)
+    assert set(first) - set(second) == {"insertion", "deletion", "completeness", "soundness"}
+    few, all_ = run(Squares(8), curve_images=4)["bright"], run(Squares(8))["bright"]
+    assert few.values["insertion"] != all_.values["insertion"]
+    assert few.values["error_at_best"] == all_.values["error_at_best"]
+
+
+# Honest numbers
+
+
+def test_a_threshold_is_never_chosen_on_the_images_it_is_reported_on():
+    generator = np.random.default_rng(0)
+    rows, parts = generator.random((40, 10)), halves(40, seed=1)
+    values, chosen = at_best_threshold(rows, parts)
+    for index in range(40):
+        others = [rows[other] for other in range(40) if parts[other] != parts[index]]
+        best = int(np.argmax(np.mean(others, axis=0)))
+        assert values[index] == rows[index, best]
+        assert chosen[parts[index]] == best / 10
+    assert sum(parts) == 20
+
+
+def test_levels_have_a_threshold_each():
+    rows = np.zeros((4, 2, 3))
+    rows[:, 0, 1], rows[:, 1, 2] = 1, 0.5  # level 0 is best at 1/3, level 1 at 2/3
+    values, chosen = at_best_threshold(rows, np.array([0, 0, 1, 1]))
+    assert values.tolist() == [0.75] * 4
+    assert chosen == [0.3333, 0.6667] * 2
+
+
+def test_intervals_agree_with_another_bootstrap():
+    values = np.random.default_rng(0).random(60) ** 2
+    ours = interval(mean(values, draw(60, resamples=4000, seed=0)))
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=4000, method="percentile", random_state=1
+    ).confidence_interval
+    assert ours.mean == pytest.approx(values.mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
+def test_pooled_precision_and_spread_are_those_of_all_images():
+    maps, truth = torch.rand(5, 6, 6), torch.rand(5, 6, 6) > 0.5
+    metric = PxAP(step=0.01)
+    metric.update(maps, truth)
+    rows = pixel_histograms(maps, truth, step=0.01).numpy().astype(float)
+    once = np.ones((1, 5))
+    assert pooled_precision(rows, once)[0] == pytest.approx(float(metric.compute()), abs=1e-6)
+    areas = np.array([0.1, 0.4, 0.7])
+    assert spread(areas, np.ones((1, 3)))[0] == pytest.approx(areas.std())
+
+
+def test_differences_are_paired():
+    result = run(methods={"one": bright, "same": bright})
+    assert result.reference == "one"
+    differences = [column["same"] for column in result.differences.values()]
+    assert all(d.mean == d.low == d.high == 0 for d in differences)
+
+
+def test_both_proofs_from_one_curve_are_the_two_functions():
+    classifier, images, maps = cnn().eval(), torch.randn(5, 3, 16, 16), torch.rand(5, 1, 16, 16)
+    target = torch.tensor([0, 1, 2, 3, 0])
+    complete, sound = completeness_and_soundness(classifier, images, maps, target, step_px=40)
+    wrong = torch.stack([torch.tensor([k for k in range(4) if k != t]) for t in target])
+    assert torch.allclose(complete, completeness(classifier, images, maps, target, step_px=40))
+    assert torch.allclose(sound, soundness(classifier, images, maps, wrong, step_px=40))
+
+
+def test_every_measure_has_a_name_of_its_own_and_says_what_it_is():
+    keys = [measure.column.key for measure in MEASURES]
+    assert len(set(keys)) == len(keys)
+    assert all(measure.column.legend.endswith((".", ")")) for measure in MEASURES)
+
+
+# Bad input
+
+
+def test_a_method_that_raises_halfway_is_named_and_the_others_finish():
+    calls = []
+
+    def tired(inputs, target):
+        calls.append(len(inputs))
+        if len(calls) > 12:
+            raise RuntimeError("no more")
+        return bright(inputs, target)
+
+    result = run(Squares(200), {"tired": tired, "bright": bright}, curve_images=4)
+    assert "RuntimeError: no more" in result["tired"].failure
+    assert result["tired"].values == {} and result["bright"].values
+    assert result.images == 200
+
+
+@pytest.mark.parametrize(
+    ("explain", "told"),
+    [
+        (lambda x, t: x[:, :1, ::2, ::2], r"expected maps of shape \(4, 1, 16, 16\)"),
+        (lambda x, t: x[:1, :1], "expected maps of shape"),
+        (lambda x, t: x.flatten(), "expected maps of shape"),
+        (lambda x, t: "a map", "return a tensor"),
+    ],
+)
+def test_maps_that_do_not_fit_fail_in_words(explain, told):
+    failure = run(methods={"odd": explain, "bright": bright})["odd"].failure
+    assert re.search(told, failure), failure
+
+
+def test_a_mask_that_leaves_its_range_fails_in_words():
+    failure = run(methods={"mask": Method(lambda x, t: 2 + x[:, :1], is_mask=True)})["mask"].failure
+    assert "expected masks in [0, 1]" in failure
+
+
+def test_maps_with_nan_are_counted_and_score_as_no_evidence():
+    def broken(inputs, target):
+        maps = bright(inputs, target)
+        maps[0, 0, 3, 3] = float("nan")
+        return maps
+
+    row = run(methods={"broken": broken})["broken"]
+    assert row.degenerate == 3  # one in each batch of ten images
+    assert row.values["error_at_mean"].mean == pytest.approx(0.3)
+    assert not row.failure
+
+
+def test_what_cannot_be_called_is_refused_before_anything_runs():
+    with pytest.raises(TypeError, match="Captum Attribution or a callable"):
+        run(methods={"odd": 3})
+
+
+def test_no_image_is_refused():
+    with pytest.raises(ValueError, match="at least one image"):
+        run(Squares(0))
+
+
+# Interrupted, continued
+
+
+class Stopping:
+    """Finds the square, and is stopped as by Ctrl-C at the images it was told."""
+
+    def __init__(self, at: Tensor) -> None:
+        self.at, self.seen = at, []
+
+    def __call__(self, inputs: Tensor, target: Tensor) -> Tensor:
+        self.seen += list(inputs)
+        if any(torch.equal(image, other) for image in inputs for other in self.at):
+            raise KeyboardInterrupt
+        return bright(inputs, target) + 0.1 * torch.rand(len(inputs), 1, SIDE, SIDE)
+
+
+def numbers(result: Any) -> Any:
+    return {row.name: row.values for row in result.rows}
+
+
+def test_an_interrupted_run_continues_and_ends_as_if_it_had_not_been(tmp_path):
+    model, data = cnn(), Squares(40)
+    order = Images(data, limit=None, seed=0, batch_size=4).indices
+    whole = run(data, {"m": Stopping([])}, model=model, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(data, {"m": Stopping(data.images[order[22:23]])}, model=model, out=tmp_path / "cut")
+    again = Stopping(data.images[order[:20]])  # what is done must not be asked again
+    assert numbers(run(data, {"m": again}, model=model, out=tmp_path / "cut")) == numbers(whole)
+    assert len(again.seen) == 20
+
+
+def test_a_finished_run_asks_no_method_again(tmp_path):
+    model, data = cnn(), Squares(10)
+    first = run(data, model=model, out=tmp_path)
+    asked = Stopping(data.images)
+    assert numbers(run(data, {"bright": asked}, model=model, out=tmp_path)) == numbers(first)
+    assert not asked.seen
+
+
+def test_a_row_can_be_added_to_a_finished_run(tmp_path):
+    model, data = cnn(), Squares(10)
+    run(data, model=model, out=tmp_path)
+    rows = {"bright": Stopping(data.images), "new": bright}
+    both = run(data, rows, model=model, out=tmp_path)
+    assert both["new"].values == both["bright"].values
+
+
+def test_a_folder_with_another_benchmark_is_refused_with_the_difference(tmp_path):
+    model = cnn()
+    run(model=model, out=tmp_path)
+    with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
+        run(model=model, out=tmp_path, seed=1)
+    with pytest.raises(ValueError, match="model: "):
+        run(model=MaskingModel(cnn()), out=tmp_path)
+    with pytest.raises(ValueError, match="data: "):
+        run(Squares(10, boxed=False), model=model, out=tmp_path)
+
+
+# The user's model
+
+
+def test_the_model_is_given_back_as_it_was_also_by_a_method_that_raises():
+    classifier = cnn()
+    classifier.train()
+    classifier[0].weight.grad = torch.ones_like(classifier[0].weight)
+    before, state = everything(classifier), torch.random.get_rng_state()
+
+    class Rude(Saliency):
+        def attribute(self, inputs, target=None):
+            classifier[0].register_forward_hook(lambda *_: None)
+            classifier(inputs.requires_grad_()).sum().backward()
+            classifier.train()
+            torch.manual_seed(5)
+            raise RuntimeError("and out")
+
+    result = run(methods={"rude": Rude(classifier), "bright": bright}, model=classifier)
+    assert "and out" in result["rude"].failure
+    assert_same(before, everything(classifier))
+    assert torch.equal(state, torch.random.get_rng_state())
