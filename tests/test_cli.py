@@ -230,12 +230,80 @@ def test_the_demo_runs(folder, capsys):
     sizes = ["--images", "128", "--epochs", "2", "--held-out", "50"]
     assert main(["demo", "--out", "out", *sizes]) == 0
     printed = capsys.readouterr().out
-    for method in ("centred square", "Captum IntegratedGradients", "MaskingSaliency"):
+    for method in ("centred square", "IntegratedGradients", "MaskingSaliency"):
         assert method in printed
-    assert {path.name for path in (folder / "out").iterdir()} == {"digits.png", "photographs.png"}
+    written = {path.name for path in (folder / "out").iterdir()}
+    assert written == {"digits.png", "photographs.png", "benchmark"}
+    assert (folder / "out" / "benchmark" / "report.html").exists()
 
 
-@pytest.mark.parametrize("command", ["demo", "explain", "train", "evaluate"])
+def benchmark(*more):
+    common = ["--model", "model", "--data", "data.csv", "--out", "bench", "--batch-size", "4"]
+    return main(["benchmark", *common, *more])
+
+
+def test_benchmark_writes_a_report_of_the_methods_asked_for(folder, capsys):
+    assert train("--frozen") == 0
+    assert benchmark("--methods", "masking*,saliency", "--curve-images", "4") == 0
+    assert "centred square" in capsys.readouterr().out
+    found = json.loads((folder / "bench" / "result.json").read_text())
+    assert [row["name"] for row in found["rows"]][4:] == ["MaskingSaliency", "Saliency"]
+    assert str(folder) not in json.dumps(found["setting"])
+    page = (folder / "bench" / "report.html").read_text()
+    assert "<script" not in page and "MaskingSaliency" in page
+
+
+def test_two_models_are_two_rows_of_one_benchmark(folder):
+    assert train("--frozen") == 0
+    (folder / "model").rename(folder / "first")
+    assert train() == 0
+    (folder / "model").rename(folder / "second")
+    rows = ["--methods", "masking*"]
+    models = ["--model", "first", "--model", "second"]
+    assert main(["benchmark", "--data", "data.csv", "--out", "bench", *models, *rows]) == 0
+    found = json.loads((folder / "bench" / "result.json").read_text())
+    names = [row["name"] for row in found["rows"]]
+    assert names[4:] == ["MaskingSaliency (first)", "MaskingSaliency (second)"]
+
+
+def test_pixel_masks_named_in_the_csv_bring_their_columns(folder):
+    pixels = np.full((20, 30), 2, dtype=np.uint8)
+    pixels[5:15, 10:20], pixels[5, 10] = 1, 3
+    Image.fromarray(pixels).save(folder / "trimap.png")
+    rows = [[f"{index}.png", index % 2, "trimap.png"] for index in range(4)]
+    assert train("--frozen") == 0
+    write_csv(folder / "data.csv", rows, header=("file", "label", "trimap"))
+    assert benchmark("--methods", "masking*") == 0
+    found = json.loads((folder / "bench" / "result.json").read_text())
+    assert "mask_iou_at_best" in found["rows"][-1]["values"]
+    assert any("no boxes" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--methods", "nothing"], "no method is called 'nothing'"),
+        (["--limit", "0"], "--limit must be at least 1"),
+        (["--data", "none.csv"], "does not exist"),
+        (["--model", "none"], "none"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_run_says_why(folder, capsys, more, words):
+    assert train("--frozen") == 0
+    options = {"--data": "data.csv", "--model": "model", "--out": "bench", more[0]: more[1]}
+    assert main(["benchmark", *(word for pair in options.items() for word in pair)]) == 1
+    assert words in capsys.readouterr().err
+    assert not (folder / "bench").exists()
+
+
+def test_a_csv_that_names_missing_pictures_is_refused_before_anything_runs(folder, capsys):
+    assert train("--frozen") == 0
+    write_csv(folder / "data.csv", [["gone.png", 0]], header=("file", "label"))
+    assert benchmark() == 1
+    assert "gone.png" in capsys.readouterr().err and not (folder / "bench").exists()
+
+
+@pytest.mark.parametrize("command", ["demo", "explain", "train", "evaluate", "benchmark"])
 def test_every_command_has_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
