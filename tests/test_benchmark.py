@@ -331,16 +331,26 @@ def test_a_finished_run_asks_no_method_again(tmp_path):
     model, data = cnn(), Squares(10)
     first = run(data, model=model, out=tmp_path)
     asked = Stopping(data.images)
-    assert numbers(run(data, {"bright": asked}, model=model, out=tmp_path)) == numbers(first)
+    again = run(data, {"bright": Method(asked, settings="bright")}, model=model, out=tmp_path)
+    assert numbers(again) == numbers(first)
     assert not asked.seen
 
 
 def test_a_row_can_be_added_to_a_finished_run(tmp_path):
     model, data = cnn(), Squares(10)
     run(data, model=model, out=tmp_path)
-    rows = {"bright": Stopping(data.images), "new": bright}
+    rows = {"bright": Method(Stopping(data.images), settings="bright"), "new": bright}
     both = run(data, rows, model=model, out=tmp_path)
     assert both["new"].values == both["bright"].values
+
+
+def test_a_row_that_is_set_otherwise_is_measured_anew(tmp_path):
+    model = cnn()
+    before = run(methods={"m": Method(bright, settings="a")}, model=model, out=tmp_path)
+    dark = Method(lambda x, t: -bright(x, t), settings="b")
+    after = run(methods={"m": dark}, model=model, out=tmp_path)
+    assert after["m"].values["energy"].mean < before["m"].values["energy"].mean
+    assert after["random"].values == before["random"].values
 
 
 def test_a_folder_with_another_benchmark_is_refused_with_the_difference(tmp_path):
@@ -348,8 +358,8 @@ def test_a_folder_with_another_benchmark_is_refused_with_the_difference(tmp_path
     run(model=model, out=tmp_path)
     with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
         run(model=model, out=tmp_path, seed=1)
-    with pytest.raises(ValueError, match="model: "):
-        run(model=MaskingModel(cnn()), out=tmp_path)
+    with pytest.raises(ValueError, match="classifier: "):
+        run(model=cnn(seed=1), out=tmp_path)
     with pytest.raises(ValueError, match="data: "):
         run(Squares(10, boxed=False), model=model, out=tmp_path)
 

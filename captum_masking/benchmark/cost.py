@@ -27,8 +27,8 @@ from captum_masking.checks import check_inputs
 from captum_masking.metrics.faithfulness.explaining import borrowed
 
 _FEWEST_TURNS = 3
-# On a CPU each forward pass leaves about half a megabyte of profile: beyond these, no figure.
-_MOST_FORWARDS_PROFILED = 200
+# On a CPU each forward pass leaves megabytes of profile behind: beyond both, no figure.
+_FORWARDS_PROFILED, _SECONDS_PROFILED = 100, 1.0
 
 
 def measure_cost(
@@ -59,8 +59,8 @@ def measure_cost(
     Returns:
         The cost of one image; memory is for the whole batch. On a CPU the peak is read from
         torch's profiler, which sees what torch allocates (and no scratch memory of other
-        libraries), and is None for a method of more than 200 forward passes; on a GPU it is that
-        of torch's own allocator; on other devices it is None.
+        libraries), and is None for a method of more than 100 forward passes and a second; on a
+        GPU it is that of torch's own allocator; on other devices it is None.
 
     Raises:
         ValueError: If there is no image, or ``seconds`` is not positive.
@@ -91,8 +91,10 @@ def measure_cost(
             method / ((before + after) / 2)
             for method, (before, after) in zip(methods, pairwise(forwards), strict=True)
         )
-        memory_mb = _peak_mb(run, images.device, ratio)
-    return Cost(1000 * median(methods) / len(images), ratio, memory_mb, len(images))
+        took = median(methods)
+        short = ratio <= _FORWARDS_PROFILED or took <= _SECONDS_PROFILED
+        memory_mb = _peak_mb(run, images.device, profiled=short)
+    return Cost(1000 * took / len(images), ratio, memory_mb, len(images))
 
 
 # Time.
@@ -136,11 +138,11 @@ def _synchronize(device: torch.device) -> None:
 # Memory.
 
 
-def _peak_mb(run: Callable[[], Any], device: torch.device, forwards: float) -> float | None:
+def _peak_mb(run: Callable[[], Any], device: torch.device, *, profiled: bool) -> float | None:
     """Return the peak of allocated memory during a run, on top of what was there before."""
     if device.type == "cuda":
         return _peak_on_gpu(run, device) / 1e6
-    if device.type == "cpu" and forwards <= _MOST_FORWARDS_PROFILED:
+    if device.type == "cpu" and profiled:
         return _peak_on_cpu(run) / 1e6
     return None
 
@@ -160,11 +162,15 @@ def _peak_on_cpu(run: Callable[[], Any]) -> int:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(file))
-        events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
+        trace = json.loads(file.read_text(encoding="utf-8"), object_hook=_memory_only)
+    events = sorted(filter(None, trace["traceEvents"]), key=lambda event: event["ts"])
     # "Total Allocated" goes on from earlier profiles; the sum of changes starts at this run.
-    events = [event for event in events if event.get("name") == "[memory]"]
-    changes = [event["args"]["Bytes"] for event in sorted(events, key=lambda e: e["ts"])]
-    return max(accumulate(changes, initial=0))
+    return max(accumulate((event["args"]["Bytes"] for event in events), initial=0))
+
+
+def _memory_only(read: dict[str, Any]) -> dict[str, Any] | None:
+    """Drop the events of a trace, as they are read, that are not about memory."""
+    return None if "ph" in read and read.get("name") != "[memory]" else read
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from pathlib import Path
 from string import Template
 
 from captum_masking.benchmark.markdown.reading import (
-    COSTS,
     DASH,
     arrow,
     best,
@@ -149,7 +148,7 @@ def _short(result: Result) -> str:
         "↑ higher is better, ↓ lower is better. Blue cells rank well within their column, orange "
         "ones badly; in bold the best that is not trivial.</p>"
         + _scores(result, "In short: the main scores and the cost", short(result))
-        + _legend(result, COSTS)
+        + _legend(result, short(result))
     )
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from captum_masking.benchmark.cam_methods import SLOW, cam_methods
 from captum_masking.benchmark.captum_methods import captum_methods
 from captum_masking.benchmark.method import Method
+from captum_masking.benchmark.store import digest
 from captum_masking.encoder import find_layers
 from captum_masking.model import MaskingModel
 from captum_masking.saliency import MaskingSaliency
@@ -59,7 +60,7 @@ def ours_of(model: MaskingModel, settings: str = "") -> Method:
     return Method(
         lambda inputs, target: saliency.attribute(inputs, target=target)[:, :1],
         family="ours",
-        settings=settings or f"masker on {', '.join(model.layers)}",
+        settings=settings or f"masker on {', '.join(model.layers)}, weights {digest(model)}",
         is_mask=True,
         module=model,
     )

@@ -60,7 +60,8 @@ def benchmark(
         methods: By name, any Captum ``Attribution``, callable ``(inputs, target) -> maps`` or
             :class:`Method`; None takes :func:`default_methods`.
         out: A folder for tables, pictures and the report. What was measured is kept there too,
-            and a run that was interrupted goes on from it.
+            and a run that was interrupted goes on from it; rows whose settings have changed
+            since are measured anew.
         limit: So many images, drawn by lot; None takes all.
         predicted: Explain the class that the classifier predicts, in place of the label.
         batch_size: Images at a time.
@@ -113,7 +114,8 @@ def benchmark(
     }
     with tempfile.TemporaryDirectory() as temporary:
         store = Store(Path(temporary if out is None else out))
-        store.check_same({**options, "model": digest(model), "data": images.digest()})
+        store.check_same({**options, "classifier": digest(judge), "data": images.digest()})
+        store.forget_changed({name: method.settings for name, method in rows.items()})
         scores = Scores(
             judge, curve_steps=curve_steps, curve_images=curve_images, robustness=robustness
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking.benchmark.result import Cost
+from captum_masking.checkpoint import fingerprint
 from captum_masking.study.run import write_json
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -64,6 +66,18 @@ class Store:
                 f"{self.folder} holds a benchmark of something else ({told}); choose another "
                 "folder, or delete this one."
             )
+
+    def forget_changed(self, settings: Mapping[str, str]) -> None:
+        """Drop what was measured of methods that were set otherwise; remember how all are set.
+
+        Args:
+            settings: Of each method, in words.
+        """
+        for method, words in settings.items():
+            file = self._file(method, "settings").with_suffix(".json")
+            if file.exists() and json.loads(file.read_text(encoding="utf-8")) != words:
+                shutil.rmtree(file.parent)
+            write_json(words, file)
 
     def has(self, method: str, first: int) -> bool:
         """Say whether a batch of a method is there."""
@@ -117,14 +131,11 @@ def digest(*parts: Any) -> str:
     """
     found = hashlib.sha256()
     for part in parts:
-        state = part.state_dict().values() if isinstance(part, nn.Module) else [part]
-        for value in state:
-            found.update(_bytes(value))
+        found.update(fingerprint(part).encode() if isinstance(part, nn.Module) else _bytes(part))
     return found.hexdigest()[:16]
 
 
 def _bytes(value: Any) -> bytes:
     if not isinstance(value, Tensor):
         return repr(value).encode()
-    flat = value.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes()
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

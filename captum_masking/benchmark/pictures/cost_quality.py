@@ -167,7 +167,7 @@ def _bar(axes: Any, column: Column, row: Row, value: Interval) -> np.ndarray:
     """Return points all along an error bar, its middle first, on the canvas."""
     assert row.cost is not None  # _is_point
     ends = np.nan_to_num([value.low, value.high], nan=value.mean)
-    heights = column.scale * np.array([value.mean, *np.linspace(*ends, 9)])
+    heights = column.scale * np.array([value.mean, *np.linspace(ends[0], ends[1], 9)])
     return axes.transData.transform([(row.cost.forwards, height) for height in heights])
 
 
