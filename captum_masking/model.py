@@ -9,14 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_masking.checks import check_area, check_inputs
-from captum_masking.encoder import Taps, check_tappable, find_layers
+from captum_masking.checks import channels_in_words, check_area, check_inputs
+from captum_masking.dry_run import dry_run_inputs
+from captum_masking.element_masker import ElementMasker
+from captum_masking.encoder import (
+    NoMapsError,
+    Taps,
+    check_tappable,
+    find_joint_layers,
+    find_layers,
+    layouts_of,
+    tappable,
+)
+from captum_masking.joint import JointMasker
 from captum_masking.masker import Masker, linear
 from captum_masking.modes import eval_mode
+from captum_masking.outputs import logits_of
+from captum_masking.own_encoder import OwnEncoder, Untapped
 from captum_masking.sampler import Sigmoid
+from captum_masking.tokens import Layout, first_tensor
 
-# Sizes at which a dry run is tried: ImageNet's, Inception's, then those of small data sets.
-_DRY_RUN_SIZES = (224, 299, 64, 32, 28)
+#: What a classifier is asked about: one tensor, or several where it takes several.
+Inputs = Tensor | tuple[Tensor, ...]
+
+__all__ = ["Inputs", "MaskingModel", "dry_run_inputs", "name_of", "one_or_several", "size_of"]
 
 
 class MaskingModel(nn.Module):
@@ -24,18 +40,26 @@ class MaskingModel(nn.Module):
 
     ``model(inputs)`` gives the classifier's logits unchanged, ``model.mask(inputs)`` the mask and
     ``model.explain(inputs)`` both, from one forward pass of the classifier. No gradient of the
-    mask reaches the classifier through its features.
+    mask reaches the classifier through its features. The logits are a tensor, as Captum asks, also
+    where the classifier returns a tuple, a dict or an object with ``.logits``: see
+    :func:`~captum_masking.outputs.logits_of`.
 
     Args:
         classifier: Any module that maps ``(B, C, *spatial)`` to logits ``(B, classes)`` and makes
-            feature maps on the way. It is used, not copied.
+            feature maps on the way: channels first or last, or one token for each patch; or one
+            that maps vectors ``(B, F)``, whose masks are ``(B, F)``. It is used, not copied. A
+            function, or a compiled, traced, scripted or exported module, needs
+            ``example_inputs`` or a masker that has an encoder of its own.
         layers: Names of the modules whose outputs the masker reads; None finds the last map at
             each of the two deepest resolutions in one dry run.
         masker: A module called as ``masker(features, grid)`` that returns mask logits
             ``(B, 1, *grid)``; or a function that makes one, called as
             ``masker(channels, dims=dims)`` with the channels of the tapped maps. One with an
             attribute ``asks`` is also told ``target`` or ``area``, as
-            :class:`~captum_masking.masker.Masker` explains.
+            :class:`~captum_masking.masker.Masker` explains. One with ``reads_inputs = True`` is
+            given the inputs themselves. The default becomes
+            :class:`~captum_masking.element_masker.ElementMasker` for vectors, and
+            :class:`~captum_masking.own_encoder.OwnEncoder` where there is nothing to tap.
         sampler: Maps mask logits to the mask; None is
             :class:`~captum_masking.sampler.Sigmoid`.
         stride: The mask is predicted on a grid of one cell per ``stride`` input pixels; None
@@ -44,7 +68,11 @@ class MaskingModel(nn.Module):
         upsample_first: Whether the mask logits are upsampled, before the sampler, which keeps the
             edges of the mask sharp; False upsamples the sampled mask.
         example_inputs: Inputs for the dry run; None makes zeros shaped for the classifier's
-            first convolution.
+            first convolution. A tuple of several, for a classifier that takes several: ``mask`` and
+            ``explain`` are then given tuples of inputs and give one mask for each.
+        layouts: How the output of each layer becomes a map ``(B, channels, *grid)``, as in
+            :mod:`~captum_masking.tokens`; None tells from the dry run or, where none is needed,
+            from the first inputs.
 
     Raises:
         TypeError: If the classifier is not a plain eager module.
@@ -76,36 +104,51 @@ class MaskingModel(nn.Module):
         stride: int | None = None,
         upsample: Callable[[Tensor, Sequence[int]], Tensor] = linear,
         upsample_first: bool = True,
-        example_inputs: Tensor | None = None,
+        example_inputs: Tensor | tuple[Tensor, ...] | None = None,
+        layouts: Sequence[Layout] | None = None,
     ) -> None:
         super().__init__()
-        check_tappable(classifier)
-        self.classifier = classifier
+        own = _reads_inputs(masker) or (layers is not None and not len(layers))
+        own = own or (example_inputs is not None and not tappable(classifier))
+        if not own:
+            check_tappable(classifier)
+        self.classifier = classifier if tappable(classifier) else Untapped(classifier)
         self.stride = stride
         self.upsample = upsample
         self.upsample_first = upsample_first
         self.sampler = Sigmoid() if sampler is None else sampler
         self.classifier_trained = False  # set by joint training: then its weights are saved too
-        if layers is None or not isinstance(masker, nn.Module):
-            example = dry_run_inputs(classifier) if example_inputs is None else example_inputs
-            layers = find_layers(classifier, example) if layers is None else layers
+        self.layers: tuple[str, ...] = Taps(self.classifier, () if own else layers or ()).layers
+        self.layouts: tuple[Layout, ...] | None = None if layouts is None else tuple(layouts)
+        self._takes_vectors = _takes_vectors(masker)
+        if not isinstance(masker, nn.Module) or (layers is None and not own):
+            example = one_or_several(example_inputs)
+            example = dry_run_inputs(self.classifier) if example is None else example
+            if layers is None and not own:
+                self.layers = self._find_layers(example, guessed=example_inputs is None)
+            features = self._dry_run(example)
             if not isinstance(masker, nn.Module):
-                masker = _build_masker(masker, Taps(classifier, layers), example)
-        self.layers = Taps(classifier, layers).layers  # refuses a layer that does not exist
+                masker = self._make_masker(masker, features, example)
         self.masker = masker
 
     def forward(self, inputs: Tensor, *extra: Any) -> Tensor:
-        """Return the classifier's logits for ``inputs``, unchanged."""
-        return self.classifier(inputs, *extra)
+        """Return the classifier's logits for ``inputs``, unchanged; ``classifier`` gives all."""
+        return logits_of(self.classifier(inputs, *extra))
 
-    def mask(self, inputs: Tensor, *extra: Any, **question: Any) -> Tensor:
+    def mask(self, inputs: Inputs, *extra: Any, **question: Any) -> Any:
         """Return the mask ``(B, 1, *spatial)`` of inputs ``(B, C, *spatial)``; 1 is evidence."""
         return self.explain(inputs, *extra, **question)[1]
 
-    def explain(self, inputs: Tensor, *extra: Any, **question: Any) -> tuple[Tensor, Tensor]:
+    def explain(self, inputs: Inputs, *extra: Any, **question: Any) -> tuple[Tensor, Any]:
         """Return ``(logits, mask)`` from one forward pass; ``question`` is for :meth:`ask`."""
+        inputs = one_or_several(inputs)
         logits, features = self.read(inputs, *extra)
-        return logits, self.decode(features, inputs.shape[2:], **self.ask(logits, **question))
+        return logits, self.decode(features, size_of(inputs), **self.ask(logits, **question))
+
+    @property
+    def inputs_taken(self) -> int:
+        """How many inputs are explained together: one, unless the masker was built for several."""
+        return len(self.masker.heads) if isinstance(self.masker, JointMasker) else 1
 
     def ask(
         self,
@@ -135,18 +178,52 @@ class MaskingModel(nn.Module):
         if area is not None or "area" in asks:
             check_area(area, asks)
             fraction = torch.as_tensor(0.5 if area is None else area, device=logits.device)
-            asked["area"] = fraction.expand(len(logits))
+            asked["area"] = fraction.expand(logits.shape[0])
         return asked
 
-    def read(self, inputs: Tensor, *extra: Any) -> tuple[Tensor, list[Tensor]]:
-        """Return ``(logits, features)`` from one forward pass of the classifier."""
-        check_inputs(inputs)
-        return Taps(self.classifier, self.layers)(inputs, *extra)
+    def read(self, inputs: Inputs, *extra: Any) -> tuple[Tensor, list[Tensor]]:
+        """Return ``(logits, features)`` from one forward pass of the classifier.
 
-    def decode(self, features: Sequence[Tensor], size: Sequence[int], **asked: Tensor) -> Tensor:
-        """Turn tapped features into a mask ``(B, 1, *size)``; gradients stop at the features."""
-        grid = self._grid(features, size)
+        Features are maps ``(B, channels, *grid)``, whatever the layout of the layers' outputs; the
+        inputs themselves, for a masker with an encoder of its own.
+        """
+        inputs = one_or_several(inputs)
+        tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+        for tensor in tensors:
+            check_inputs(tensor, vectors=self._takes_vectors or len(tensors) > 1)
+        taps = Taps(self.classifier, self.layers)
+        with channels_in_words(self.classifier, tensors[0]):
+            output, tapped = taps(*tensors, *extra)
+        if not self.layers:
+            return logits_of(output), list(tensors)
+        if self.layouts is None:  # no dry run was made: a loaded model, or layers and masker given
+            self.layouts = layouts_of(taps, tapped, inputs, *extra)
+        features = [
+            layout(first_tensor(maps), size_of(inputs))
+            for layout, maps in zip(self.layouts, tapped, strict=True)
+        ]
+        return logits_of(output), features
+
+    def decode(self, features: Sequence[Tensor], size: Sequence[Any], **asked: Tensor) -> Any:
+        """Turn tapped features into a mask ``(B, 1, *size)``; gradients stop at the features.
+
+        For several inputs, ``size`` is a tuple of sizes and so are the masks. Vectors have the
+        size ``()`` and masks ``(B, F)``.
+        """
+        several = len(size) > 0 and isinstance(size[0], tuple)
+        grid = (
+            tuple(self._grid(features, each) for each in size)
+            if several
+            else self._grid(features, size)
+        )
         mask_logits = self.masker([maps.detach() for maps in features], grid, **asked)
+        if several:
+            return tuple(self._mask(*pair) for pair in zip(mask_logits, size, strict=True))
+        return self._mask(mask_logits, size)
+
+    def _mask(self, mask_logits: Tensor, size: Sequence[int]) -> Tensor:
+        if not size:  # vectors: one logit for each element already
+            return self.sampler(mask_logits)
         if self.upsample_first:
             return self.sampler(self.upsample(mask_logits, size))
         return self.upsample(self.sampler(mask_logits), size)
@@ -171,6 +248,15 @@ class MaskingModel(nn.Module):
 
         return load_published(file)
 
+    def heatmap_module(self) -> nn.Module:
+        """Return a plain module, ``inputs -> (logits, mask)``, to be exported, traced, deployed.
+
+        See :class:`~captum_masking.export.HeatmapModule`.
+        """
+        from captum_masking.export import HeatmapModule
+
+        return HeatmapModule(self)
+
     def recipe(self) -> str:
         """Say in one line what the model is made of, without its weights."""
         parts = {
@@ -188,21 +274,82 @@ class MaskingModel(nn.Module):
         """Say which layers are read."""
         return f"layers={self.layers}, stride={self.stride}"
 
+    def _find_layers(self, example: Inputs, *, guessed: bool) -> tuple[str, ...]:
+        """Find layers to read; without any, an example that the user gave is read itself."""
+        try:
+            if isinstance(example, tuple):
+                return tuple(find_joint_layers(self.classifier, example))
+            return tuple(find_layers(self.classifier, example))
+        except NoMapsError:
+            if guessed:
+                raise
+            return ()
+
+    def _dry_run(self, example: Inputs) -> list[Tensor]:
+        self._takes_vectors = isinstance(example, Tensor) and example.dim() == 2
+        with eval_mode(self.classifier), torch.no_grad():
+            return self.read(example)[1]
+
+    def _make_masker(
+        self, make: Callable[..., nn.Module], features: list[Tensor], example: Inputs
+    ) -> nn.Module:
+        """Build a masker for the features of a dry run; by default, one of their kind."""
+        channels = [maps.shape[1] for maps in features]
+        if isinstance(example, tuple):
+            make = JointMasker if make is Masker else make
+            inputs = [(tensor.dim() - 2, tensor.shape[1]) for tensor in example]
+            masker = make(channels, inputs=inputs, own=not self.layers)
+        elif make is Masker and not self.layers:
+            masker = OwnEncoder(channels, dims=example.dim() - 2)
+        elif make is Masker and self._takes_vectors:
+            masker = ElementMasker(channels, elements=example.shape[1])
+        else:
+            masker = make(channels, dims=example.dim() - 2)
+        return masker.to(features[0])
+
     def _grid(self, features: Sequence[Tensor], size: Sequence[int]) -> tuple[int, ...]:
-        if self.stride is not None:
-            return tuple(-(-side // self.stride) for side in size)
-        return max(
-            (tuple(maps.shape[2:]) for maps in features), key=lambda g: torch.Size(g).numel()
-        )
+        stride = self.stride or getattr(self.masker, "stride", None)
+        grids = [tuple(maps.shape[2:]) for maps in features if maps.dim() - 2 == len(size)]
+        if stride is None and self.layers and grids:
+            return max(grids, key=lambda grid: torch.Size(grid).numel())
+        return tuple(-(-side // (stride or 8)) for side in size)
 
 
-def _build_masker(make: Callable[..., nn.Module], taps: Taps, example: Tensor) -> nn.Module:
-    with eval_mode(taps.classifier), torch.no_grad():
-        _, features = taps(example)
-    for name, maps in zip(taps.layers, features, strict=True):
-        _check_feature_map(name, maps, example)
-    masker = make([maps.shape[1] for maps in features], dims=example.dim() - 2)
-    return masker.to(features[0])
+def one_or_several(inputs: Any) -> Any:
+    """Take one tensor out of a tuple of one, as Captum passes it; leave the rest as it is.
+
+    Source:
+        Own.
+
+    Example:
+        >>> one_or_several((torch.tensor(1.0),))
+        tensor(1.)
+    """
+    return inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
+
+
+def size_of(inputs: Inputs) -> Sequence[Any]:
+    """Return the spatial size of inputs, or those of several.
+
+    Source:
+        Own.
+
+    Example:
+        >>> size_of((torch.zeros(2, 3, 4, 5), torch.zeros(2, 7)))
+        (torch.Size([4, 5]), torch.Size([]))
+    """
+    if isinstance(inputs, tuple):
+        return tuple(tensor.shape[2:] for tensor in inputs)
+    return inputs.shape[2:]
+
+
+def _reads_inputs(masker: object) -> bool:
+    """Whether a masker, or what makes one, has an encoder of its own."""
+    return bool(getattr(getattr(masker, "func", masker), "reads_inputs", False))
+
+
+def _takes_vectors(masker: object) -> bool:
+    return isinstance(masker, ElementMasker) or getattr(masker, "settings", {}).get("dims") == 0
 
 
 def name_of(part: object) -> str:
@@ -220,48 +367,3 @@ def name_of(part: object) -> str:
     if settings is None:
         return name
     return f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})"
-
-
-def _check_feature_map(name: str, maps: object, example: Tensor) -> None:
-    if not isinstance(maps, Tensor) or maps.dim() != example.dim():
-        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(
-            f"a tapped layer must give a map of shape (B, channels, *spatial) with "
-            f"{example.dim() - 2} spatial dimensions, but {name!r} gave {got}; tap another layer."
-        )
-
-
-def dry_run_inputs(classifier: nn.Module) -> Tensor:
-    """Make zeros that the classifier accepts, shaped for its first convolution.
-
-    Raises:
-        ValueError: If it has no convolution, or accepts none of the sizes that are tried.
-
-    Source:
-        Own.
-
-    Example:
-        >>> dry_run_inputs(nn.Conv2d(3, 8, 3)).shape
-        torch.Size([1, 3, 224, 224])
-    """
-    convolutions = (m for m in classifier.modules() if isinstance(m, nn.modules.conv._ConvNd))
-    first = next(convolutions, None)
-    if first is None:
-        raise ValueError(
-            "expected a classifier with a convolution to guess its input shape from, but found "
-            "none; pass example_inputs=..., one batch as the classifier takes it."
-        )
-    dims = len(first.kernel_size)
-    for side in _DRY_RUN_SIZES if dims < 3 else (32, 16):
-        example = torch.zeros(1, first.in_channels, *[side] * dims).to(first.weight)
-        try:
-            with eval_mode(classifier), torch.no_grad():
-                classifier(example)
-            return example
-        except (RuntimeError, ValueError) as error:
-            failure = error
-    raise ValueError(
-        f"expected the classifier to accept zeros of shape (1, {first.in_channels}, side, ...) "
-        f"for a side in {_DRY_RUN_SIZES}, but it raised {failure!r}; pass example_inputs=..., "
-        "one batch as the classifier takes it."
-    ) from failure

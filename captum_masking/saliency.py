@@ -16,12 +16,19 @@ from captum_masking._captum_compat import (
     _format_additional_forward_args,
     log_usage,
 )
-from captum_masking.checks import check_inputs, check_same_device
+from captum_masking.checks import (
+    channels_in_words,
+    check_inputs,
+    check_number_of_inputs,
+    check_same_batch,
+    check_same_device,
+)
 from captum_masking.infill import Infill, Mean
-from captum_masking.model import MaskingModel
+from captum_masking.model import MaskingModel, one_or_several, size_of
 from captum_masking.modes import eval_mode, module_of
 from captum_masking.objective import Dual, Objective
-from captum_masking.per_input import optimize_mask
+from captum_masking.outputs import logits_of
+from captum_masking.per_input import PerInput
 from captum_masking.regularizer import Regularizer, smooth
 from captum_masking.target import class_indices
 
@@ -43,6 +50,8 @@ class MaskingSaliency(Attribution):
         infill: What fills the holes while a mask is optimised; unused by a ``MaskingModel``.
         objective: Minimised while a mask is optimised; unused by a ``MaskingModel``.
         regularizer: Likewise.
+        per_input: How masks are optimised, in full; None is
+            :class:`~captum_masking.per_input.PerInput` with the three above.
 
     Raises:
         TypeError: If ``forward_func`` cannot be called.
@@ -68,6 +77,7 @@ class MaskingSaliency(Attribution):
         infill: Infill = Mean(),
         objective: Objective = Dual(),
         regularizer: Regularizer = smooth(),
+        per_input: PerInput | None = None,
     ) -> None:
         if not callable(forward_func):
             raise TypeError(
@@ -78,6 +88,9 @@ class MaskingSaliency(Attribution):
         self.infill = infill
         self.objective = objective
         self.regularizer = regularizer
+        self.per_input = per_input or PerInput(
+            infill=infill, objective=objective, regularizer=regularizer
+        )
         self._warned = False
 
     @log_usage(part_of_slo=True)  # NoiseTunnel calls attribute.__wrapped__
@@ -88,83 +101,111 @@ class MaskingSaliency(Attribution):
         additional_forward_args: Any = None,
         *,
         area: float | Tensor | None = None,
-        steps: int = 100,
+        steps: int | None = None,
         show_progress: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric:
         """Attribute the classifier's answer to its inputs.
 
         Args:
-            inputs: ``(B, C, *spatial)``, floating point, or a tuple of one such tensor.
+            inputs: ``(B, C, *spatial)`` or vectors ``(B, F)``, floating point; or a tuple of such
+                tensors, as the classifier takes them: each gets a mask of its own.
             target: The class asked for, in any form Captum takes; None is the predicted class.
                 With a ``MaskingModel`` it is checked and does not change the map, unless its
                 masker is told the class (``Masker(..., classes=...)``).
             additional_forward_args: Passed to the classifier after the inputs.
-            area: The fraction of the image that the map should cover, in (0, 1), for maskers that
-                are told a size (``Masker(..., sized=True)``).
+            area: The fraction of the image that the map should cover, in (0, 1): for maskers that
+                are told a size (``Masker(..., sized=True)``), and where a mask is optimised.
             steps: Optimisation steps where there is no trained masker, each about four forward
-                passes.
+                passes; None is the number of ``per_input``.
             show_progress: Whether to show a bar while a mask is optimised.
 
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **attributions**: the mask, repeated over channels
-            to the shape of ``inputs``, with its dtype and on its device; a tuple for a tuple.
+            to the shape of ``inputs``, with its dtype and on its device; a tuple for a tuple. For
+            a classifier of several inputs without a masker, the mask of each is optimised while
+            the others are seen as they are.
 
         Raises:
             TargetError: If the target does not name one class for each example.
-            TypeError: If inputs are not one floating-point tensor.
-            ValueError: If inputs have no spatial dimension or lie on another device.
+            TypeError: If inputs are not floating-point tensors, or not as many as the model takes.
+            ValueError: If inputs have the wrong shape or lie on another device.
 
         Source:
             Phang et al. 2020.
         """
-        images = _one_tensor(inputs)
-        check_inputs(images)
+        tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+        self._check(tensors)
         extra = _format_additional_forward_args(additional_forward_args) or ()
-        check_same_device(images, module_of(self.forward_func))
-        if len(images) == 0:
-            mask = images.new_zeros(0, 1, *images.shape[2:])
+        if len(tensors[0]) == 0:
+            masks = tuple(tensors)
         elif isinstance(self.forward_func, MaskingModel):
-            mask = self._predict(images, target, extra, area)
+            masks = self._predict(tensors, target, extra, area)
         else:
-            mask = self._optimize(images, target, extra, steps, show_progress)
+            masks = self._optimize(tensors, target, extra, area, steps, show_progress)
         # infidelity asks for the shape of the input, sensitivity_max for a tensor it can .view.
-        attribution = (
-            mask.to(images.dtype).expand_as(images).clone(memory_format=torch.contiguous_format)
+        attributions = tuple(
+            mask.to(x.dtype).expand_as(x).clone(memory_format=torch.contiguous_format)
+            for mask, x in zip(masks, tensors, strict=True)
         )
-        return (attribution,) if isinstance(inputs, tuple) else attribution
+        return attributions if isinstance(inputs, tuple) else attributions[0]
+
+    def _check(self, tensors: tuple[Any, ...]) -> None:
+        """Refuse at the door what would fail deep inside."""
+        module = module_of(self.forward_func)
+        check_number_of_inputs(tensors, getattr(self.forward_func, "inputs_taken", None))
+        for tensor in tensors:
+            check_inputs(tensor, vectors=len(tensors) > 1 or not _has_convolutions(module))
+            check_same_device(tensor, module)
+        check_same_batch(tensors)
 
     def _predict(
-        self, images: Tensor, target: TargetType, extra: tuple, area: float | Tensor | None
-    ) -> Tensor:
-        with eval_mode(self.forward_func), torch.no_grad():
-            model = self.forward_func
-            logits, features = model.read(_like_weights(images, model), *extra)
+        self,
+        tensors: tuple[Tensor, ...],
+        target: TargetType,
+        extra: tuple,
+        area: float | Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        model = self.forward_func
+        with eval_mode(model), torch.no_grad():
+            inputs = one_or_several(tuple(_like_weights(x, model) for x in tensors))
+            logits, features = model.read(inputs, *extra)
             classes = class_indices(logits, target)  # refuses a wrong target
             asked = model.ask(logits, target=classes, area=area)
-            return model.decode(features, images.shape[2:], **asked)
+            masks = model.decode(features, size_of(inputs), **asked)
+            return masks if isinstance(masks, tuple) else (masks,)
 
     def _optimize(
-        self, images: Tensor, target: TargetType, extra: tuple, steps: int, show_progress: bool
-    ) -> Tensor:
+        self,
+        tensors: tuple[Tensor, ...],
+        target: TargetType,
+        extra: tuple,
+        area: float | Tensor | None,
+        steps: int | None,
+        show_progress: bool,
+    ) -> tuple[Tensor, ...]:
+        """Optimise the mask of each input in turn, while the others are seen as they are."""
+        options = self.per_input.but(steps=steps, area=area)
         if not self._warned:
             self._warned = True
             warnings.warn(
                 f"{type(self.forward_func).__name__} has no masker, so a mask is optimised for "
-                f"each input ({steps} steps of about four forward passes). To predict masks in "
-                "one pass: model = MaskingModel(classifier); MaskingTrainer(model).fit(loader).",
+                f"each input ({options.steps} steps of about four forward passes). To predict "
+                "masks in one pass: model = MaskingModel(classifier); "
+                "MaskingTrainer(model).fit(loader).",
                 stacklevel=4,
             )
         module = module_of(self.forward_func)
-        return optimize_mask(
-            self.forward_func,
-            images if module is None else _like_weights(images, module),
-            target,
-            additional_forward_args=extra,
-            infill=self.infill,
-            objective=self.objective,
-            regularizer=self.regularizer,
-            steps=steps,
-            show_progress=show_progress,
+        if module is not None:
+            tensors = tuple(_like_weights(x, module) for x in tensors)
+        return tuple(
+            options(
+                _OneOfSeveral(self.forward_func, index, len(tensors)),
+                tensor,
+                target,
+                additional_forward_args=(*tensors[:index], *tensors[index + 1 :], *extra),
+                show_progress=show_progress,
+            )
+            for index, tensor in enumerate(tensors)
         )
 
     @property
@@ -177,13 +218,24 @@ class MaskingSaliency(Attribution):
         raise NotImplementedError("attribute_future is not implemented for MaskingSaliency.")
 
 
-def _one_tensor(inputs: Any) -> Any:
-    if isinstance(inputs, tuple) and len(inputs) != 1:
-        raise TypeError(
-            f"inputs must be one tensor or a tuple of one tensor, but got {len(inputs)} tensors; "
-            "explain one input and pass the others as additional_forward_args."
-        )
-    return inputs[0] if isinstance(inputs, tuple) else inputs
+class _OneOfSeveral:
+    """A classifier as a function of one of its inputs, then the others, to logits."""
+
+    def __init__(self, function: Callable[..., Any], index: int, count: int) -> None:
+        self.function, self.index, self.count = function, index, count
+        self.__self__ = module_of(function)  # whose modes and flags are borrowed meanwhile
+
+    def __call__(self, one: Tensor, *rest: Any) -> Tensor:
+        others, extra = rest[: self.count - 1], rest[self.count - 1 :]
+        inputs = (*others[: self.index], one, *others[self.index :])
+        with channels_in_words(self.__self__, inputs[0]):
+            return logits_of(self.function(*inputs, *extra))
+
+
+def _has_convolutions(module: torch.nn.Module | None) -> bool:
+    """Whether inputs of a module have space: then one example without a batch is no vector."""
+    parts = [] if module is None else module.modules()
+    return any(isinstance(part, torch.nn.modules.conv._ConvNd) for part in parts)
 
 
 def _like_weights(images: Tensor, module: torch.nn.Module) -> Tensor:

@@ -27,6 +27,7 @@ from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode, given_back
 from captum_masking.monitor import BestState, Means, Monitor, Record, judge_itself, measure
 from captum_masking.objective import Dual, Judgement, Objective
+from captum_masking.outputs import logits_of
 from captum_masking.pool import History, Latest, Pool
 from captum_masking.regularizer import Regularizer, smooth
 from captum_masking.schedule import FineTune, cosine
@@ -135,7 +136,7 @@ class MaskingTrainer:
             #    that masked images never move batch-norm statistics.
             judge = self._draw_judge()
             with nullcontext() if joint and joint.judge_in_train_mode else eval_mode(judge):
-                logits_in, logits_out = judge(torch.cat([masked_in, masked_out])).chunk(2)
+                logits_in, logits_out = logits_of(judge(torch.cat([masked_in, masked_out]))).chunk(2)
             judgement = Judgement(logits, logits_in, logits_out, target, asked.get("area"))
 
             # 3. Both gradients, each for its own network, before either takes its step.
@@ -343,7 +344,7 @@ class MaskingTrainer:
         )
         if joint.stay:
             with torch.no_grad():
-                original = self.original(inputs).softmax(1)
+                original = logits_of(self.original(inputs)).softmax(1)
             loss = loss + joint.stay * cross_entropy(judgement.logits, original)
         return loss
 

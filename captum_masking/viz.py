@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Panel(NamedTuple):
@@ -53,8 +56,10 @@ def to_pixels(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.
 def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.ndarray:
     """Lay a mask over its image as a heat map; an empty mask shows the dark end of the colours.
 
+    Values that are NaN are not drawn: there the image shows as it is.
+
     Args:
-        pixels: ``(H, W, 3)`` or ``(H, W, 1)`` in ``[0, 1]``.
+        pixels: ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)`` in ``[0, 1]``.
         mask: ``(H, W)`` or ``(1, H, W)`` in ``[0, 1]``; never rescaled, so maps compare.
         strength: Opacity of the heat map.
 
@@ -62,7 +67,9 @@ def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.nd
         ``(H, W, 3)`` in ``[0, 1]``.
 
     Source:
-        Own; Captum's own drawing rescales each map and fails on an empty one.
+        Own; Captum's own drawing rescales each map and fails on an empty one. The colours are
+        matplotlib's inferno, whose lightness alone tells the values apart, for colour-blind
+        readers and in print.
 
     Example:
         >>> import torch
@@ -73,8 +80,102 @@ def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.nd
 
     values = mask.detach().float().cpu().reshape(mask.shape[-2:]).clamp(0, 1).numpy()
     heat = matplotlib.colormaps["inferno"](values)[..., :3]
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
     grey = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    return (1 - strength) * grey + strength * heat
+    return np.where(np.isnan(values)[..., None], grey, (1 - strength) * grey + strength * heat)
+
+
+def compare(
+    inputs: Tensor,
+    attributions: Mapping[str, Tensor],
+    *,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    strength: float = 0.6,
+) -> Figure:
+    """Draw one image with the maps of several methods side by side, all on one scale.
+
+    A notebook shows the figure that is returned; ``figure.savefig("maps.png")`` writes it. Neither
+    needs a display, and pyplot's state is left alone.
+
+    Args:
+        inputs: One image, ``(C, H, W)`` or ``(1, C, H, W)``, with one or three channels.
+        attributions: Maps by the name written above them, each ``(1, H, W)`` or ``(C, H, W)``,
+            with or without a batch axis of one; channels are averaged. Values are drawn on the
+            scale [0, 1]: those beyond are drawn as its ends, and the title says so. NaN is left
+            out.
+        mean: Per channel, as for :func:`to_pixels`; the defaults suit pixels in [0, 1].
+        std: Per channel.
+        strength: Opacity of the heat maps.
+
+    Returns:
+        The figure: the image, and each map over it, with a bar of the colours.
+
+    Raises:
+        ValueError: If there is no map, or a shape does not fit.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> image = torch.rand(3, 8, 8)
+        >>> figure = compare(image, {"left": torch.eye(8)[None], "nothing": torch.zeros(1, 8, 8)})
+        >>> [axis.get_title() for axis in figure.axes[:3]]
+        ['', 'left', 'nothing']
+    """
+    image = _one_image(inputs, "inputs")
+    if not attributions:
+        raise ValueError("expected at least one map to draw, but got none; pass {'name': map}.")
+    pixels = to_pixels(image, mean, std)
+    panels = [Panel(pixels)]
+    for name, attribution in attributions.items():
+        mask = _one_map(attribution, image, name)
+        panels.append(Panel(overlay(pixels, mask, strength=strength), _title(name, mask)))
+    figure = _figure([panels])
+    _draw_scale(figure)
+    return figure
+
+
+def _one_image(tensor: Tensor, name: str) -> Tensor:
+    image = tensor[0] if tensor.dim() == 4 and len(tensor) == 1 else tensor
+    if image.dim() != 3 or image.shape[0] not in (1, 3):
+        raise ValueError(
+            f"{name} must be one image (C, H, W) with one or three channels, but got "
+            f"{tuple(tensor.shape)}; take one image of a batch with {name}[0]."
+        )
+    return image
+
+
+def _one_map(attribution: Tensor, image: Tensor, name: str) -> Tensor:
+    maps = attribution.detach().float()
+    maps = maps[0] if maps.dim() == 4 and len(maps) == 1 else maps
+    if maps.dim() not in (2, 3) or maps.shape[-2:] != image.shape[-2:]:
+        raise ValueError(
+            f"the map {name!r} must be (1, H, W) or (C, H, W) for an image of shape "
+            f"{tuple(image.shape)}, but got {tuple(attribution.shape)}; resample it first, for "
+            "example with captum_masking.masker.linear."
+        )
+    return maps if maps.dim() == 2 else maps.mean(0)
+
+
+def _title(name: str, mask: Tensor) -> str:
+    """Say what the colours cannot: values beyond the scale, and values that are none."""
+    finite = mask[mask.isfinite()]
+    notes = []
+    if len(finite) and (finite.min() < 0 or finite.max() > 1):
+        notes.append(f"{finite.min():.2g} to {finite.max():.2g}, cut to 0..1")
+    if len(finite) < mask.numel():
+        notes.append(f"{mask.numel() - len(finite)} values not finite")
+    return "\n".join([name, *notes])
+
+
+def _draw_scale(figure: Figure) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    scale = ScalarMappable(Normalize(0, 1), cmap="inferno")
+    figure.colorbar(scale, ax=figure.axes, fraction=0.02, ticks=[0, 0.5, 1])
 
 
 def montage(rows: Sequence[Sequence[Panel]], file: str | Path) -> None:
@@ -90,11 +191,17 @@ def montage(rows: Sequence[Sequence[Panel]], file: str | Path) -> None:
     Source:
         Own.
     """
+    if not rows:
+        raise ValueError("expected at least one row of panels to draw, but got none.")
+    figure = _figure(rows)
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+
+
+def _figure(rows: Sequence[Sequence[Panel]]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
-    if not rows:
-        raise ValueError("expected at least one row of panels to draw, but got none.")
     columns, width = max(map(len, rows)), 2.4  # inches
     heights = [width * _aspect(row[0]) + 0.4 for row in rows]  # with room for two lines of title
     figure = Figure(figsize=(width * columns, sum(heights)), layout="constrained")
@@ -106,8 +213,7 @@ def montage(rows: Sequence[Sequence[Panel]], file: str | Path) -> None:
     for row, row_axes in zip(rows, axes, strict=True):
         for panel, axis in zip(row, row_axes, strict=False):
             _draw(panel, axis)
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    return figure
 
 
 def _aspect(panel: Panel) -> float:

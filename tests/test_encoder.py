@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
+
 import pytest
 import torch
 from networks import Broken, cnn, everything, mixed_modes
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from captum_masking import MaskingModel
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking.encoder import Taps, find_layers
+from captum_masking.own_encoder import OwnEncoder
+from captum_masking.regularizer import Area
+from captum_masking.tokens import ChannelsFirst, ChannelsLast, Tokens, layout_of
 
 
 class SkipInit(TorchFunctionMode):
@@ -112,6 +118,177 @@ def test_finding_layers_leaves_the_classifier_as_it_was():
     find_layers(network, torch.randn(2, 3, 16, 16))
     after = everything(network)
     assert str(after) == str(before)
+
+
+# Maps that are no maps yet: tokens, and channels last.
+
+
+def numbered(height: int, width: int, prefix: int, channels: int = 2) -> torch.Tensor:
+    """Tokens whose first channel is their row and whose second is their column; -1 for others."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    patches = torch.stack([rows, columns], dim=-1).reshape(1, -1, 2).float()
+    return torch.cat([torch.full((1, prefix, channels), -1.0), patches], dim=1)
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (2, 6), (7, 3), (1, 5)], ids=str)
+@pytest.mark.parametrize("prefix", [0, 1, 2, 5])
+def test_each_token_lands_on_the_patch_it_stands_for(grid, prefix):
+    size = [8 * cells for cells in grid]
+    layout = layout_of(numbered(*grid, prefix), size, grids=[grid])
+    rows, columns = layout(numbered(*grid, prefix), size)[0]
+    assert rows[:, 0].tolist() == list(range(grid[0])) and rows.var(1, correction=0).max() == 0
+    assert columns[0].tolist() == list(range(grid[1])) and columns.var(0, correction=0).max() == 0
+
+
+def test_the_grid_of_the_patch_embedding_tells_extra_tokens_from_patches():
+    # 4 patches and 5 others make 9, which would also be a square.
+    tokens = torch.zeros(1, 9, 8)
+    assert layout_of(tokens, (32, 32), grids=[(2, 2)]).prefix == 5
+    assert layout_of(tokens, (32, 32)).prefix == 0
+
+
+@pytest.mark.parametrize("prefix, count", [(0, 196), (1, 197), (2, 198), (5, 201)])
+def test_without_a_patch_embedding_the_shape_of_the_inputs_tells(prefix, count):
+    assert layout_of(torch.zeros(1, count, 8), (224, 224)).settings == {
+        "prefix": prefix,
+        "stride": [16, 16],
+    }
+
+
+def test_tokens_follow_inputs_of_another_size():
+    tokens = Tokens(prefix=1, stride=(16, 16))
+    for size, grid in {(224, 224): (14, 14), (96, 160): (6, 10), (100, 170): (7, 11)}.items():
+        assert tokens(torch.zeros(2, 1 + grid[0] * grid[1], 8), size).shape == (2, 8, *grid)
+    # Overlapping patches, 16 pixels wide at every 10: 21 x 21 at 224, 44 x 44 at 448.
+    overlapping = Tokens(prefix=1, stride=(224 / 21, 224 / 21))
+    assert overlapping(torch.zeros(2, 1 + 44 * 44, 8), (448, 448)).shape == (2, 8, 44, 44)
+
+
+def test_tokens_that_form_no_grid_are_refused():
+    with pytest.raises(ValueError, match=r"197 patch tokens.*\(224, 224\).*layers="):
+        Tokens(prefix=0, stride=(16, 16))(torch.zeros(1, 197, 8), (224, 224))
+
+
+CHANNELS = {  # shape, size of the inputs, and where the channels are
+    "stage 3 of Swin": ((1, 14, 14, 384), (224, 224), ChannelsLast),
+    "stage 3 of ConvNeXt": ((1, 384, 14, 14), (224, 224), ChannelsFirst),
+    "narrow, last": ((1, 6, 10, 8), (96, 160), ChannelsLast),
+    "narrow, first": ((1, 8, 6, 10), (96, 160), ChannelsFirst),
+    "a volume, last": ((1, 4, 6, 8, 5), (16, 24, 32), ChannelsLast),
+    "a volume, first": ((1, 5, 4, 6, 8), (16, 24, 32), ChannelsFirst),
+    "a long signal": ((1, 64, 16), (32,), ChannelsFirst),
+}
+
+
+@pytest.mark.parametrize("shape, size, kind", CHANNELS.values(), ids=CHANNELS.keys())
+def test_the_shape_of_a_map_tells_where_its_channels_are(shape, size, kind):
+    assert isinstance(layout_of(torch.zeros(shape), size), kind)
+    assert layout_of(torch.zeros(shape), size)(torch.zeros(shape), size).shape[1] == (
+        shape[1] if kind is ChannelsFirst else shape[-1]
+    )
+
+
+class Cube(nn.Module):
+    """A map with as many channels as rows and columns, channels last for whoever reads it."""
+
+    def __init__(self, last: bool) -> None:
+        super().__init__()
+        self.patches, self.mix, self.last = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8), last
+        self.order = nn.Identity() if last else Movedim()
+
+    def forward(self, inputs):
+        maps = self.mix(self.patches(inputs).movedim(1, -1))
+        return self.order(maps).mean((1, 2) if self.last else (2, 3))
+
+
+class Movedim(nn.Module):
+    def forward(self, maps):
+        return maps.movedim(-1, 1)
+
+
+@pytest.mark.parametrize(
+    "last, layer, kind", [(True, "mix", ChannelsLast), (False, "order", ChannelsFirst)]
+)
+def test_where_the_shape_says_nothing_a_narrower_picture_does(last, layer, kind):
+    network = Cube(last)
+    (layout,) = MaskingModel(network, [layer], example_inputs=torch.zeros(1, 3, 32, 32)).layouts
+    assert isinstance(layout, kind)
+
+
+class ClassToken(nn.Module):
+    """A transformer that reads its class token alone, or the mean of its patches."""
+
+    def __init__(self, mean: bool, depth: int = 6, prefix: int = 1) -> None:
+        super().__init__()
+        self.patches, self.mean, self.prefix = nn.Conv2d(3, 8, 4, 4), mean, prefix
+        layers = [nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(depth)]
+        self.blocks = nn.Sequential(*layers)
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 4)
+        nn.init.zeros_(self.head.weight)  # as torchvision's starts
+
+    def forward(self, inputs):
+        patches = self.patches(inputs).flatten(2).transpose(1, 2)
+        tokens = torch.cat([patches.new_ones(patches.shape[0], self.prefix, 8), patches], dim=1)
+        tokens = self.norm(self.blocks(tokens))
+        return self.head(tokens.mean(1) if self.mean else tokens[:, 0])
+
+
+def test_a_transformer_is_read_at_its_last_block_whose_patches_reach_the_logits():
+    example = torch.zeros(1, 3, 12, 20)
+    assert find_layers(ClassToken(mean=True), example) == ["blocks.3", "blocks.5"]
+    assert find_layers(ClassToken(mean=False), example) == ["blocks.2", "blocks.4"]
+    assert find_layers(ClassToken(mean=False), example, count=1) == ["blocks.4"]
+    assert find_layers(ClassToken(mean=True, depth=12), example) == ["blocks.7", "blocks.11"]
+
+
+def test_a_transformer_of_one_block_that_uses_its_class_token_is_read_before_it():
+    (layer,) = find_layers(ClassToken(mean=False, depth=1), torch.zeros(1, 3, 12, 20))
+    assert layer == "patches"
+
+
+def test_the_masks_of_a_transformer_are_laid_out_like_its_inputs():
+    # Attention passes nothing on from patch to patch in a block without weights: each token then
+    # says what its own patch shows, and so does the masker's grid.
+    network = ClassToken(mean=True).eval()
+    for block in network.blocks:
+        nn.init.zeros_(block.self_attn.out_proj.weight)
+    model = MaskingModel(network, example_inputs=torch.zeros(1, 3, 12, 20)).eval()
+    picture = torch.zeros(1, 3, 12, 20)
+    (before,), (_, height, width) = model.read(picture)[1][:1], (0, 2, 1)
+    picture[..., 4 * height : 4 * height + 4, 4 * width : 4 * width + 4] = 1
+    (after,) = model.read(picture)[1][:1]
+    assert before.shape == (1, 8, 3, 5)
+    changed = (after - before).abs().amax((0, 1)) > 1e-6
+    assert changed.nonzero().tolist() == [[height, width]]
+
+
+def test_a_network_that_names_its_stages_is_read_there():
+    network = cnn()
+    network.feature_info = [{"module": "0", "num_chs": 6}, {"module": "4", "num_chs": 8}]
+    assert find_layers(network, torch.zeros(1, 3, 16, 16)) == ["0", "4"]
+
+
+def test_layouts_are_decided_once_whatever_is_explained_later():
+    model = MaskingModel(ClassToken(mean=False), example_inputs=torch.zeros(1, 3, 12, 20))
+    layouts = model.layouts
+    assert model.mask(torch.rand(2, 3, 20, 12)).shape == (2, 1, 20, 12)
+    assert model.layouts is layouts
+
+
+def test_without_a_dry_run_the_first_inputs_tell_the_same():
+    made = MaskingModel(ClassToken(mean=False), example_inputs=torch.zeros(1, 3, 12, 20)).eval()
+    again = MaskingModel(made.classifier, made.layers, masker=made.masker).eval()
+    images = torch.rand(2, 3, 12, 20)
+    assert torch.equal(again.mask(images), made.mask(images))
+    assert str(again.layouts) == str(made.layouts)
+
+
+def test_a_saved_transformer_is_loaded_with_the_same_masks(tmp_path):
+    made = MaskingModel(ClassToken(mean=False), example_inputs=torch.zeros(1, 3, 12, 20)).eval()
+    made.save(tmp_path / "model")
+    loaded = MaskingModel.load(tmp_path / "model", made.classifier.eval())
+    images = torch.rand(2, 3, 12, 20)
+    assert torch.equal(loaded.mask(images), made.mask(images))
 
 
 # One pass.
@@ -223,11 +400,114 @@ def test_taps_on_a_compiled_classifier_never_go_silent(disguises, images):
         Taps(disguises["compiled"], ["_orig_mod.2"])(images[:2])
 
 
-@pytest.mark.parametrize("disguise", ["traced", "scripted", "exported", "compiled"])
-@pytest.mark.parametrize("example", [True, False], ids=["example given", "no example"])
-def test_a_masking_model_of_a_classifier_without_hooks_names_the_cure(
-    disguises, images, disguise, example
+HIDDEN = ["lambda", "bound method", "traced", "scripted", "exported", "compiled"]
+
+
+@pytest.mark.parametrize("disguise", HIDDEN)
+def test_a_masking_model_of_a_classifier_without_hooks_names_the_cures(disguises, disguise):
+    with pytest.raises(TypeError, match=r"example_inputs=.*OwnEncoder"):
+        MaskingModel(disguises[disguise])
+
+
+@pytest.mark.parametrize("disguise", HIDDEN)
+def test_given_an_example_a_classifier_without_hooks_gets_a_masker_with_its_own_encoder(
+    disguises, images, disguise
 ):
-    example_inputs = images[:2] if example else None
-    with pytest.raises((TypeError, ValueError, RuntimeError), match="eager|plain"):
-        MaskingModel(disguises[disguise], example_inputs=example_inputs)
+    classifier, pair = disguises[disguise], images[:2]
+    given = MaskingModel(classifier, masker=OwnEncoder([3]).to(pair.device)).eval()
+    model = MaskingModel(classifier, example_inputs=pair).eval()
+    for each in (given, model):
+        assert each.layers == () and isinstance(each.masker, OwnEncoder)
+        logits, mask = each.explain(pair)
+        assert torch.equal(logits, classifier(pair)) and mask.shape == (2, 1, 16, 16)
+        assert MaskingSaliency(each).attribute(pair, target=1).shape == pair.shape
+
+
+@pytest.mark.parametrize("disguise", HIDDEN)
+def test_a_masker_with_its_own_encoder_learns_from_a_classifier_it_cannot_see(
+    disguises, images, labels, disguise
+):
+    model = MaskingModel(disguises[disguise], example_inputs=images[:2])
+    weights, before = disguises["module"].state_dict(), copy.deepcopy(model.masker)
+    kept = {name: value.clone() for name, value in weights.items()}
+    MaskingTrainer(model, train_classifier=False).step(images, labels)
+    assert all(torch.equal(weights[name], kept[name]) for name in kept)
+    pairs = zip(model.masker.parameters(), before.parameters(), strict=True)
+    assert all(not torch.equal(after, before) for after, before in pairs)
+    assert all(parameter.grad is None for parameter in disguises["module"].parameters())
+
+
+def test_a_classifier_without_a_layer_to_read_gets_one_too(quadrants, images):
+    model = MaskingModel(quadrants, example_inputs=images)
+    assert isinstance(model.masker, OwnEncoder) and model.mask(images).shape == (6, 1, 16, 16)
+
+
+def test_a_masker_with_its_own_encoder_never_looks_at_the_layers(classifier, images):
+    model = MaskingModel(classifier, masker=OwnEncoder)
+    assert model.layers == () and model.classifier is classifier
+    assert model.mask(images).shape == (6, 1, 16, 16)
+
+
+def test_an_own_encoder_asks_for_class_and_size_as_any_masker(classifier, images):
+    model = MaskingModel(classifier, masker=partial(OwnEncoder, classes=4, sized=True)).eval()
+    one, other = (model.mask(images, target=torch.full((6,), t), area=0.3) for t in (0, 3))
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_an_own_encoder_reads_signals_and_volumes(dims):
+    inputs = torch.randn(2, 2, *[11] * dims)
+    classifier = cnn(2, dims=dims)
+    model = MaskingModel(lambda inputs: classifier(inputs), example_inputs=inputs)
+    assert model.mask(inputs).shape == (2, 1, *[11] * dims)
+
+
+# Vectors.
+
+
+def mlp() -> nn.Sequential:
+    layers = nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 4)
+    return nn.Sequential(*layers)
+
+
+def test_a_network_of_vectors_is_read_at_its_last_hidden_activations():
+    assert find_layers(mlp(), torch.zeros(2, 10)) == ["1", "3"]
+    assert find_layers(mlp(), torch.zeros(2, 10), count=1) == ["3"]
+
+
+@pytest.mark.parametrize("hidden", [True, False], ids=["layers", "function"])
+def test_vectors_get_one_mask_value_for_each_element(hidden):
+    network, inputs = mlp(), torch.randn(5, 10)
+    model = MaskingModel(network if hidden else network.forward, example_inputs=inputs).eval()
+    logits, mask = model.explain(inputs)
+    assert torch.equal(logits, network(inputs))
+    assert mask.shape == (5, 10) and 0 <= mask.min() <= mask.max() <= 1
+    assert len(mask[0].unique()) == 10 and not torch.equal(mask[0], mask[1])
+    alone = torch.cat([model.mask(row[None]) for row in inputs])
+    torch.testing.assert_close(mask, alone, atol=1e-5, rtol=0)
+    assert torch.equal(MaskingSaliency(model).attribute(inputs, target=1), mask)
+
+
+def test_masks_of_vectors_are_trained_to_keep_the_one_element_that_decides():
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    with torch.no_grad():  # the sign of element 2 is the class, through two of the hidden units
+        for parameter in network.parameters():
+            parameter.zero_()
+        network[0].weight[0, 2], network[0].weight[1, 2] = -5.0, 5.0
+        network[2].weight[0, 0], network[2].weight[1, 1] = 1.0, 1.0
+    inputs = torch.randn(64, 6)
+    inputs[:, 2] = inputs[:, 2].sign() * (1 + inputs[:, 2].abs())
+    model = MaskingModel(network, example_inputs=inputs)
+    trainer = MaskingTrainer(
+        model, train_classifier=False, regularizer=Area(weight_in=2.0, weight_out=2.0), lr=1e-2
+    )
+    trainer.fit([(inputs, (inputs[:, 2] > 0).long())] * 50, epochs=4, show_progress=False)
+    mean = model.eval().mask(inputs).mean(0)
+    assert mean[2] > 0.8 and mean[[0, 1, 3, 4, 5]].max() < 0.3
+
+
+@pytest.mark.parametrize("shape", [(10,), ()])
+def test_a_vector_without_a_batch_is_refused(shape):
+    model = MaskingModel(mlp(), example_inputs=torch.zeros(2, 10))
+    with pytest.raises(ValueError, match=r"\(B, F\).*inputs\[None\]"):
+        model.mask(torch.zeros(shape))

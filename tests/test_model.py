@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -18,9 +20,10 @@ from networks import (
     everything,
     mixed_modes,
 )
+from test_encoder import SkipInit
 from torch import nn
 
-from captum_masking import MaskingModel
+from captum_masking import MaskingModel, MaskingSaliency
 from captum_masking.masker import Masker, nearest
 
 # The classifier's answer.
@@ -61,6 +64,88 @@ def test_each_question_runs_the_classifier_once(device, images, ask):
 def test_explain_gives_what_forward_and_mask_give(model, images):
     logits, mask = model.eval().explain(images)
     assert torch.equal(logits, model(images)) and torch.equal(mask, model.mask(images))
+
+
+# Classifiers that return more than logits.
+
+
+class Pair(NamedTuple):
+    logits: torch.Tensor
+    aux_logits: torch.Tensor
+
+
+class Late(NamedTuple):
+    aux_logits: torch.Tensor
+    logits: torch.Tensor
+
+
+@dataclass
+class Answer:
+    logits: torch.Tensor
+    loss: None = None
+
+
+class Returns(nn.Module):
+    """Wraps the logits of a network into something else."""
+
+    def __init__(self, network, wrap):
+        super().__init__()
+        self.network, self.wrap = network, wrap
+
+    def forward(self, inputs):
+        return self.wrap(self.network(inputs))
+
+
+FORMS = {
+    "tensor": lambda logits: logits,
+    "tuple": lambda logits: (logits, "more"),
+    "list": lambda logits: [logits],
+    "named tuple": lambda logits: Pair(logits, logits + 1),
+    "logits not first": lambda logits: Late(logits + 1, logits),
+    "object": lambda logits: Answer(logits),
+    "dict": lambda logits: {"loss": logits.sum(), "logits": logits},
+    "dict of one tensor": lambda logits: {"scores": logits, "name": "x"},
+}
+
+
+@pytest.mark.parametrize("wrap", FORMS.values(), ids=FORMS.keys())
+def test_the_logits_are_found_in_whatever_the_classifier_returns(classifier, images, wrap):
+    expected = classifier.eval()(images)
+    model = MaskingModel(Returns(classifier, wrap)).eval()
+    assert torch.equal(model(images), expected)
+    assert torch.equal(model.explain(images)[0], expected)
+    attribution = MaskingSaliency(model).attribute(images, target=1)
+    assert torch.equal(attribution[:, :1], model.mask(images))
+
+
+@pytest.mark.parametrize(
+    "wrap, got",
+    [
+        (lambda logits: {"a": logits, "b": logits}, r"dict with keys \['a', 'b'\]"),
+        (lambda logits: None, "NoneType"),
+        (lambda logits: ("no", logits), "tuple"),
+        (lambda logits: (), "tuple"),
+    ],
+)
+def test_an_answer_without_recognisable_logits_is_refused_in_words(classifier, images, wrap, got):
+    with pytest.raises(TypeError, match=rf"must return logits.*{got}.*wrap it"):
+        MaskingModel(Returns(classifier, wrap))(images)
+
+
+def test_a_future_is_refused_with_the_way_out(classifier, images):
+    with pytest.raises(NotImplementedError, match=r"future.*\.wait\(\)"):
+        MaskingModel(Returns(classifier, lambda logits: torch.futures.Future()))(images)
+
+
+def test_auxiliary_heads_in_train_mode_do_not_disturb():
+    models = pytest.importorskip("torchvision.models")
+    with SkipInit():
+        network = models.googlenet(weights=None, num_classes=4, init_weights=False)
+    network.aux1 = network.aux2 = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = MaskingModel(network, example_inputs=torch.zeros(1, 3, 64, 64)).train()
+    logits, mask = model.explain(torch.randn(2, 3, 64, 64))
+    assert type(network(torch.randn(2, 3, 64, 64))).__name__ == "GoogLeNetOutputs"
+    assert logits.shape == (2, 4) and mask.shape == (2, 1, 64, 64)
 
 
 # The mask.
@@ -300,7 +385,7 @@ def test_a_layer_without_a_feature_map_is_refused(classifier, layer, got):
 def test_a_layer_that_gives_no_tensor_is_refused():
     class Pair(nn.Module):
         def forward(self, maps):
-            return maps, maps
+            return {"first": maps, "second": maps}
 
     class Network(nn.Module):
         def __init__(self):
@@ -308,9 +393,9 @@ def test_a_layer_that_gives_no_tensor_is_refused():
             self.convolution, self.pair = nn.Conv2d(3, 4, 3), Pair()
 
         def forward(self, inputs):
-            return self.pair(self.convolution(inputs))[0].mean((2, 3))
+            return self.pair(self.convolution(inputs))["first"].mean((2, 3))
 
-    with pytest.raises(ValueError, match="'pair' gave tuple; tap another layer"):
+    with pytest.raises(ValueError, match="'pair' gave dict; tap another layer"):
         MaskingModel(Network(), ["pair"])
 
 

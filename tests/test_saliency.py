@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from captum_masking import MaskingModel, MaskingSaliency
 from captum_masking.checks import TargetError
+from captum_masking.per_input import PerInput
 
 # An input optimised for few steps keeps every promise but that of being good.
 FEW = {"steps": 3}
@@ -96,9 +97,20 @@ def test_c4_lists_arrays_and_dictionaries_are_refused_as_captum_does(saliency, p
         saliency.attribute(wrap(pair), target=1, **FEW)
 
 
-def test_c4_two_inputs_are_refused_with_the_way_out(saliency, pair):
-    with pytest.raises(TypeError, match="additional_forward_args"):
-        saliency.attribute((pair, pair), target=1, **FEW)
+def test_c4_two_inputs_for_a_model_of_one_are_refused_with_the_way_out(model, pair):
+    with pytest.raises(TypeError, match=r"2 tensors.*additional_forward_args"):
+        MaskingSaliency(model).attribute((pair, pair), target=1)
+
+
+def test_c4_no_input_at_all_is_refused(saliency):
+    with pytest.raises(TypeError, match="0 tensors"):
+        saliency.attribute((), target=1)
+
+
+def test_c4_inputs_of_which_some_have_more_examples_are_refused(pair):
+    saliency = MaskingSaliency(lambda first, second: (first + second).mean((2, 3)))
+    with pytest.raises(ValueError, match=r"\[2, 1\]"):
+        saliency.attribute((pair, pair[:1]), target=1)
 
 
 # C5 and C6: the shape of the input, in memory of its own.
@@ -198,10 +210,35 @@ def test_c7_inputs_on_another_device_are_refused_with_both_devices(saliency):
 
 
 @pytest.mark.parametrize("answer", [lambda y: (y,), lambda y: {"logits": y}, lambda y: [y]])
-def test_c7_a_callable_that_returns_no_tensor_is_refused_in_words(pair, answer):
+def test_c7_logits_are_found_in_what_a_callable_returns(pair, answer):
+    classifier = cnn().to(pair.device).eval()
+    attribution = MaskingSaliency(lambda inputs: answer(classifier(inputs))).attribute(
+        pair, target=1, **FEW
+    )
+    expected = MaskingSaliency(classifier).attribute(pair, target=1, **FEW)
+    torch.testing.assert_close(attribution, expected)
+
+
+@pytest.mark.parametrize("answer", [lambda y: None, lambda y: {"a": y, "b": y}, lambda y: y.numpy])
+def test_c7_a_callable_that_returns_no_logits_is_refused_in_words(pair, answer):
     classifier = cnn().to(pair.device)
-    with pytest.raises(TypeError, match="logits"):
+    with pytest.raises(TypeError, match="must return logits"):
         MaskingSaliency(lambda inputs: answer(classifier(inputs))).attribute(pair, target=1, **FEW)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_c7_a_wrong_number_of_channels_is_refused_in_words(network, pair, channels, error):
+    before = everything(mixed_modes(network))
+    wrong = torch.zeros(2, channels, 16, 16, device=pair.device)
+    with pytest.raises(error, match=rf"must have 3 channels.*have {channels}.*second dimension"):
+        MaskingSaliency(network).attribute(wrong, target=1, **FEW)
+    assert_same(before, everything(network))
+
+
+def test_c7_a_picture_without_a_batch_is_refused(network, pair):
+    with pytest.raises(ValueError, match=r"inputs\[None\]|3 channels"):
+        MaskingSaliency(network).attribute(pair[0, 0], target=1, **FEW)
 
 
 # C8 and C9: targets.
@@ -542,6 +579,19 @@ def test_without_a_masker_one_warning_names_the_trainer(classifier, pair):
     (warning,) = caught
     assert "MaskingTrainer(model).fit" in str(warning.message)
     assert warning.filename == __file__  # it points at the caller's line
+
+
+def test_how_masks_are_optimised_can_be_said_in_full(classifier, pair):
+    options = PerInput(steps=2, grid=3, area=0.25)
+    attribution = MaskingSaliency(classifier, per_input=options).attribute(pair, target=1)
+    expected = options(classifier, pair, 1)
+    assert torch.equal(attribution[:, :1], expected)
+    assert attribution.mean((1, 2, 3)).tolist() == pytest.approx([0.25, 0.25], abs=0.01)
+
+
+def test_without_a_masker_an_area_is_the_budget_of_each_mask(classifier, pair):
+    attribution = MaskingSaliency(classifier).attribute(pair, target=1, area=0.3, **FEW)
+    assert attribution.mean((1, 2, 3)).tolist() == pytest.approx([0.3, 0.3], abs=0.01)
 
 
 def test_without_a_masker_the_bar_appears_only_when_asked_for(classifier, pair, capsys):

@@ -51,8 +51,10 @@ class TotalVariation:
         self.scale_free = scale_free
 
     def __call__(self, mask: Tensor, judgement: Judgement | None) -> Tensor:
-        """Return the scalar penalty of a batch."""
+        """Return the scalar penalty of a batch; 0 for masks ``(B, F)``, which have no neighbors."""
         axes, zero = range(2, mask.dim()), mask.new_zeros(())
+        if not axes:
+            return zero
         differences = sum((mask.diff(dim=a).square().sum() for a in axes), start=zero)
         frame = sum((mask.select(a, e).square().sum() for a in axes for e in (0, -1)), start=zero)
         scale, border = self._scales(mask.shape[2:]) if self.scale_free else (1.0, 1.0)

@@ -1,0 +1,225 @@
+"""Captum's generic configurations, run on MaskingSaliency: targets, and hooks that must not stay.
+
+``captum.testing`` ships the table of models and arguments that Captum's own suites go through.
+Here are the entries for methods that attribute to inputs and are called with ``inputs``,
+``target`` and ``additional_forward_args``, each as Captum's users have it (no masker) and, where
+the model can be tapped, with a masker.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import Attribution, LayerAttribution, NeuronAttribution, NoiseTunnel
+from captum.testing.attr.helpers.gen_test_utils import (
+    gen_test_name,
+    parse_test_config,
+    should_create_generated_test,
+)
+from captum.testing.attr.helpers.test_config import config
+from captum.testing.helpers.basic_models import BasicModel_ConvNet
+from networks import assert_same, everything
+from torch import Tensor, nn
+
+from captum_masking import MaskingModel, MaskingSaliency
+
+FEW = {"steps": 3}
+# Arguments of NoiseTunnel, and those that every attribution has.
+OURS = {"inputs", "target", "additional_forward_args"}
+TUNNEL = {"nt_samples", "nt_samples_batch_size", "stdevs"}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*has no masker:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*Argument.*:UserWarning"),
+]
+
+
+def entries() -> list[dict[str, Any]]:
+    """Entries of the table that a method with our arguments runs, and one of our own.
+
+    The table has no convolutional network with one class per image: that one is added.
+    """
+    inputs, target = torch.randn(4, 1, 10, 10), [0, 1, 3, 0]
+    kinds = {
+        "conv_single_target": {"target": 1},
+        "conv_multi_target": {"target": target},
+        "conv_tensor_target": {"target": torch.tensor(target)},
+        "conv_multiple_tuple_target": {"target": [(t,) for t in target]},
+        "conv_multi_target_nt": {"target": target, "nt_samples": 4, "stdevs": 0.0},
+    }
+    own = [
+        {
+            "name": name,
+            "algorithms": [],
+            "model": BasicModel_ConvNet(),
+            "attribute_args": {"inputs": inputs, **arguments},
+            "noise_tunnel": "nt_samples" in arguments,
+        }
+        for name, arguments in kinds.items()
+    ]
+    return [entry for entry in config if _is_ours(entry)] + own
+
+
+def _is_ours(entry: dict[str, Any]) -> bool:
+    algorithms, _, arguments, layer, noise_tunnel, _ = parse_test_config(entry)
+    to_inputs = not any(issubclass(a, (LayerAttribution, NeuronAttribution)) for a in algorithms)
+    known = OURS | TUNNEL if noise_tunnel else OURS
+    return to_inputs and layer is None and set(arguments) <= known
+
+
+def _pending(entry: dict[str, Any], masked: bool) -> str | None:
+    """Say why an entry is not expected to pass yet, if so."""
+    inputs = entry["attribute_args"]["inputs"]
+    if isinstance(inputs, tuple):
+        return "several inputs: one mask each is being built"
+    if inputs.dim() < 3 and not masked:
+        return "no masker, vectors: the default regularizer takes no masks (B, F) yet"
+    return None
+
+
+def runs(*, noise_tunnel: bool | None = None) -> pytest.MarkDecorator:
+    """Run a test on every entry, without a masker and with one."""
+    parameters = []
+    for entry, masked in itertools.product(entries(), (False, True)):
+        tunnel = entry.get("noise_tunnel", False)
+        if noise_tunnel is not None and tunnel is not noise_tunnel:
+            continue
+        reason = _pending(entry, masked)
+        marks = [pytest.mark.xfail(strict=False, reason=reason)] if reason else []
+        with_masker = "with masker" if masked else "without"
+        name = gen_test_name(with_masker, entry["name"], MaskingSaliency, tunnel)
+        parameters.append(pytest.param(entry, masked, id=name, marks=marks))
+    return pytest.mark.parametrize("entry, masked", parameters)
+
+
+def prepare(entry: dict[str, Any], masked: bool) -> tuple[Attribution, nn.Module, dict[str, Any]]:
+    """Make the attribution of an entry, and the arguments for it, both fresh."""
+    _, model, arguments, _, noise_tunnel, _ = parse_test_config(copy.deepcopy(entry))
+    if masked:
+        model = MaskingModel(model, example_inputs=arguments["inputs"])
+    attribution: Attribution = MaskingSaliency(model)
+    arguments = arguments if masked else {**arguments, **FEW}
+    return (NoiseTunnel(attribution) if noise_tunnel else attribution), model, arguments
+
+
+def test_the_table_is_read():
+    names = {entry["name"] for entry in entries()}
+    assert {"basic_multi_input_multi_target", "basic_multiple_tuple_target_nt"} <= names
+    assert all(should_create_generated_test(MaskingSaliency) for _ in names) and len(names) >= 16
+
+
+# Targets: a batch gives what its examples give one by one.
+
+
+def _row(value: Any, row: int, batch: int) -> Any:
+    """Take what belongs to one example; None where the argument goes with none."""
+    if isinstance(value, Tensor) and value.dim() > 0:
+        return value[[row]] if len(value) == batch else value
+    if isinstance(value, list) and len(value) == batch:
+        return value[row]
+    return value
+
+
+def _rows(value: Any, row: int, batch: int) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_row(part, row, batch) for part in value)
+    return _row(value, row, batch)
+
+
+@runs()
+def test_a_batch_gives_what_its_examples_give_one_by_one(entry, masked):
+    attribution, _, arguments = prepare(entry, masked)
+    inputs = arguments["inputs"]
+    batch = len(inputs[0] if isinstance(inputs, tuple) else inputs)
+    together = _as_tuple(attribution.attribute(**arguments))
+    for row in range(batch):
+        split = {
+            name: _row(value, row, batch) if name == "target" else _rows(value, row, batch)
+            for name, value in arguments.items()
+        }
+        alone = _as_tuple(attribution.attribute(**split))
+        assert len(together) == len(alone)
+        for whole, one in zip(together, alone, strict=True):
+            torch.testing.assert_close(whole[[row]], one, atol=1e-4, rtol=1e-4)
+
+
+@runs()
+def test_every_input_gets_a_map_of_its_shape(entry, masked):
+    attribution, _, arguments = prepare(entry, masked)
+    maps = attribution.attribute(**arguments)
+    assert isinstance(maps, tuple) is isinstance(arguments["inputs"], tuple)
+    for one, inputs in zip(_as_tuple(maps), _as_tuple(arguments["inputs"]), strict=True):
+        assert one.shape == inputs.shape and one.dtype == inputs.dtype
+
+
+def _as_tuple(value: Any) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
+
+
+# Hooks: none stays, whatever happens.
+
+
+@runs()
+def test_nothing_stays_on_the_model(entry, masked):
+    attribution, model, arguments = prepare(entry, masked)
+    before = everything(model)
+    attribution.attribute(**arguments)
+    assert_same(before, everything(model))
+
+
+@runs()
+def test_nothing_stays_on_the_model_after_a_wrong_target(entry, masked):
+    attribution, model, arguments = prepare(entry, masked)
+    before = everything(model)
+    with pytest.raises(AssertionError):
+        attribution.attribute(**{**arguments, "target": (9999,) * 20})
+    assert_same(before, everything(model))
+
+
+class Raising(nn.Module):
+    """Raises in place of the module it stands for."""
+
+    def forward(self, *inputs: Any) -> Any:
+        raise ArithmeticError("this module raises")
+
+
+def _leaves(model: nn.Module) -> list[str]:
+    return [name for name, part in model.named_modules() if name and not list(part.children())]
+
+
+@runs(noise_tunnel=False)
+def test_nothing_stays_on_the_model_after_a_module_has_raised(entry, masked):
+    attribution, model, arguments = prepare(entry, masked)
+    network = model.classifier if masked else model
+    *_, last = _used(network, attribution, arguments)
+    parent, _, name = last.rpartition(".")
+    setattr(network.get_submodule(parent), name, Raising())
+    before = everything(model)
+    with pytest.raises(ArithmeticError):
+        attribution.attribute(**arguments)
+    assert_same(before, everything(model))
+
+
+def _used(network: nn.Module, attribution: Attribution, arguments: dict[str, Any]) -> list[str]:
+    """Names of the modules that run, in order."""
+    ran: list[str] = []
+    handles = [
+        network.get_submodule(name).register_forward_pre_hook(
+            lambda *_, name=name: ran.append(name)
+        )
+        for name in _leaves(network)
+    ]
+    attribution.attribute(**arguments)
+    for handle in handles:
+        handle.remove()
+    return ran
+
+
+def test_the_arguments_of_the_table_are_ours():
+    ours = inspect.signature(MaskingSaliency.attribute).parameters
+    assert set(ours) >= OURS

@@ -1,0 +1,112 @@
+"""The deployable module gives the model's own values: exported, traced and converted to ONNX."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+from networks import assert_same, cnn, everything
+from test_encoder import ClassToken, mlp
+from test_families import FAMILIES, built
+from torch import Tensor, nn
+
+from captum_masking import MaskingModel
+from captum_masking.own_encoder import OwnEncoder
+
+SIZES = {"cnn": (3, 20, 28), "vit": (3, 12, 20), "own encoder": (3, 20, 28), "vectors": (10,)}
+
+
+def model_of(kind: str) -> MaskingModel:
+    torch.manual_seed(0)
+    example = torch.randn(2, *SIZES[kind])
+    networks = {"cnn": cnn, "vit": lambda: ClassToken(mean=True), "own encoder": cnn}
+    network = networks.get(kind, mlp)()
+    options = {"masker": OwnEncoder} if kind == "own encoder" else {}
+    return MaskingModel(network, example_inputs=example, **options).eval()
+
+
+@pytest.fixture(params=SIZES)
+def case(request) -> tuple[MaskingModel, Tensor]:
+    return model_of(request.param), torch.randn(2, *SIZES[request.param])
+
+
+def assert_gives(module, model: MaskingModel, inputs: Tensor, **tolerance) -> None:
+    with torch.no_grad():
+        torch.testing.assert_close(tuple(module(inputs)), model.explain(inputs), **tolerance)
+
+
+def test_it_gives_logits_and_mask_as_the_model_does(case):
+    model, inputs = case
+    assert_gives(model.heatmap_module(), model, inputs, rtol=0, atol=0)
+
+
+def test_it_is_a_copy_that_leaves_the_model_alone(case):
+    model, inputs = case
+    model.train()
+    before = everything(model)
+    module = model.heatmap_module()
+    expected = module(inputs)
+    assert_same(before, everything(model))
+    nn.init.zeros_(next(model.classifier.parameters()))
+    torch.testing.assert_close(module(inputs), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_it_can_be_copied_and_sent_to_another_process(case, copied):
+    model, inputs = case
+    twin = copied(model.heatmap_module())
+    assert_gives(twin, model, inputs)
+    assert_gives(twin, model, inputs + 1)  # and reads its own layers, not the first module's
+
+
+def test_it_is_exported_with_the_same_values(case):
+    model, inputs = case
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(
+        model.heatmap_module(), (inputs,), dynamic_shapes=({0: batch},)
+    ).module()
+    assert_gives(program, model, inputs)
+    assert_gives(program, model, torch.randn(5, *inputs.shape[1:]))
+
+
+def test_it_is_traced_with_the_same_values(case):
+    model, inputs = case
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the sizes that become constants
+        traced = torch.jit.trace(model.heatmap_module(), inputs)
+    assert_gives(traced, model, torch.randn_like(inputs))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_it_is_converted_to_onnx_with_the_same_values(case, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    model, inputs = case
+    file = str(tmp_path / "heatmap.onnx")
+    torch.onnx.export(
+        model.heatmap_module(),
+        (inputs,),
+        file,
+        dynamo=True,
+        verbose=False,
+        input_names=["inputs"],
+        output_names=["logits", "mask"],
+    )
+    session = runtime.InferenceSession(file)
+    assert [output.name for output in session.get_outputs()] == ["logits", "mask"]
+    other = torch.randn_like(inputs)
+    given = [torch.as_tensor(array) for array in session.run(None, {"inputs": other.numpy()})]
+    assert_gives(lambda _: given, model, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "swin", "timm vit_tiny_patch16_224", "ViTForImageClassification"]
+)
+def test_networks_of_the_families_are_exported_with_the_same_values(name):
+    _, model = built(name)
+    inputs = torch.randn(2, 3, *FAMILIES[name][1])
+    program = torch.export.export(model.heatmap_module(), (inputs,)).module()
+    assert_gives(program, model, torch.randn_like(inputs), rtol=1e-4, atol=1e-5)
