@@ -67,7 +67,7 @@ def summarize(
         columns=[measure.column for measure in MEASURES if measure.column.key in present],
         rows=rows,
         images=count,
-        setting={**setting, "accuracy": float(correct.mean()) if count else None},
+        setting={**setting, "accuracy": round(float(correct.mean()), 4) if count else None},
         notes=notes,
         differences=_differences(drawn, reference),
         reference=reference if reference in drawn else "",

@@ -1,0 +1,64 @@
+"""A promise about accumulators: two processes that share the images agree with one that has all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from networks import cnn
+from torch import Tensor
+
+from captum_masking.metrics import (
+    AverageDrop,
+    EnergyPointing,
+    LocalizationError,
+    MaskStatistics,
+    MaxBoxAcc,
+    MaxBoxAccV2,
+    PxAP,
+)
+
+IMAGES = 7  # uneven: one process has four, the other three
+
+
+def results(share: slice) -> dict[str, Tensor]:
+    """Update every metric with a share of the same images."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(IMAGES, 1, 16, 16, generator=generator)
+    images = torch.randn(IMAGES, 3, 16, 16, generator=generator)
+    boxes = [torch.tensor([[1.0, 2.0, 3.0 + index, 12.0]]) for index in range(IMAGES)]
+    metrics = {
+        "error": LocalizationError(),
+        "max_box_acc": MaxBoxAcc(),
+        "max_box_acc_v2": MaxBoxAccV2(),
+        "pxap": PxAP(),
+        "energy": EnergyPointing(),
+    }
+    for metric in metrics.values():
+        metric.update(maps[share], boxes[share])
+    shape, drop = MaskStatistics(), AverageDrop()
+    shape.update(maps[share])
+    drop.update(cnn().eval(), images[share], maps[share], torch.zeros(len(maps[share]), dtype=int))
+    found = {name: metric.compute() for name, metric in metrics.items()}
+    return {**found, **shape.compute(), "average_drop": drop.compute()}
+
+
+def process(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    meeting = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    found = results(slice(rank, None, 2))
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_get_what_one_gets(tmp_path):
+    mp.spawn(process, args=(str(tmp_path),), nprocs=2)
+    alone = results(slice(None))
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found.keys() == alone.keys()
+        for name, value in alone.items():
+            torch.testing.assert_close(found[name], value, msg=name)
