@@ -63,7 +63,7 @@ setup(
     extras_require={
         "demo": DEMO,
         "docs": ["sphinx>=7.4"],  # its own theme and its own formulas: pages need no network
-        "test": [*DEMO, *FAMILIES, *EXPORT, "pytest>=8", "ruff>=0.9", "mypy>=1.13"],  # and the demo
+        "test": [*DEMO, *FAMILIES, *EXPORT, "pytest>=8", "hypothesis", "ruff>=0.9", "mypy>=1.13"],
     },
     entry_points={"console_scripts": ["captum-masking = captum_masking.cli:main"]},
 )

@@ -59,14 +59,16 @@ def check_mask_shape(mask: Tensor, inputs: Tensor) -> None:
         )
 
 
-def check_area(area: Any, asks: Sequence[str] = ("area",)) -> None:
+def check_area(area: Any, asks: Sequence[str] = ("area",), *, examples: int | None = None) -> None:
     """Refuse a size that is no fraction of the image, or that nobody asked for.
 
     Args:
         area: A number, a tensor, or None.
         asks: What the masker wants to be told.
+        examples: How many a tensor must be for; None takes any number.
 
     Raises:
+        TypeError: If it is neither a number nor a tensor of numbers.
         ValueError: If the masker takes no size, or one is not between 0 and 1.
 
     Source:
@@ -80,7 +82,19 @@ def check_area(area: Any, asks: Sequence[str] = ("area",)) -> None:
             f"area={area} was asked for, but this model's masker takes no size; train one that "
             "does: MaskingModel(classifier, masker=partial(Masker, sized=True))."
         )
-    if area is not None and not all(0 < a < 1 for a in torch.as_tensor(area).flatten().tolist()):
+    if area is None:
+        return
+    if isinstance(area, bool) or not isinstance(area, (int, float, Tensor)):
+        raise TypeError(
+            f"area must be a number or a tensor with one for each example, but got {area!r}; "
+            "give a fraction of the image, such as 0.3."
+        )
+    if isinstance(area, Tensor) and examples is not None and area.shape not in ((), (examples,)):
+        raise ValueError(
+            f"area must be one number or one for each of {examples} examples, but got a tensor of "
+            f"shape {tuple(area.shape)}; give area[:{examples}] or a single number."
+        )
+    if not all(0 < a < 1 for a in torch.as_tensor(area).flatten().tolist()):
         raise ValueError(
             f"area must be a fraction of the image between 0 and 1, both excluded, but got {area}."
         )
@@ -95,7 +109,7 @@ def check_inputs(inputs: Any, *, vectors: bool = False) -> None:
 
     Raises:
         InputsError: If ``inputs`` is not a tensor.
-        TypeError: If it is not floating point.
+        TypeError: If it is not floating point, or sparse.
         ValueError: If it has no batch, channel and spatial dimension.
 
     Source:
@@ -114,11 +128,20 @@ def check_inputs(inputs: Any, *, vectors: bool = False) -> None:
             f"inputs must be floating point, but got {inputs.dtype}; convert with .float(), "
             "divide by 255 if these are pixels, and normalise as the classifier expects."
         )
+    if inputs.layout != torch.strided:
+        raise TypeError(
+            f"inputs must be a dense tensor, but got {inputs.layout}; convert with .to_dense()."
+        )
     if inputs.dim() < (2 if vectors else 3):
         raise ValueError(
             f"inputs must have shape (B, C, *spatial){' or (B, F)' if vectors else ''}, but got "
             f"{tuple(inputs.shape)}; add a batch dimension with inputs[None] if this is one "
             "example."
+        )
+    if 0 in inputs.shape[1:]:
+        raise ValueError(
+            f"inputs must have a size of at least one, but got shape {tuple(inputs.shape)}; only "
+            "the batch may be empty."
         )
 
 
@@ -284,11 +307,11 @@ def check_same_device(inputs: Tensor, module: nn.Module | None) -> None:
     Example:
         >>> check_same_device(torch.zeros(1), torch.nn.Linear(1, 1))
     """
-    parameters = [] if module is None else list(module.parameters())
-    if parameters and parameters[0].device != inputs.device:
+    first = None if module is None else next(module.parameters(), None)
+    if first is not None and first.device != inputs.device:
         raise ValueError(
-            f"inputs must be on the model's device {parameters[0].device}, but are on "
-            f"{inputs.device}; move them with inputs.to({str(parameters[0].device)!r})."
+            f"inputs must be on the model's device {first.device}, but are on {inputs.device}; "
+            f"move them with inputs.to({str(first.device)!r})."
         )
 
 
@@ -306,7 +329,7 @@ class ChannelsError(ValueError, RuntimeError):
 
 @contextmanager
 def channels_in_words(module: nn.Module | None, inputs: Tensor) -> Iterator[None]:
-    """Say it in words if a network fails because inputs have the wrong number of channels.
+    """Say it in words if a network fails because of the inputs' dimensions or channels.
 
     The first layer says how many it takes; a network that accepts others is not disturbed.
 
@@ -329,18 +352,31 @@ def channels_in_words(module: nn.Module | None, inputs: Tensor) -> Iterator[None
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         kind = nn.modules.conv._ConvNd if inputs.dim() > 2 else nn.Linear
         parts = [] if module is None else module.modules()
         first: Any = next((part for part in parts if isinstance(part, kind)), None)
-        taken = getattr(first, "in_channels", getattr(first, "in_features", None))
-        if taken is None or taken == inputs.shape[1]:
+        wrong = None if first is None else _what_is_wrong(first, inputs)
+        if wrong is None:
             raise
-        raise ChannelsError(
-            f"inputs must have {taken} channels, as {type(first).__name__} takes, but have "
-            f"{inputs.shape[1]}: shape {tuple(inputs.shape)}; channels are the second dimension "
-            "(grey pictures for a colour network: inputs.repeat(1, 3, 1, 1))."
-        ) from error
+        raise ChannelsError(f"{wrong}: shape {tuple(inputs.shape)}; {_WAY_OUT}") from error
+
+
+_WAY_OUT = (
+    "channels are the second dimension, after the batch's (one picture: inputs[None]; grey "
+    "pictures for a colour network: inputs.repeat(1, 3, 1, 1))."
+)
+
+
+def _what_is_wrong(first: Any, inputs: Tensor) -> str | None:
+    """Compare inputs with what a network's first layer takes; None if they fit."""
+    name, dims = type(first).__name__, len(getattr(first, "kernel_size", ()))
+    if dims and inputs.dim() != dims + 2:
+        return f"inputs must have {dims + 2} dimensions, as {name} takes, but have {inputs.dim()}"
+    taken = getattr(first, "in_channels", getattr(first, "in_features", None))
+    if taken != inputs.shape[1]:
+        return f"inputs must have {taken} channels, as {name} takes, but have {inputs.shape[1]}"
+    return None
 
 
 def check_number_of_inputs(inputs: Sequence[Any], taken: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -345,14 +346,17 @@ def _reaches_logits(classifier: nn.Module, inputs: Sequence[Tensor], map: Found)
 
 def _find(classifier: nn.Module, name: str) -> nn.Module:
     """Return a submodule by name, or say which names there are."""
-    modules = dict(classifier.named_modules())
-    if name not in modules or not name:
-        import difflib
+    if name:
+        with suppress(AttributeError, RuntimeError):  # scripted modules list theirs only
+            return classifier.get_submodule(name)
+    import difflib
 
-        near = difflib.get_close_matches(name, modules, n=4, cutoff=0.3) if name else []
-        near = near or list(modules)[1:5]
-        raise ValueError(
-            f"layers must name modules of the classifier, but it has none called {name!r}; "
-            f"nearest: {', '.join(near)} (all: dict(classifier.named_modules()))."
-        )
-    return modules[name]
+    modules = dict(classifier.named_modules())
+    if name in modules and name:
+        return modules[name]
+    near = difflib.get_close_matches(name, modules, n=4, cutoff=0.3) if name else []
+    near = near or list(modules)[1:5]
+    raise ValueError(
+        f"layers must name modules of the classifier, but it has none called {name!r}; "
+        f"nearest: {', '.join(near)} (all: dict(classifier.named_modules()))."
+    )

@@ -176,7 +176,7 @@ class MaskingModel(nn.Module):
         if "target" in asks:
             asked["target"] = logits.argmax(1) if target is None else target
         if area is not None or "area" in asks:
-            check_area(area, asks)
+            check_area(area, asks, examples=len(logits))
             fraction = torch.as_tensor(0.5 if area is None else area, device=logits.device)
             asked["area"] = fraction.expand(logits.shape[0])
         return asked

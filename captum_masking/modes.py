@@ -54,15 +54,14 @@ def given_back(function: Callable) -> Iterator[None]:
     try:
         yield
     finally:
-        for part, training in modes:
-            part.training = training
+        _restore(modes)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
 
 
 @contextmanager
 def eval_mode(function: Callable) -> Iterator[None]:
-    """Hold a module in eval mode, then give its modes back.
+    """Hold a module in eval mode, then give its modes back; flags are not looked at.
 
     Args:
         function: A module or a callable; one without a module behind it is left alone.
@@ -79,10 +78,21 @@ def eval_mode(function: Callable) -> Iterator[None]:
         True
     """
     module = module_of(function) or nn.Module()
-    with given_back(function):
-        for part in module.modules():  # one by one: exported modules refuse .eval()
-            part.training = False
+    # Walking a network's modules is most of what attribute costs at a batch of one: once.
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        for part, training in modes:  # one by one: exported modules refuse .eval()
+            if training:
+                part.training = False
         yield
+    finally:
+        _restore(modes)
+
+
+def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
+    for part, training in modes:
+        if part.training != training:
+            part.training = training
 
 
 @contextmanager
@@ -104,7 +114,7 @@ def frozen(function: Callable) -> Iterator[None]:
         (True, True)
     """
     module = module_of(function) or nn.Module()
-    with eval_mode(function):
+    with given_back(function), eval_mode(function):
         for parameter in module.parameters():  # one by one: scripted modules refuse the whole
             parameter.requires_grad_(False)
         yield

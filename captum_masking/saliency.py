@@ -18,6 +18,7 @@ from captum_masking._captum_compat import (
 )
 from captum_masking.checks import (
     channels_in_words,
+    check_finite,
     check_inputs,
     check_number_of_inputs,
     check_same_batch,
@@ -128,7 +129,8 @@ class MaskingSaliency(Attribution):
         Raises:
             TargetError: If the target does not name one class for each example.
             TypeError: If inputs are not floating-point tensors, or not as many as the model takes.
-            ValueError: If inputs have the wrong shape or lie on another device.
+            ValueError: If inputs have the wrong shape, lie on another device, or hold values that
+                make the mask NaN.
 
         Source:
             Phang et al. 2020.
@@ -142,6 +144,13 @@ class MaskingSaliency(Attribution):
             masks = self._predict(tensors, target, extra, area)
         else:
             masks = self._optimize(tensors, target, extra, area, steps, show_progress)
+        for mask in masks:
+            check_finite(
+                mask,
+                "the mask",
+                "look for NaN, infinity or too large values in these inputs; in half precision "
+                "try float32.",
+            )
         # infidelity asks for the shape of the input, sensitivity_max for a tensor it can .view.
         attributions = tuple(
             mask.to(x.dtype).expand_as(x).clone(memory_format=torch.contiguous_format)

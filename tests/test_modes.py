@@ -9,6 +9,7 @@ from networks import assert_same, cnn, everything, mixed_modes
 from captum_masking.modes import eval_mode, frozen, given_back, module_of
 
 BORROWED = [eval_mode, frozen, given_back]
+FLAGGED = [frozen, given_back]
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def network():
     return mixed_modes(cnn())
 
 
-@pytest.mark.parametrize("borrow", BORROWED)
+@pytest.mark.parametrize("borrow", FLAGGED)
 def test_every_part_gets_its_own_mode_and_flag_back(network, borrow):
     before = everything(network)
     with borrow(network):
@@ -24,11 +25,19 @@ def test_every_part_gets_its_own_mode_and_flag_back(network, borrow):
     assert_same(before, everything(network))
 
 
-@pytest.mark.parametrize("borrow", BORROWED)
+@pytest.mark.parametrize("borrow", FLAGGED)
 def test_modes_and_flags_come_back_when_the_body_raises(network, borrow):
     before = everything(network)
     with pytest.raises(KeyboardInterrupt), borrow(network):
         network.train().requires_grad_(True)
+        raise KeyboardInterrupt
+    assert_same(before, everything(network))
+
+
+def test_eval_mode_gives_every_part_its_own_mode_back_also_after_an_exception(network):
+    before = everything(network)
+    with pytest.raises(KeyboardInterrupt), eval_mode(network):
+        network.train()
         raise KeyboardInterrupt
     assert_same(before, everything(network))
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from captum_masking.metrics.faithfulness.explaining import gradients_given_back
-from captum_masking.modes import eval_mode
+from captum_masking.modes import eval_mode, given_back
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -39,6 +39,7 @@ def untouched(*modules: nn.Module, seed: int) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for module in modules:
+            stack.enter_context(given_back(module))
             stack.enter_context(eval_mode(module))
             stack.enter_context(gradients_given_back(module))
             stack.enter_context(_hooks_given_back(module))

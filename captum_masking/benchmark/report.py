@@ -19,7 +19,7 @@ from captum_masking.benchmark.result import Column, Interval, Result, Row
 from captum_masking.study.run import write_json
 
 #: Drawn against cost is the first of these that the result has, else its first headline.
-PLOTTED = ("error_at_best", "error_at_mean", "saliency_metric")
+PLOTTED = ("error_at_best", "error_at_mean", "mask_iou_at_best", "saliency_metric")
 
 
 def write_report(result: Result, samples: Sequence[Sample], out: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captum_masking.checks import check_logits
 from captum_masking.metrics.faithfulness.asking import Classifier, answers, check_question
 from captum_masking.metrics.localization.planes import is_finite
-from captum_masking.modes import eval_mode, module_of
+from captum_masking.modes import eval_mode, given_back, module_of
 from captum_masking.target import class_indices
 
 #: Called as ``attribute(inputs, target=target)``: the ``attribute`` method of any Captum
@@ -104,6 +104,7 @@ def borrowed(classifier: Classifier, attribute: Any) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         for function in (classifier, attribute, getattr(owner_of(attribute), "forward_func", None)):
             if function is not None:
+                stack.enter_context(given_back(function))
                 stack.enter_context(eval_mode(function))
                 stack.enter_context(gradients_given_back(module_of(function)))
         yield
