@@ -136,7 +136,9 @@ class MaskingTrainer:
             #    that masked images never move batch-norm statistics.
             judge = self._draw_judge()
             with nullcontext() if joint and joint.judge_in_train_mode else eval_mode(judge):
-                logits_in, logits_out = logits_of(judge(torch.cat([masked_in, masked_out]))).chunk(2)
+                logits_in, logits_out = logits_of(judge(torch.cat([masked_in, masked_out]))).chunk(
+                    2
+                )
             judgement = Judgement(logits, logits_in, logits_out, target, asked.get("area"))
 
             # 3. Both gradients, each for its own network, before either takes its step.

@@ -1,4 +1,4 @@
-"""A promise about the door: any call gives a right map, or an error in words; never a third thing."""
+"""A promise about the door: any call gives a right map, or an error in words, and no third."""
 
 from __future__ import annotations
 

@@ -40,9 +40,12 @@ def default_methods(
         >>> methods["LayerGradCam"].family
         'captum'
     """
-    classifier = model.classifier if isinstance(model, MaskingModel) else model
-    ours = {"MaskingSaliency": ours_of(model)} if isinstance(model, MaskingModel) else {}
-    layer = model.layers[-1] if ours else find_layers(classifier, example[:1])[-1]
+    ours: dict[str, Method] = {}
+    if isinstance(model, MaskingModel):
+        classifier, layer = model.classifier, model.layers[-1]
+        ours = {"MaskingSaliency": ours_of(model)}
+    else:
+        classifier, layer = model, find_layers(model, example[:1])[-1]
     captum, no_captum = captum_methods(classifier, layer, example)
     cams, no_cams = cam_methods(classifier, layer, example)
     found = {**ours, **captum, **cams}

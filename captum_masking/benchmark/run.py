@@ -140,8 +140,9 @@ def benchmark(
 def _rows(
     methods: Mapping[str, Attribution | Explain | Method] | None, model: nn.Module, images: Images
 ) -> tuple[dict[str, Method], dict[str, str]]:
-    given, left_out = methods, {}
-    if given is None:
+    left_out: dict[str, str] = {}
+    given: Mapping[str, Attribution | Explain | Method] = methods or {}
+    if methods is None:
         given, left_out = default_methods(model, images.example())
     return {**trivial_methods(), **{n: as_method(m) for n, m in given.items()}}, left_out
 

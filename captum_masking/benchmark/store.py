@@ -89,7 +89,8 @@ class Store:
         file.parent.mkdir(parents=True, exist_ok=True)
         staged = file.with_name(f".{file.name}.{os.getpid()}")
         with staged.open("wb") as stream:
-            np.savez_compressed(stream, **{n: a.cpu().numpy() for n, a in arrays.items()})
+            named: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
+            np.savez_compressed(stream, **named)
         os.replace(staged, file)
 
     def read(self, method: str, firsts: Iterable[int | str]) -> dict[str, Array]:

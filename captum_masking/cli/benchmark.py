@@ -144,7 +144,9 @@ def choose(
         ValueError: If a name matches no row.
     """
     ours = {
-        _name(folder, len(models)): ours_of(one, settings=f"{Path(folder).name}, weights {digest(one)}")
+        _name(folder, len(models)): ours_of(
+            one, settings=f"{Path(folder).name}, weights {digest(one)}"
+        )
         for folder, (one, _) in zip(arguments.model, models, strict=True)
     }
     return wanted(arguments.methods, models[0][0], images, ours)
