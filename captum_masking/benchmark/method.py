@@ -73,7 +73,7 @@ def as_method(given: Attribution | Explain | Method) -> Method:
         given: The ``Attribution`` is called as ``given.attribute(inputs, target=target)``.
 
     Returns:
-        The row. A :class:`~captum_masking.MaskingSaliency` is a mask, used as it is.
+        The row. A :class:`~captum_masking.saliency.MaskingSaliency` is a mask, used as it is.
 
     Raises:
         TypeError: If it cannot be called.

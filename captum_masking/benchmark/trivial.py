@@ -53,7 +53,7 @@ def whole_frame(inputs: Tensor, target: Tensor) -> Tensor:
 
 
 def centred_square(inputs: Tensor, target: Tensor) -> Tensor:
-    """Return masks of the box of :func:`~captum_masking.metrics.centered_square`.
+    """Return masks of the box of :func:`~captum_masking.metrics.localization.centered_square`.
 
     Source:
         Dabkowski & Gal 2017, baseline "centre box", half of the area.
