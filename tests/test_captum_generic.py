@@ -74,11 +74,10 @@ def _is_ours(entry: dict[str, Any]) -> bool:
 
 def _pending(entry: dict[str, Any], masked: bool) -> str | None:
     """Say why an entry is not expected to pass yet, if so."""
-    inputs = entry["attribute_args"]["inputs"]
-    if isinstance(inputs, tuple):
-        return "several inputs: one mask each is being built"
-    if inputs.dim() < 3 and not masked:
-        return "no masker, vectors: the default regularizer takes no masks (B, F) yet"
+    arguments = entry["attribute_args"]
+    several = isinstance(arguments["inputs"], tuple)
+    if masked and several and "additional_forward_args" in arguments:
+        return "a dry run of several inputs takes no further arguments of the classifier"
     return None
 
 
@@ -90,7 +89,7 @@ def runs(*, noise_tunnel: bool | None = None) -> pytest.MarkDecorator:
         if noise_tunnel is not None and tunnel is not noise_tunnel:
             continue
         reason = _pending(entry, masked)
-        marks = [pytest.mark.xfail(strict=False, reason=reason)] if reason else []
+        marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
         with_masker = "with masker" if masked else "without"
         name = gen_test_name(with_masker, entry["name"], MaskingSaliency, tunnel)
         parameters.append(pytest.param(entry, masked, id=name, marks=marks))

@@ -64,8 +64,8 @@ class PerInput:
 
     Source:
         Fong & Vedaldi 2017 optimise coarse masks per image, with jitter; Fong et al. 2019 give
-        them an area. Here under the loss of Phang et al. 2020. Defaults are own, chosen by
-        ``benchmarks/per_input.py``.
+        them an area. Here under the loss of Phang et al. 2020. Defaults are own;
+        ``benchmarks/per_input.py`` compares settings.
 
     Example:
         >>> from captum_masking.regularizer import UngatedArea
