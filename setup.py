@@ -28,6 +28,9 @@ DEMO = [
 # Only the tests need these: the package works with their models without knowing them.
 FAMILIES = ["timm", "transformers"]
 EXPORT = ["onnx", "onnxscript", "onnxruntime"]
+CHECKS = ["pytest>=8", "hypothesis", "ruff>=0.9", "mypy>=1.13"]
+
+AUDIO = ["soundfile"]  # reads and writes sound files
 
 setup(
     name="captum-masking",
@@ -61,9 +64,10 @@ setup(
         "matplotlib",
     ],
     extras_require={
+        "audio": AUDIO,
         "demo": DEMO,
         "docs": ["sphinx>=7.4"],  # its own theme and its own formulas: pages need no network
-        "test": [*DEMO, *FAMILIES, *EXPORT, "pytest>=8", "hypothesis", "ruff>=0.9", "mypy>=1.13"],
+        "test": [*DEMO, *FAMILIES, *EXPORT, *AUDIO, *CHECKS],
     },
     entry_points={"console_scripts": ["captum-masking = captum_masking.cli:main"]},
 )
