@@ -26,7 +26,7 @@ DEMO = [
 ]
 
 # Only the tests need these: the package works with their models without knowing them.
-FAMILIES = ["timm", "transformers"]
+FAMILIES = ["timm", "transformers", "grad-cam"]
 EXPORT = ["onnx", "onnxscript", "onnxruntime"]
 CHECKS = ["pytest>=8", "hypothesis", "ruff>=0.9", "mypy>=1.13"]
 
