@@ -28,6 +28,7 @@ from captum_masking.benchmark.statistic import (
     spread,
 )
 from captum_masking.benchmark.truth import Images
+from captum_masking.data.segmented import EmptyObjectError
 from captum_masking.metrics import (
     PxAP,
     completeness,
@@ -127,6 +128,19 @@ def test_pixel_masks_bring_their_columns():
     perfect = {"perfect": lambda x, t: (bright(x, t) > 2.5).float()}
     assert result["bright"].values["pxap_masks"].mean > 0.9
     assert run(Squares(6, pixels=True), perfect)["perfect"].values["mask_iou"].mean > 0.6
+
+
+def test_an_image_whose_pixel_mask_is_empty_is_not_judged():
+    class Emptied(Squares):
+        def _pixel_mask(self, index, size):
+            if index == 3:
+                raise EmptyObjectError("no object")
+            return super()._pixel_mask(index, size)
+
+    all_, fewer = Squares(6, pixels=True), Emptied(6, pixels=True)
+    perfect = {"perfect": lambda x, t: (bright(x, t) > 2.5).float()}
+    value = run(fewer, perfect)["perfect"].values["mask_iou"].mean
+    assert value == pytest.approx(run(all_, perfect)["perfect"].values["mask_iou"].mean, abs=0.1)
 
 
 def test_an_image_without_boxes_among_others_does_not_count_as_an_error():

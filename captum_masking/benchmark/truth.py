@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking.benchmark.store import digest
+from captum_masking.data.segmented import EmptyObjectError
 from captum_masking.metrics import boxes_to_pixels
 
 
@@ -131,5 +132,13 @@ class Images:
     def _pixels(self, chosen: Sequence[int], size: tuple[int, int]) -> Pixels | None:
         if not self.has_pixels:
             return None
-        pairs = [self.data.pixel_mask(index, size) for index in chosen]
+        pairs = [self._pixel_mask(index, size) for index in chosen]
         return Pixels(*map(torch.stack, zip(*pairs, strict=True)))
+
+    def _pixel_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Read a mask; one without an object, which no map can find, is not judged."""
+        try:
+            found: tuple[Tensor, Tensor] = self.data.pixel_mask(index, size)
+        except EmptyObjectError:
+            return torch.zeros(size, dtype=torch.bool), torch.ones(size, dtype=torch.bool)
+        return found

@@ -27,6 +27,7 @@ from captum_masking.benchmark.method import Method
 from captum_masking.benchmark.methods import ours_of
 from captum_masking.benchmark.store import digest
 from captum_masking.cli.classifiers import Prepared
+from captum_masking.cli.counts import check_counts
 from captum_masking.cli.load import load
 from captum_masking.data import BoxedImages, SegmentedImages
 from captum_masking.data.boxed import columns_of
@@ -86,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
-    check_counts(arguments)
+    check_counts(arguments, "limit", "batch_size", "curve_steps", "curve_images")
     models = [load(folder) for folder in arguments.model]
     model, prepared = models[0]
     images = read_images(arguments, prepared)
@@ -109,18 +110,6 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print(text_table(result))
     print(f"\nReport: {arguments.out / 'report.html'}")
-
-
-def check_counts(arguments: argparse.Namespace) -> None:
-    """Refuse a benchmark of nothing.
-
-    Raises:
-        ValueError: If a count is less than one.
-    """
-    for name in ("limit", "batch_size", "curve_steps", "curve_images"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, but got {value}.")
 
 
 def read_images(arguments: argparse.Namespace, prepared: Prepared) -> BoxedImages:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from captum_masking.cli.classifiers import Prepared, prepare
+from captum_masking.cli.counts import check_counts
 from captum_masking.cli.train import augmented, match_labels
 from captum_masking.data import BoxedImages
 from captum_masking.metrics import (
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run what has not been run, and write the tables after each run."""
     rows = select(arguments.rows)
-    check_counts(arguments)
+    check_counts(arguments, "seeds", "epochs", "batch_size")
     study = _study(arguments, prepare(arguments.classifier, image_size=arguments.image_size))
     rows = _possible(rows, study)
     _check_same_setting(arguments.out, _facts(arguments, study.validation))
@@ -114,18 +115,6 @@ def _possible(rows: dict[str, Row], study: Study) -> dict[str, Row]:
     if not kept:
         raise ValueError(f"no row can be run; {reason}")
     return kept
-
-
-def check_counts(arguments: argparse.Namespace) -> None:
-    """Refuse a study of nothing.
-
-    Raises:
-        ValueError: If seeds, epochs or batch size are less than one.
-    """
-    for name in ("seeds", "epochs", "batch_size"):
-        if getattr(arguments, name) < 1:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} must be at least 1, but got {getattr(arguments, name)}.")
 
 
 def write_tables(folder: Path) -> str:
