@@ -359,6 +359,8 @@ def test_a_sound_and_its_map_are_drawn_and_pyplot_is_left_alone(tmp_path):
     had = "matplotlib.pyplot" in sys.modules
     draw_sound(tmp_path / "new" / "a.png", small(), torch.zeros(4000), torch.zeros(1, 32, 33))
     assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"\(1, 32, 33\).*got \(1, 32, 9\)"):
+        draw_sound(tmp_path / "b.png", small(), torch.zeros(4000), torch.zeros(1, 32, 9))
     assert ("matplotlib.pyplot" in sys.modules) == had
 
 
@@ -368,32 +370,32 @@ TONES = [400.0, 1100.0, 2600.0]
 
 
 def tones_in_noise(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sounds ``(count, 4096)``, classes, and where the tone sounds, ``(count, 33)`` of frames."""
+    """Sounds ``(count, 2048)``, classes, and where the tone sounds, ``(count, 17)`` of frames."""
     random = torch.Generator().manual_seed(seed)
-    sounds = 0.1 * torch.randn(count, 4096, generator=random)
+    sounds = 0.1 * torch.randn(count, 2048, generator=random)
     labels = torch.randint(len(TONES), (count,), generator=random)
-    starts = torch.randint(0, 17, (count, 1), generator=random) * 128
-    samples = torch.arange(4096)
-    on = (samples >= starts) & (samples < starts + 2048)
-    tones = torch.stack([tone(f, 4096, amplitude=0.2).float() for f in TONES])
-    frames = torch.arange(33) * 128
-    return sounds + tones[labels] * on, labels, (frames >= starts) & (frames < starts + 2048)
+    starts = torch.randint(0, 9, (count, 1), generator=random) * 128
+    samples = torch.arange(2048)
+    on = (samples >= starts) & (samples < starts + 1024)
+    tones = torch.stack([tone(f, 2048, amplitude=0.2).float() for f in TONES])
+    frames = torch.arange(17) * 128
+    return sounds + tones[labels] * on, labels, (frames >= starts) & (frames < starts + 1024)
 
 
 def network() -> nn.Sequential:
     return nn.Sequential(
         *(nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU()),
         *(nn.Conv2d(8, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(16 * 8 * 9, 3)),
+        *(nn.Flatten(), nn.Linear(16 * 8 * 5, 3)),
     )
 
 
 def test_the_mask_covers_the_tone_that_identifies_the_class_and_one_hears_it(device):
-    sounds, labels, _ = tones_in_noise(240, seed=0)
+    sounds, labels, _ = tones_in_noise(200, seed=0)
     spectrogram = small(floor_db=-60.0).normalized_to([sounds])  # the noise has about -35 dB
     infill = Color(spectrogram.silence)
     examples = list(zip(spectrogram(sounds), labels, strict=True))
-    loader = DataLoader(examples, batch_size=30, shuffle=True)
+    loader = DataLoader(examples, batch_size=20, shuffle=True)
     model = MaskingModel(network(), example_inputs=examples[0][0][None]).to(device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the masker has collapsed")  # at first
@@ -406,13 +408,15 @@ def test_the_mask_covers_the_tone_that_identifies_the_class_and_one_hears_it(dev
         mask = MaskingSaliency(model).attribute(pictures.to(device), target=labels.to(device)).cpu()
     near = (spectrogram.frequencies - torch.tensor(TONES)[labels][:, None]).abs() < 250
     there = near[:, None, :, None] & on[:, None, None, :]  # (B, 1, bands, frames)
-    assert mask[there].mean() > 0.5 and mask[~there].mean() < 0.1
+    assert mask[there].mean() > 0.2 and mask[there].mean() > 10 * mask[~there].mean()
+    row = mask.mean(3).argmax(2)  # (B, 1), where the mask is widest
+    assert near.gather(1, row).float().mean() > 0.95
     # And in the sound made of the masked-in picture, analysed again; of a hole only, by chance.
     masked_in, _ = mask_images(pictures, mask, infill)
     mute, _ = mask_images(pictures, torch.zeros_like(mask), infill)
     heard, unheard = (spectrogram(spectrogram.render(sounds, p)) for p in (masked_in, mute))
     right = [accuracy(model, p.to(device), labels) for p in (pictures, heard, unheard)]
-    assert right[0] > 0.95 and right[1] > 0.9 and right[2] < 0.6
+    assert right[0] > 0.95 and right[1] > 0.9 and right[2] < 0.7
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ def draw_sound(
     sound: Tensor,
     mask: Tensor,
     *,
+    masked_in: Tensor | None = None,
     title: str = "",
 ) -> None:
     """Draw the levels of a sound, its mask, and the levels of the masked-in sound.
@@ -28,6 +29,7 @@ def draw_sound(
         spectrogram: That the mask belongs to.
         sound: ``(samples,)``.
         mask: ``(1, bands, frames)`` in [0, 1]; never rescaled, so maps compare.
+        masked_in: ``(samples,)``, what is to be heard of it; None takes the mask as a gain.
         title: Written above.
 
     Raises:
@@ -45,7 +47,8 @@ def draw_sound(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
-    heard = spectrogram.levels(spectrogram.invert(sound, mask))
+    by_gain = spectrogram.invert(sound, mask)  # in any case: it refuses a mask that does not fit
+    heard = spectrogram.levels(by_gain if masked_in is None else masked_in)
     levels = spectrogram.levels(sound)
     top = levels.max().item()
     figure = Figure(figsize=(11, 3.2), layout="constrained")
