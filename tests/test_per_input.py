@@ -252,7 +252,7 @@ def test_the_steps_are_those_of_adam_on_the_objective_and_the_regularizer(networ
         with torch.no_grad():
             logits[0, 0] -= 0.3 * mean / (spread + 1e-8)
     expected = linear(logits, (side, side)).sigmoid().detach()
-    mask = PerInput(grid=4, steps=3, lr=0.3, regularizer=smooth())(network, image, label)
+    mask = PerInput(grid=4, steps=3, lr=0.3)(network, image, label)
     torch.testing.assert_close(mask, expected, atol=1e-5, rtol=0)
 
 

@@ -20,7 +20,7 @@ from captum_masking.per_input.alone import Stopping, judge_alone, mask_alone
 from captum_masking.per_input.arguments import rows_of, twice, usable
 from captum_masking.per_input.jitter import shift
 from captum_masking.per_input.size import of_area
-from captum_masking.regularizer import Area, Regularizer, Sum, TotalVariation
+from captum_masking.regularizer import Regularizer, smooth
 from captum_masking.target import as_class_logits, class_indices
 
 #: A fraction of the image, or called with the share of the steps done, in (0, 1], for one.
@@ -81,13 +81,11 @@ class PerInput:
         self,
         *,
         objective: Objective = Dual(),
-        # Ten times the variation that a masker is trained with: a mask that is fitted to one image
-        # falls into pieces with less. Measured on 24 photographs, as are grid, steps and lr.
-        regularizer: Regularizer = Sum(Area(), TotalVariation(weight=0.08, border=0.03)),
+        regularizer: Regularizer = smooth(),
         infill: Infill = Mean(),
-        steps: int = 40,
-        lr: float = 0.3,
-        grid: int | Sequence[int] = 7,
+        steps: int = 100,
+        lr: float = 0.1,
+        grid: int | Sequence[int] = 14,
         area: Budget | None = None,
         jitter_px: int = 0,
         patience: int | None = None,
