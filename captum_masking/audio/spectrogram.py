@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +78,8 @@ class Spectrogram(nn.Module):
     window: Tensor
     weights: Tensor
 
-    # 46 ms windows tell most voices and engines from noise; mean and spread are those of everyday
-    # recordings at this setting, rounded (ESC-10: benchmarks/audio.py prints its own).
+    # 46 ms at 22050 Hz tell the harmonics of voices and engines apart and keep clicks short; mean
+    # and spread are those of ESC-10, everyday sounds, rounded (benchmarks/audio.json).
     def __init__(
         self,
         *,
@@ -88,8 +89,8 @@ class Spectrogram(nn.Module):
         bands: int = 64,
         scale: Callable[[Tensor], Tensor] = mel,
         floor_db: float = -100.0,
-        mean_db: float = -60.0,
-        std_db: float = 20.0,
+        mean_db: float = -66.0,
+        std_db: float = 23.0,
     ) -> None:
         super().__init__()
         check_settings(sample_rate=sample_rate, n_fft=n_fft, hop=hop, bands=bands, std_db=std_db)
@@ -198,7 +199,7 @@ class Spectrogram(nn.Module):
         return Spectrogram(**{**self.settings, **constants})
 
     @property
-    def settings(self) -> dict:
+    def settings(self) -> dict[str, Any]:
         """What it was built from, by name."""
         names = ["sample_rate", "n_fft", "hop", "bands", "scale", "floor_db", "mean_db", "std_db"]
         return {name: getattr(self, name) for name in names}
