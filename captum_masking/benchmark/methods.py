@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from captum_masking.benchmark.cam_methods import SLOW, cam_methods
@@ -51,6 +53,19 @@ def default_methods(
     found = {**ours, **captum, **cams}
     chosen = {name: row for name, row in found.items() if slow or name not in SLOW}
     return chosen, {**no_captum, **no_cams}
+
+
+def in_words(left_out: Mapping[str, str]) -> list[str]:
+    """Say of each method that does not apply why, a sentence each.
+
+    Source:
+        Own.
+
+    Example:
+        >>> in_words({"DeepLift": "it raises"})
+        ['DeepLift is left out: it raises']
+    """
+    return [f"{name} is left out: {reason}" for name, reason in left_out.items()]
 
 
 def ours_of(model: MaskingModel, settings: str = "") -> Method:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from captum_masking.benchmark.loop import Loop
 from captum_masking.benchmark.method import Explain, Method, as_method
-from captum_masking.benchmark.methods import default_methods
+from captum_masking.benchmark.methods import default_methods, in_words
 from captum_masking.benchmark.report import write_report
 from captum_masking.benchmark.result import Result
 from captum_masking.benchmark.samples import samples_of, stretched
@@ -153,7 +153,7 @@ def _first_of_interest(rows: Mapping[str, Method]) -> str:
 
 def _notes(images: Images, left_out: Mapping[str, str], robustness: bool) -> list[str]:
     """Say what the table lacks, and why."""
-    notes = [f"{name} is left out: {reason}" for name, reason in left_out.items()]
+    notes = in_words(left_out)
     if not images.has_boxes:
         notes.append("The data have no boxes: the columns that need them are left out.")
     if not images.has_pixels:

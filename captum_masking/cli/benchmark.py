@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from captum_masking.benchmark import benchmark, default_methods, text_table
 from captum_masking.benchmark.method import Method
-from captum_masking.benchmark.methods import ours_of
+from captum_masking.benchmark.methods import in_words, ours_of
 from captum_masking.benchmark.store import digest
 from captum_masking.cli.classifiers import Prepared
 from captum_masking.cli.counts import check_counts
@@ -167,10 +167,10 @@ def wanted(
     found, left_out = default_methods(model, images[0][0][None], slow=patterns is not None)
     if ours is not None:
         found = {**ours, **{name: row for name, row in found.items() if row.family != "ours"}}
-    notes = [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     if patterns is None:
-        return found, notes
-    return {name: found[name] for name in matching(patterns.split(","), found)}, notes
+        return found, in_words(left_out)
+    chosen = {name: found[name] for name in matching(patterns.split(","), found)}
+    return chosen, in_words(left_out)
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
