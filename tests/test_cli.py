@@ -266,6 +266,12 @@ def test_two_models_are_two_rows_of_one_benchmark(folder):
     assert names[4:] == ["MaskingSaliency (first)", "MaskingSaliency (second)"]
 
 
+def test_two_models_of_one_name_are_refused_rather_than_mixed_up(folder, capsys):
+    assert train("--frozen") == 0
+    assert benchmark("--model", "model") == 1
+    assert "different names" in capsys.readouterr().err
+
+
 def test_pixel_masks_named_in_the_csv_bring_their_columns(folder):
     pixels = np.full((20, 30), 2, dtype=np.uint8)
     pixels[5:15, 10:20], pixels[5, 10] = 1, 3

@@ -130,7 +130,7 @@ def choose(
         Rows by name, and a note for each method that does not apply.
 
     Raises:
-        ValueError: If a name matches no row.
+        ValueError: If a name matches no row, or two models would share one.
     """
     ours = {
         _name(folder, len(models)): ours_of(
@@ -138,6 +138,11 @@ def choose(
         )
         for folder, (one, _) in zip(arguments.model, models, strict=True)
     }
+    if len(ours) < len(models):
+        raise ValueError(
+            f"--model: rows are named by the folders, but got {', '.join(arguments.model)}; give "
+            "folders of different names."
+        )
     return wanted(arguments.methods, models[0][0], images, ours)
 
 
