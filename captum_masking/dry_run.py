@@ -117,12 +117,15 @@ def feature_maps(classifier: nn.Module, example: Tensor, *extra: Any) -> list[Fo
     return _maps(classifier, calls, narrower, example)
 
 
-def feature_maps_of_each(classifier: nn.Module, inputs: Sequence[Tensor]) -> list[list[Found]]:
+def feature_maps_of_each(
+    classifier: nn.Module, inputs: Sequence[Tensor], *extra: Any
+) -> list[list[Found]]:
     """List for each of several inputs the feature maps that depend on it.
 
     Args:
         classifier: Run once on the inputs, and once with each of them spoiled by NaN.
-        inputs: All that it takes.
+        inputs: All that are to be explained.
+        *extra: Further arguments of the classifier.
 
     Returns:
         As :func:`feature_maps`, for each input.
@@ -136,10 +139,10 @@ def feature_maps_of_each(classifier: nn.Module, inputs: Sequence[Tensor]) -> lis
         >>> feature_maps_of_each(network, pair)
         [[], []]
     """
-    calls, answer = record(classifier, *inputs)
+    calls, answer = record(classifier, *inputs, *extra)
     listed = []
     for index, tensor in enumerate(inputs):
-        reached, _ = record(classifier, *spoiled(inputs, index))
+        reached, _ = record(classifier, *spoiled(inputs, index), *extra)
         spoilt = {name: out for name, out in calls.items() if not reached[name].isfinite().all()}
         if tensor.dim() == 2:
             listed.append(_hidden_vectors(classifier, spoilt, answer, len(tensor)))

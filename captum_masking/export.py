@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_masking.model import MaskingModel, one_or_several, size_of
+from captum_masking.inputs import one_or_several, size_of
+from captum_masking.model import MaskingModel
 from captum_masking.outputs import logits_of
 from captum_masking.tokens import first_tensor
 

@@ -9,30 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_masking.building import layers_for, make_masker, name_of, reads_inputs, takes_vectors
 from captum_masking.checks import channels_in_words, check_area, check_inputs
 from captum_masking.dry_run import dry_run_inputs
-from captum_masking.element_masker import ElementMasker
-from captum_masking.encoder import (
-    NoMapsError,
-    Taps,
-    check_tappable,
-    find_joint_layers,
-    find_layers,
-    layouts_of,
-    tappable,
-)
+from captum_masking.encoder import Taps, check_tappable, layouts_of, tappable
+from captum_masking.inputs import Inputs, one_or_several, size_of
 from captum_masking.joint import JointMasker
 from captum_masking.masker import Masker, linear
-from captum_masking.modes import eval_mode
+from captum_masking.modes import eval_mode, unwrapped
 from captum_masking.outputs import logits_of
-from captum_masking.own_encoder import OwnEncoder, Untapped
+from captum_masking.own_encoder import Untapped
 from captum_masking.sampler import Sigmoid
 from captum_masking.tokens import Layout, first_tensor
-
-#: What a classifier is asked about: one tensor, or several where it takes several.
-Inputs = Tensor | tuple[Tensor, ...]
-
-__all__ = ["Inputs", "MaskingModel", "dry_run_inputs", "name_of", "one_or_several", "size_of"]
 
 
 class MaskingModel(nn.Module):
@@ -70,6 +58,7 @@ class MaskingModel(nn.Module):
         example_inputs: Inputs for the dry run; None makes zeros shaped for the classifier's
             first convolution. A tuple of several, for a classifier that takes several: ``mask`` and
             ``explain`` are then given tuples of inputs and give one mask for each.
+        additional_forward_args: What the classifier takes after its inputs, for the dry run alone.
         layouts: How the output of each layer becomes a map ``(B, channels, *grid)``, as in
             :mod:`~captum_masking.tokens`; None tells from the dry run or, where none is needed,
             from the first inputs.
@@ -104,11 +93,13 @@ class MaskingModel(nn.Module):
         stride: int | None = None,
         upsample: Callable[[Tensor, Sequence[int]], Tensor] = linear,
         upsample_first: bool = True,
-        example_inputs: Tensor | tuple[Tensor, ...] | None = None,
+        example_inputs: Inputs | None = None,
+        additional_forward_args: tuple[Any, ...] = (),
         layouts: Sequence[Layout] | None = None,
     ) -> None:
         super().__init__()
-        own = _reads_inputs(masker) or (layers is not None and not len(layers))
+        classifier = unwrapped(classifier)
+        own = reads_inputs(masker) or (layers is not None and not len(layers))
         own = own or (example_inputs is not None and not tappable(classifier))
         if not own:
             check_tappable(classifier)
@@ -120,15 +111,16 @@ class MaskingModel(nn.Module):
         self.classifier_trained = False  # set by joint training: then its weights are saved too
         self.layers: tuple[str, ...] = Taps(self.classifier, () if own else layers or ()).layers
         self.layouts: tuple[Layout, ...] | None = None if layouts is None else tuple(layouts)
-        self._takes_vectors = _takes_vectors(masker)
+        self._takes_vectors = takes_vectors(masker)
         if not isinstance(masker, nn.Module) or (layers is None and not own):
-            example = one_or_several(example_inputs)
+            example, extra = one_or_several(example_inputs), additional_forward_args
             example = dry_run_inputs(self.classifier) if example is None else example
             if layers is None and not own:
-                self.layers = self._find_layers(example, guessed=example_inputs is None)
-            features = self._dry_run(example)
+                guessed = example_inputs is None
+                self.layers = layers_for(self.classifier, example, extra, guessed=guessed)
+            features = self._dry_run(example, extra)
             if not isinstance(masker, nn.Module):
-                masker = self._make_masker(masker, features, example)
+                masker = make_masker(masker, features, example, taps=bool(self.layers))
         self.masker = masker
 
     def forward(self, inputs: Tensor, *extra: Any) -> Tensor:
@@ -274,38 +266,10 @@ class MaskingModel(nn.Module):
         """Say which layers are read."""
         return f"layers={self.layers}, stride={self.stride}"
 
-    def _find_layers(self, example: Inputs, *, guessed: bool) -> tuple[str, ...]:
-        """Find layers to read; without any, an example that the user gave is read itself."""
-        try:
-            if isinstance(example, tuple):
-                return tuple(find_joint_layers(self.classifier, example))
-            return tuple(find_layers(self.classifier, example))
-        except NoMapsError:
-            if guessed:
-                raise
-            return ()
-
-    def _dry_run(self, example: Inputs) -> list[Tensor]:
+    def _dry_run(self, example: Inputs, extra: tuple[Any, ...]) -> list[Tensor]:
         self._takes_vectors = isinstance(example, Tensor) and example.dim() == 2
         with eval_mode(self.classifier), torch.no_grad():
-            return self.read(example)[1]
-
-    def _make_masker(
-        self, make: Callable[..., nn.Module], features: list[Tensor], example: Inputs
-    ) -> nn.Module:
-        """Build a masker for the features of a dry run; by default, one of their kind."""
-        channels = [maps.shape[1] for maps in features]
-        if isinstance(example, tuple):
-            make = JointMasker if make is Masker else make
-            inputs = [(tensor.dim() - 2, tensor.shape[1]) for tensor in example]
-            masker = make(channels, inputs=inputs, own=not self.layers)
-        elif make is Masker and not self.layers:
-            masker = OwnEncoder(channels, dims=example.dim() - 2)
-        elif make is Masker and self._takes_vectors:
-            masker = ElementMasker(channels, elements=example.shape[1])
-        else:
-            masker = make(channels, dims=example.dim() - 2)
-        return masker.to(features[0])
+            return self.read(example, *extra)[1]
 
     def _grid(self, features: Sequence[Tensor], size: Sequence[int]) -> tuple[int, ...]:
         stride = self.stride or getattr(self.masker, "stride", None)
@@ -313,57 +277,3 @@ class MaskingModel(nn.Module):
         if stride is None and self.layers and grids:
             return max(grids, key=lambda grid: torch.Size(grid).numel())
         return tuple(-(-side // (stride or 8)) for side in size)
-
-
-def one_or_several(inputs: Any) -> Any:
-    """Take one tensor out of a tuple of one, as Captum passes it; leave the rest as it is.
-
-    Source:
-        Own.
-
-    Example:
-        >>> one_or_several((torch.tensor(1.0),))
-        tensor(1.)
-    """
-    return inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
-
-
-def size_of(inputs: Inputs) -> Sequence[Any]:
-    """Return the spatial size of inputs, or those of several.
-
-    Source:
-        Own.
-
-    Example:
-        >>> size_of((torch.zeros(2, 3, 4, 5), torch.zeros(2, 7)))
-        (torch.Size([4, 5]), torch.Size([]))
-    """
-    if isinstance(inputs, tuple):
-        return tuple(tensor.shape[2:] for tensor in inputs)
-    return inputs.shape[2:]
-
-
-def _reads_inputs(masker: object) -> bool:
-    """Whether a masker, or what makes one, has an encoder of its own."""
-    return bool(getattr(getattr(masker, "func", masker), "reads_inputs", False))
-
-
-def _takes_vectors(masker: object) -> bool:
-    return isinstance(masker, ElementMasker) or getattr(masker, "settings", {}).get("dims") == 0
-
-
-def name_of(part: object) -> str:
-    """Name a part of a model with the settings it was built from.
-
-    Source:
-        Own.
-
-    Example:
-        >>> name_of(linear), name_of(Masker([3], width=4))[:31]
-        ('linear', 'Masker(channels=[3], width=4, d')
-    """
-    settings = getattr(part, "settings", None)
-    name = getattr(part, "__name__", type(part).__name__)
-    if settings is None:
-        return name
-    return f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -27,6 +28,25 @@ def module_of(function: Callable) -> nn.Module | None:
     """
     owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     return owner if isinstance(owner, nn.Module) else None
+
+
+def unwrapped(classifier: Any) -> Any:
+    """Take a module out of ``DataParallel`` and its kin, whose copies would not be tapped.
+
+    Args:
+        classifier: Anything.
+
+    Source:
+        Own. ``DataParallel`` copies the module to every device for each call; hooks of all copies
+        would write into one place.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> unwrapped(nn.DataParallel(layer)) is layer, unwrapped(len) is len
+        (True, True)
+    """
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return classifier.module if isinstance(classifier, wrappers) else classifier
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from captum_masking.dry_run import dry_run_inputs
 from captum_masking.encoder import find_layers
 from captum_masking.infill import DabkowskiGal
 from captum_masking.masker import nearest
-from captum_masking.model import MaskingModel, dry_run_inputs
+from captum_masking.model import MaskingModel
 from captum_masking.objective import Dual, Hinge, KeepRecognizing
 from captum_masking.pool import DrawnUnused, FirstAndLast, History, Latest, Pool
 from captum_masking.regularizer import Area, PowerArea, Regularizer, Sum, TotalVariation

@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
+from captum_masking.dry_run import dry_run_inputs
 from captum_masking.encoder import find_layers
 from captum_masking.infill import Infill
 from captum_masking.inpainting import train_inpainter
 from captum_masking.masker import Masker, UNetMasker
-from captum_masking.model import MaskingModel, dry_run_inputs
+from captum_masking.model import MaskingModel
 from captum_masking.objective import Criterion, Dual
 from captum_masking.pool import Pool
 from captum_masking.regularizer import Area, Regularizer, SizeAsked, smooth
