@@ -57,6 +57,7 @@ setup(
         "torchvision",
         "captum>=0.9",
         "numpy",
+        "accelerate",
         "torchmetrics",
         "safetensors",
         "scipy",

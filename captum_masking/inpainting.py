@@ -282,6 +282,6 @@ def _images(batch: Any) -> Tensor:
 
 
 def _check_steps(loader: DataLoader, steps: int) -> None:
-    check_loader(loader)
+    check_loader(loader, epochs=2)  # it may be read more than once
     if steps < 1:
         raise ValueError(f"steps must be at least 1, but got {steps}; 300 are a good start.")

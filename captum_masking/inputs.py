@@ -39,3 +39,17 @@ def size_of(inputs: Inputs) -> Sequence[Any]:
     if isinstance(inputs, tuple):
         return tuple(tensor.shape[2:] for tensor in inputs)
     return inputs.shape[2:]
+
+
+def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
+    """Return one tensor as a tuple of one, and several as they are.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> as_tuple(torch.tensor(1.0))
+        (tensor(1.),)
+    """
+    return inputs if isinstance(inputs, tuple) else (inputs,)

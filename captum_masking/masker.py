@@ -8,13 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from captum_masking.layers import BATCH_NORMS, CONVOLUTIONS
+
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
-_CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_BATCH_NORMS: dict[int, type[nn.Module]] = {
-    1: nn.BatchNorm1d,
-    2: nn.BatchNorm2d,
-    3: nn.BatchNorm3d,
-}
 
 
 def linear(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -204,8 +200,8 @@ def reduction(channels: int, width: int, dims: int) -> nn.Module:
         >>> reduction(5, 4, dims=2)(torch.rand(2, 5, 3, 3)).shape
         torch.Size([2, 4, 3, 3])
     """
-    convolution = _CONVOLUTIONS[dims](channels, width, 1, bias=False)
-    return nn.Sequential(convolution, _BATCH_NORMS[dims](width), nn.ReLU())
+    convolution = CONVOLUTIONS[dims](channels, width, 1, bias=False)
+    return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
 
 
 def final_convolution(channels: int, dims: int) -> nn.Module:
@@ -218,7 +214,7 @@ def final_convolution(channels: int, dims: int) -> nn.Module:
         >>> final_convolution(5, dims=1)(torch.rand(2, 5, 7)).shape
         torch.Size([2, 1, 7])
     """
-    final = _CONVOLUTIONS[dims](channels, 1, 3, padding=1)
+    final = CONVOLUTIONS[dims](channels, 1, 3, padding=1)
     weight, bias = final.parameters()
     nn.init.normal_(weight, std=0.01)
     nn.init.zeros_(bias)
@@ -226,8 +222,8 @@ def final_convolution(channels: int, dims: int) -> nn.Module:
 
 
 def _block(channels: int, width: int, dims: int) -> nn.Module:
-    convolution = _CONVOLUTIONS[dims](channels, width, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, _BATCH_NORMS[dims](width), nn.ReLU())
+    convolution = CONVOLUTIONS[dims](channels, width, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
 
 
 def _append(maps: Tensor, told: Sequence[Tensor]) -> Tensor:

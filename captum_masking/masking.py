@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from captum_masking.checks import check_mask_shape
 from captum_masking.infill import Infill
+from captum_masking.inputs import Inputs, as_tuple
 
 
 def mask_images(
@@ -39,6 +41,34 @@ def mask_images(
     """
     check_mask_shape(mask, inputs)
     return fill(inputs, 1 - mask, infill), fill(inputs, mask, infill_out or infill)
+
+
+def masked_halves(
+    inputs: Inputs, mask: Inputs, infill: Infill, infill_out: Infill | None = None
+) -> tuple[Tensor, ...]:
+    """Mask a batch for a judge that sees all masked-in examples, then all masked-out ones.
+
+    Args:
+        inputs: As for :func:`mask_images`; or several, each with a mask of its own.
+        mask: Likewise.
+        infill: Likewise.
+        infill_out: Likewise.
+
+    Returns:
+        ``(2 * B, C, *spatial)`` for each input.
+
+    Source:
+        Own.
+
+    Example:
+        >>> inputs, mask = torch.tensor([[[3.0, 5.0]]]), torch.tensor([[[1.0, 0.0]]])
+        >>> masked_halves(inputs, mask, infill=lambda inputs, hole: 0 * inputs)
+        (tensor([[[3., 0.]],
+        <BLANKLINE>
+                [[0., 5.]]]),)
+    """
+    pairs = zip(as_tuple(inputs), as_tuple(mask), strict=True)
+    return tuple(torch.cat(mask_images(x, m, infill, infill_out)) for x, m in pairs)
 
 
 def fill(inputs: Tensor, hole: Tensor, infill: Infill) -> Tensor:

@@ -214,6 +214,8 @@ class MaskingModel(nn.Module):
         return self._mask(mask_logits, size)
 
     def _mask(self, mask_logits: Tensor, size: Sequence[int]) -> Tensor:
+        if torch.is_autocast_enabled(mask_logits.device.type):
+            mask_logits = mask_logits.float()  # half precision has too few steps near 0 and 1
         if not size:  # vectors: one logit for each element already
             return self.sampler(mask_logits)
         if self.upsample_first:

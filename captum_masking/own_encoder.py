@@ -8,15 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_masking.element_masker import ElementMasker
+from captum_masking.layers import BATCH_NORMS, CONVOLUTIONS
 from captum_masking.masker import Masker
 from captum_masking.modes import module_of
-
-_CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_BATCH_NORMS: dict[int, type[nn.Module]] = {
-    1: nn.BatchNorm1d,
-    2: nn.BatchNorm2d,
-    3: nn.BatchNorm3d,
-}
 
 
 class OwnEncoder(nn.Module):
@@ -150,5 +144,5 @@ def encoder(channels: int, dims: int, width: int, stages: int = 3) -> nn.Module:
 def _stage(before: int, after: int, dims: int) -> nn.Module:
     if dims == 0:
         return nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), nn.ReLU())
-    convolution = _CONVOLUTIONS[dims](before, after, 3, stride=2, padding=1, bias=False)
-    return nn.Sequential(convolution, _BATCH_NORMS[dims](after), nn.ReLU())
+    convolution = CONVOLUTIONS[dims](before, after, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(convolution, BATCH_NORMS[dims](after), nn.ReLU())

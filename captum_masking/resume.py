@@ -1,48 +1,67 @@
-"""A training between two steps, to go on from: networks, optimizers, pool, random state.
+"""A training between two steps, to go on from: networks, optimizers, pool, random states.
 
-Plain containers of tensors and numbers, so that ``torch.save`` writes them and
-``torch.load(weights_only=True)`` reads them back without running anything.
+Plain containers of tensors and numbers, which :mod:`captum_masking.checkpoint` writes and reads
+without pickle.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+import random
+import warnings
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from captum_masking.trainer import MaskingTrainer
+from captum_masking.processes import gathered, rank, world
+
+if TYPE_CHECKING:
+    from captum_masking.trainer import MaskingTrainer
 
 
 def training_state(trainer: MaskingTrainer) -> dict[str, Any]:
-    """Copy the state of a training between two steps.
+    """Copy the state of a training between two updates.
 
     Args:
-        trainer: Any.
+        trainer: Any. In a training over several processes all of them must call this.
 
     Returns:
         The state, detached from the trainer.
+
+    Raises:
+        RuntimeError: If gradients are being accumulated; they are not part of a state.
 
     Source:
         Own.
 
     Example:
         >>> from torch import nn
-        >>> from captum_masking import MaskingModel
+        >>> from captum_masking import MaskingModel, MaskingTrainer
         >>> classifier = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.LazyLinear(2))
         >>> model = MaskingModel(classifier, ["0"], example_inputs=torch.zeros(1, 1, 8, 8))
-        >>> trainer = MaskingTrainer(model)
-        >>> sorted(training_state(trainer))
-        ['model', 'optimizers', 'original', 'pool', 'pool_is_current', 'random']
+        >>> sorted(training_state(MaskingTrainer(model)))[:4]
+        ['model', 'optimizers', 'original', 'pool']
     """
+    if trainer.engine.between_updates:
+        raise RuntimeError(
+            "a state is taken between updates, but gradients of "
+            f"{trainer.engine.batches} of {trainer.engine.accumulate} batches are waiting; take "
+            "it after a step that completes an update."
+        )
     original = getattr(trainer, "original", None)
+    scaler = trainer.engine.scaler
     state = {
+        "settings": trainer.settings(),
         "model": trainer.model.state_dict(),
         "original": {} if original is None else original.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+        "scaler": {} if scaler is None else scaler.state_dict(),
         "pool": trainer.pool.state_dict(),
         "pool_is_current": trainer.pool_is_current,
-        "random": torch.get_rng_state(),
+        "steps_done": trainer.steps_done,
+        "random": gathered(random_state()),
+        "torch": str(torch.__version__),
     }
     return copy.deepcopy(state)
 
@@ -52,34 +71,113 @@ def load_training_state(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
 
     Args:
         trainer: Made like the one whose state this is, around a classifier of the same kind.
-        state: Of :func:`training_state`. The global random state of torch is set from it.
+        state: Of :func:`training_state`. The random states of torch, Python and numpy are set
+            from it.
 
     Raises:
         KeyError: If the state lacks a part.
-        ValueError: If it belongs to a trainer with another pool or other optimizers.
+        ValueError: If it belongs to a trainer with other settings; the message names them.
         RuntimeError: If its weights do not fit the model.
 
     Source:
         Own.
     """
-    _check_same_kind(trainer, state)
+    check_settings(state["settings"], trainer.settings())
+    if state["torch"] != str(torch.__version__):
+        warnings.warn(
+            f"this training was begun under torch {state['torch']} and goes on under "
+            f"{torch.__version__}: it will not be what it would have been, bit by bit.",
+            stacklevel=2,
+        )
     trainer.model.load_state_dict(state["model"])
     if state["original"]:
         trainer.original.load_state_dict(state["original"])
     for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
+    if trainer.engine.scaler is not None:
+        trainer.engine.scaler.load_state_dict(state["scaler"])
     trainer.pool.add(trainer.model.classifier)  # the live classifier; the rest is overwritten
     trainer.pool.load_state_dict(state["pool"])
     trainer.pool_is_current = state["pool_is_current"]
-    torch.set_rng_state(state["random"])
+    trainer.steps_done = state["steps_done"]
+    _set_own_random_state(state["random"])
 
 
-def _check_same_kind(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
-    """Refuse the state of a frozen training for a joint one, and the other way round."""
-    own = (len(trainer.optimizers), hasattr(trainer, "original"))
-    if own != (len(state["optimizers"]), bool(state["original"])):
+def check_settings(saved: dict[str, str], own: dict[str, str]) -> None:
+    """Refuse to go on with other settings than a training was begun with.
+
+    Args:
+        saved: Words by name.
+        own: Likewise.
+
+    Raises:
+        ValueError: Naming every setting that differs, with both.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_settings({"lr": "0.1"}, {"lr": "0.2"})
+        Traceback (most recent call last):
+        ValueError: expected the settings that this training was begun with, but 1 differ:
+          lr: was 0.1, is 0.2
+        Make the trainer, the loader and the call of fit() as they were, or begin a new training.
+    """
+    names = [n for n in {**saved, **own} if saved.get(n) != own.get(n)]
+    if names:
+        lines = [f"  {n}: was {saved.get(n, 'absent')}, is {own.get(n, 'absent')}" for n in names]
         raise ValueError(
-            f"expected the state of a training with {len(trainer.optimizers)} optimizers and "
-            f"train_classifier={trainer.joint}, but got one with {len(state['optimizers'])}; make "
-            "the trainer as it was when the state was taken."
+            "expected the settings that this training was begun with, but "
+            + f"{len(names)} differ:\n"
+            + "\n".join(lines)
+            + "\nMake the trainer, the loader and the call of fit() as they were, or begin a new "
+            "training."
         )
+
+
+def random_state() -> dict[str, Any]:
+    """Return the states of all random numbers of this process that a training may draw.
+
+    Source:
+        Own.
+
+    Example:
+        >>> state, first = random_state(), torch.rand(())
+        >>> set_random_state(state)
+        >>> torch.rand(()) == first
+        tensor(True)
+    """
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": (str(kind), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set the random numbers of this process.
+
+    Args:
+        state: Of :func:`random_state`.
+
+    Source:
+        Own.
+    """
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+
+
+def _set_own_random_state(states: list[dict[str, Any]]) -> None:
+    if len(states) != world():
+        warnings.warn(
+            f"this training was begun in {len(states)} processes and goes on in {world()}: it "
+            "will not be what it would have been, bit by bit.",
+            stacklevel=3,
+        )
+    set_random_state(states[rank() % len(states)])

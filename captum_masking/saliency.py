@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from captum.attr import Attribution
 from torch import Tensor
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from captum_masking._captum_compat import (
     TargetType,
@@ -25,13 +26,17 @@ from captum_masking.checks import (
     check_same_device,
 )
 from captum_masking.infill import Infill, Mean
-from captum_masking.model import MaskingModel, one_or_several, size_of
+from captum_masking.inputs import one_or_several, size_of
+from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode, module_of
 from captum_masking.objective import Dual, Objective
 from captum_masking.outputs import logits_of
 from captum_masking.per_input import PerInput
 from captum_masking.regularizer import Regularizer, smooth
 from captum_masking.target import class_indices
+
+#: What stands for "nothing there", as Captum's methods take it: one for each input.
+Baselines = Tensor | float | tuple[Tensor | float, ...]
 
 
 class MaskingSaliency(Attribution):
@@ -45,6 +50,9 @@ class MaskingSaliency(Attribution):
     image, for whatever the classifier may recognise in it. The target is still checked, so that
     a wrong one does not pass in silence. For a classifier without a masker the target does
     matter: the mask is optimised for that class.
+
+    A ``MaskingModel`` inside ``DataParallel`` or ``DistributedDataParallel`` is known as one, and
+    explains on its own device; any other classifier inside is run as it is, on all of its devices.
 
     Args:
         forward_func: A ``MaskingModel``, any classifier, or any callable that returns logits.
@@ -101,6 +109,7 @@ class MaskingSaliency(Attribution):
         target: TargetType = None,
         additional_forward_args: Any = None,
         *,
+        baselines: Baselines | None = None,
         area: float | Tensor | None = None,
         steps: int | None = None,
         show_progress: bool = False,
@@ -114,6 +123,10 @@ class MaskingSaliency(Attribution):
                 With a ``MaskingModel`` it is checked and does not change the map, unless its
                 masker is told the class (``Masker(..., classes=...)``).
             additional_forward_args: Passed to the classifier after the inputs.
+            baselines: What fills the holes while a mask is optimised, in place of ``infill``: a
+                number, a tensor shaped like ``inputs`` or one example for all of them; a tuple of
+                such for a tuple. None is ``infill``. With a ``MaskingModel`` they are checked and
+                do not change the map: its masker has learned from an infill.
             area: The fraction of the image that the map should cover, in (0, 1): for maskers that
                 are told a size (``Masker(..., sized=True)``), and where a mask is optimised.
             steps: Optimisation steps where there is no trained masker, each about four forward
@@ -128,22 +141,29 @@ class MaskingSaliency(Attribution):
 
         Raises:
             TargetError: If the target does not name one class for each example.
-            TypeError: If inputs are not floating-point tensors, or not as many as the model takes.
+            TypeError: If inputs are not floating-point tensors, or not as many as the model takes;
+                if baselines are neither tensors nor numbers.
             ValueError: If inputs have the wrong shape, lie on another device, or hold values that
-                make the mask NaN.
+                make the mask NaN; if baselines do not fit the inputs.
 
         Source:
             Phang et al. 2020.
         """
         tensors = inputs if isinstance(inputs, tuple) else (inputs,)
-        self._check(tensors)
+        model = _masking_model(self.forward_func)
+        self._check(tensors, model)
+        origins = _one_for_each(baselines, tensors)
         extra = _format_additional_forward_args(additional_forward_args) or ()
         if len(tensors[0]) == 0:
             masks = tuple(tensors)
-        elif isinstance(self.forward_func, MaskingModel):
-            masks = self._predict(tensors, target, extra, area)
+        elif model is not None:
+            masks = _predict(model, tensors, target, extra, area)
         else:
-            masks = self._optimize(tensors, target, extra, area, steps, show_progress)
+            options = self.per_input.but(steps=steps, area=area)
+            self._warn_once(options.steps)
+            masks = _optimize(
+                self.forward_func, tensors, target, extra, origins, options, show_progress
+            )
         for mask in masks:
             check_finite(
                 mask,
@@ -158,64 +178,25 @@ class MaskingSaliency(Attribution):
         )
         return attributions if isinstance(inputs, tuple) else attributions[0]
 
-    def _check(self, tensors: tuple[Any, ...]) -> None:
+    def _check(self, tensors: tuple[Any, ...], model: MaskingModel | None) -> None:
         """Refuse at the door what would fail deep inside."""
         module = module_of(self.forward_func)
-        check_number_of_inputs(tensors, getattr(self.forward_func, "inputs_taken", None))
+        check_number_of_inputs(tensors, None if model is None else model.inputs_taken)
         for tensor in tensors:
             check_inputs(tensor, vectors=len(tensors) > 1 or not _has_convolutions(module))
             check_same_device(tensor, module)
         check_same_batch(tensors)
 
-    def _predict(
-        self,
-        tensors: tuple[Tensor, ...],
-        target: TargetType,
-        extra: tuple,
-        area: float | Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        model = self.forward_func
-        with eval_mode(model), torch.no_grad():
-            inputs = one_or_several(tuple(_like_weights(x, model) for x in tensors))
-            logits, features = model.read(inputs, *extra)
-            classes = class_indices(logits, target)  # refuses a wrong target
-            asked = model.ask(logits, target=classes, area=area)
-            masks = model.decode(features, size_of(inputs), **asked)
-            return masks if isinstance(masks, tuple) else (masks,)
-
-    def _optimize(
-        self,
-        tensors: tuple[Tensor, ...],
-        target: TargetType,
-        extra: tuple,
-        area: float | Tensor | None,
-        steps: int | None,
-        show_progress: bool,
-    ) -> tuple[Tensor, ...]:
-        """Optimise the mask of each input in turn, while the others are seen as they are."""
-        options = self.per_input.but(steps=steps, area=area)
+    def _warn_once(self, steps: int) -> None:
         if not self._warned:
             self._warned = True
             warnings.warn(
                 f"{type(self.forward_func).__name__} has no masker, so a mask is optimised for "
-                f"each input ({options.steps} steps of about four forward passes). To predict "
+                f"each input ({steps} steps of about four forward passes). To predict "
                 "masks in one pass: model = MaskingModel(classifier); "
                 "MaskingTrainer(model).fit(loader).",
                 stacklevel=4,
             )
-        module = module_of(self.forward_func)
-        if module is not None:
-            tensors = tuple(_like_weights(x, module) for x in tensors)
-        return tuple(
-            options(
-                _OneOfSeveral(self.forward_func, index, len(tensors)),
-                tensor,
-                target,
-                additional_forward_args=(*tensors[:index], *tensors[index + 1 :], *extra),
-                show_progress=show_progress,
-            )
-            for index, tensor in enumerate(tensors)
-        )
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -225,6 +206,51 @@ class MaskingSaliency(Attribution):
     def attribute_future(self) -> None:
         """Not implemented, as in most of Captum's methods."""
         raise NotImplementedError("attribute_future is not implemented for MaskingSaliency.")
+
+
+def _predict(
+    model: MaskingModel,
+    tensors: tuple[Tensor, ...],
+    target: TargetType,
+    extra: tuple,
+    area: float | Tensor | None,
+) -> tuple[Tensor, ...]:
+    with eval_mode(model), torch.no_grad():
+        inputs = one_or_several(tuple(_like_weights(x, model) for x in tensors))
+        logits, features = model.read(inputs, *extra)
+        classes = class_indices(logits, target)  # refuses a wrong target
+        asked = model.ask(logits, target=classes, area=area)
+        masks = model.decode(features, size_of(inputs), **asked)
+        return masks if isinstance(masks, tuple) else (masks,)
+
+
+def _optimize(
+    function: Callable[..., Any],
+    tensors: tuple[Tensor, ...],
+    target: TargetType,
+    extra: tuple,
+    origins: tuple[Tensor | float | None, ...],
+    options: PerInput,
+    show_progress: bool,
+) -> tuple[Tensor, ...]:
+    """Optimise the mask of each input in turn, while the others are seen as they are."""
+    module = module_of(function)
+    if module is not None:
+        tensors = tuple(_like_weights(x, module) for x in tensors)
+    masks = []
+    for index, (tensor, origin) in enumerate(zip(tensors, origins, strict=True)):
+        seen: Callable[..., Tensor] = _OneOfSeveral(function, index, len(tensors))
+        rest = (*tensors[:index], *tensors[index + 1 :], *extra)
+        search = options
+        if origin is not None:
+            start = torch.as_tensor(origin).detach().to(tensor).expand_as(tensor)
+            seen, tensor, rest = _From(seen), tensor - start, (start, *rest)
+            search = options.but(infill=Mean())
+        found = search(
+            seen, tensor, target, additional_forward_args=rest, show_progress=show_progress
+        )
+        masks.append(found)
+    return tuple(masks)
 
 
 class _OneOfSeveral:
@@ -239,6 +265,56 @@ class _OneOfSeveral:
         inputs = (*others[: self.index], one, *others[self.index :])
         with channels_in_words(self.__self__, inputs[0]):
             return logits_of(self.function(*inputs, *extra))
+
+
+class _From:
+    """A classifier as a function of how far an input lies from its baseline.
+
+    What a mask takes off that distance leads back to the baseline: a hole of zeros is filled with
+    it, row by row, which an infill, told one image at a time, could not do.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+        self.__self__ = module_of(function)
+
+    def __call__(self, distance: Tensor, start: Tensor, *rest: Any) -> Tensor:
+        return self.function(start + distance, *rest)
+
+
+def _masking_model(function: Any) -> MaskingModel | None:
+    """Return the masking model that a function is, or that it runs on several devices."""
+    while isinstance(function, (DataParallel, DistributedDataParallel)):
+        function = function.module
+    return function if isinstance(function, MaskingModel) else None
+
+
+def _one_for_each(
+    baselines: Baselines | None, tensors: tuple[Tensor, ...]
+) -> tuple[Tensor | float | None, ...]:
+    """Return a baseline that fits each input; None for each where there are none."""
+    if baselines is None:
+        return (None,) * len(tensors)
+    given = baselines if isinstance(baselines, tuple) else (baselines,)
+    if len(given) != len(tensors):
+        raise ValueError(
+            f"baselines must be one for each of {len(tensors)} inputs, but got {len(given)}; "
+            "pass a tuple, in the order of the inputs."
+        )
+    for baseline, inputs in zip(given, tensors, strict=True):
+        if isinstance(baseline, bool) or not isinstance(baseline, (Tensor, int, float)):
+            raise TypeError(
+                f"baselines must be tensors or numbers, but got {type(baseline).__name__}; "
+                "convert other arrays with torch.as_tensor."
+            )
+        shapes = (inputs.shape, (1, *inputs.shape[1:]))
+        if isinstance(baseline, Tensor) and baseline.shape not in shapes:
+            raise ValueError(
+                f"baselines must have the shape of the inputs, {tuple(inputs.shape)}, or be one "
+                f"example for all of them, but got {tuple(baseline.shape)}; of a set of baselines "
+                "pass one, or their mean."
+            )
+    return given
 
 
 def _has_convolutions(module: torch.nn.Module | None) -> bool:

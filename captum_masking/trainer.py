@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from captum_masking.checks import (
-    check_examples,
-    check_finite,
-    check_labels,
-    check_loader,
-    check_logits,
-    check_pair,
-)
+from captum_masking.best import Newest
+from captum_masking.callbacks import Callback
+from captum_masking.checkpoint import Checkpoints, check_no_checkpoints
+from captum_masking.checks import check_examples, check_labels, check_loader, check_logits
+from captum_masking.engine import Engine, parameters_of, precise
+from captum_masking.figures import Figures, Means, Record, as_record, judge_itself, measure
 from captum_masking.infill import Infill, Mean
-from captum_masking.masking import mask_images
+from captum_masking.inputs import Inputs, as_tuple, size_of
+from captum_masking.loading import Loading
+from captum_masking.masking import masked_halves
 from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode, given_back
-from captum_masking.monitor import BestState, Means, Monitor, Record, judge_itself, measure
+from captum_masking.monitor import Monitor
 from captum_masking.objective import Dual, Judgement, Objective
 from captum_masking.outputs import logits_of
 from captum_masking.pool import History, Latest, Pool
-from captum_masking.regularizer import Regularizer, smooth
+from captum_masking.processes import average_buffers, copy_from_main, rank, world
+from captum_masking.regularizer import Regularizer, over_inputs, smooth
+from captum_masking.run import Run
 from captum_masking.schedule import FineTune, cosine
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class MaskingTrainer:
@@ -47,10 +55,23 @@ class MaskingTrainer:
         regularizer: Of the mask.
         pool: Draws the judge of each step; None is :class:`~captum_masking.pool.History` in joint
             training and :class:`~captum_masking.pool.Latest` otherwise.
-        lr: Peak learning rate of the masker's Adam; both rates rise for the first tenth of the
-            steps and then fall to zero along a cosine.
+        lr: Peak learning rate of the masker's Adam.
         weight_decay: Of the masker's Adam.
+        schedule: Called as ``schedule(optimizer, steps)`` for each network, with the steps in which
+            it learns; by default rates rise for the first tenth and fall to zero along a cosine.
         max_gradient_norm: Gradients of each network are clipped to this norm.
+        skip_not_finite: Whether batches whose loss or gradient is not finite are left out and
+            counted, as ``skipped`` in the records, rather than an error.
+        accelerator: Of the accelerate library: device, mixed precision, gradient accumulation and
+            copies on several devices. None trains where the model is, in its own precision.
+        compile: Called on a judge before it sees masked images, such as ``torch.compile``. The
+            clean pass stays as it is, since compiled modules lose the hooks that read features.
+        memory_format: Of images and model; ``torch.channels_last`` is faster on some devices.
+
+    Attributes:
+        steps_done: Batches that were learned from.
+        epochs_done: Of the last call of :meth:`fit`.
+        stopping: Why :meth:`fit` is to end early; None while it is not.
 
     Source:
         Phang et al. 2020; Adam, its rate, decay and the clipping as published. Differs: the
@@ -81,9 +102,22 @@ class MaskingTrainer:
         pool: Pool | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
+        schedule: Callable[[Optimizer, int], LRScheduler] = cosine,
         max_gradient_norm: float = 10.0,
+        skip_not_finite: bool = False,
+        accelerator: Accelerator | None = None,
+        compile: Callable[[nn.Module], Callable[..., Any]] | None = None,
+        memory_format: torch.memory_format = torch.preserve_format,
     ) -> None:
-        self.model = model
+        self.engine = Engine(
+            accelerator, max_gradient_norm=max_gradient_norm, skip_not_finite=skip_not_finite
+        )
+        self.engine.place(model)
+        self.model = model.to(memory_format=memory_format)
+        self.memory_format = memory_format
+        self.compile = compile
+        self.compiled: dict[nn.Module, Callable[..., Any]] = {}
+        self.schedule = schedule
         self.joint = FineTune() if train_classifier is True else train_classifier or None
         self.infill = infill
         self.infill_out = infill_out
@@ -91,20 +125,29 @@ class MaskingTrainer:
         self.regularizer = regularizer
         self.pool = pool if pool is not None else History() if self.joint else Latest()
         self.pool_is_current = False
-        self.max_gradient_norm = max_gradient_norm
-        self.masker_parameters = [*model.masker.parameters(), *model.sampler.parameters()]
         self.masker_optimizer = torch.optim.Adam(
-            self.masker_parameters, lr=lr, weight_decay=weight_decay
+            [*model.masker.parameters(), *model.sampler.parameters()],
+            lr=lr,
+            weight_decay=weight_decay,
         )
-        self.optimizers: list[torch.optim.Optimizer] = [self.masker_optimizer]
+        self.optimizers: list[Optimizer] = [self.masker_optimizer]
         if self.joint:
             self._prepare_classifier(self.joint)
+        self.steps_done = self.epochs_done = 0
+        self.stopping: str | None = None
+        self.same_everywhere = False
 
-    def step(self, inputs: Tensor, target: Tensor, *, train_classifier: bool = True) -> Record:
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes; alone, it is."""
+        return rank() == 0
+
+    def step(self, inputs: Inputs, target: Tensor, *, train_classifier: bool = True) -> Record:
         """Take one step of the masker, and of the classifier in joint training, on one batch.
 
         Args:
-            inputs: ``(B, C, *spatial)``, normalised as the classifier expects.
+            inputs: ``(B, C, *spatial)``, normalised as the classifier expects; a tuple of several
+                for a classifier that takes several.
             target: The class of each, ``(B,)``, integers.
             train_classifier: False leaves the classifier alone in this step; in a trainer with
                 ``train_classifier=False`` it is left alone in any case.
@@ -120,41 +163,35 @@ class MaskingTrainer:
         Source:
             Phang et al. 2020, training iteration.
         """
-        check_examples(inputs, target)
+        inputs, target = self._receive(inputs, target)
         joint = self.joint if train_classifier else None
-        with given_back(self.model):
+        with given_back(self.model), self.engine.autocast():
             self._set_modes(joint)
             # 1. One clean pass: its logits say what is recognised, its features make the mask.
             logits, features = self.model.read(inputs)
             check_logits(logits)
-            check_labels(target, inputs, classes=logits.shape[1])
+            check_labels(target, as_tuple(inputs)[0], classes=logits.shape[1])
             asked = self.model.ask(logits, **self._question(target))
-            mask = self.model.decode(features, inputs.shape[2:], **asked)  # (B, 1, *spatial)
-            masked_in, masked_out = mask_images(inputs, mask, self.infill, self.infill_out)
+            mask = self.model.decode(features, size_of(inputs), **asked)  # (B, 1, *spatial)
+            halves = masked_halves(inputs, mask, self.infill, self.infill_out)
 
             # 2. The judge, now or from the past, sees both halves as one batch in eval mode, so
             #    that masked images never move batch-norm statistics.
             judge = self._draw_judge()
             with nullcontext() if joint and joint.judge_in_train_mode else eval_mode(judge):
-                logits_in, logits_out = logits_of(judge(torch.cat([masked_in, masked_out]))).chunk(
-                    2
-                )
-            judgement = Judgement(logits, logits_in, logits_out, target, asked.get("area"))
+                logits_in, logits_out = logits_of(self._to_call(judge)(*halves)).chunk(2)
+            inside, outside = precise(logits_in), precise(logits_out)
+            judgement = Judgement(precise(logits), inside, outside, target, asked.get("area"))
 
             # 3. Both gradients, each for its own network, before either takes its step.
-            losses = {"loss": self.objective(judgement) + self.regularizer(mask, judgement)}
+            loss = self.objective(judgement) + over_inputs(self.regularizer, mask, judgement)
+            losses = {"loss": loss}
             if joint:
                 losses["classifier_loss"] = self._classifier_loss(joint, judgement, inputs, judge)
-                self._backward(
-                    losses["classifier_loss"], self.classifier_parameters, retain_graph=True
-                )
-            self._backward(losses["loss"], self.masker_parameters)
-            self.masker_optimizer.step()
-            if joint:
-                self._step_classifier()
-        return measure(judgement, mask, losses)
+            skipped = self._learn(losses, examples=len(target))
+        return measure(judgement, mask, losses) | skipped
 
-    def classifier_step(self, inputs: Tensor, target: Tensor) -> Record:
+    def classifier_step(self, inputs: Inputs, target: Tensor) -> Record:
         """Take one step of the classifier alone, on clean images.
 
         Args:
@@ -170,35 +207,52 @@ class MaskingTrainer:
         Source:
             Own.
         """
-        check_examples(inputs, target)
-        with given_back(self.model):
+        inputs, target = self._receive(inputs, target)
+        with given_back(self.model), self.engine.autocast():
             self._set_modes(self.joint)
-            logits = self.model(inputs)
+            logits = self.model(*as_tuple(inputs))
             check_logits(logits)
-            check_labels(target, inputs, classes=logits.shape[1])
-            loss = cross_entropy(logits, target)
-            self._backward(loss, self.classifier_parameters)
-            self._step_classifier()
+            check_labels(target, as_tuple(inputs)[0], classes=logits.shape[1])
+            loss = cross_entropy(precise(logits), target)
+            skipped = self._learn({"classifier_loss": loss}, examples=len(target))
         clean = (logits.argmax(1) == target).float().mean()
-        return {"classifier_loss": loss.item(), "clean": clean.item()}
+        return as_record({"classifier_loss": loss, "clean": clean}, len(target)) | skipped
 
     def fit(
         self,
-        loader: DataLoader,
+        loader: Any,
         epochs: int = 10,
         *,
-        validation: DataLoader | None = None,
+        validation: Any = None,
+        figures: Sequence[Figures] = (),
+        keep: Newest | None = None,
+        callbacks: Sequence[Callback] = (),
+        checkpoints: Checkpoints | str | Path | None = None,
+        resume: str | Path | None = None,
+        steps_per_epoch: int | None = None,
         log: str | Path | None = None,
         show_progress: bool = True,
     ) -> list[Record]:
         """Train for some epochs and keep the best state.
 
         Args:
-            loader: Gives batches ``(inputs, labels)`` and has a length.
+            loader: Gives batches ``(inputs, labels)``, or dicts as
+                :func:`~captum_masking.data.read_batch` reads them. A ``DataLoader`` over a data
+                set, or anything that can be iterated over once an epoch; streams need no length.
             epochs: Passes over the loader.
             validation: Like ``loader``, with images that are not trained on; after each epoch the
-                model is measured on it. The state kept is then the one chosen as
-                :class:`~captum_masking.monitor.BestState` says; without it, the last.
+                model is measured on it. Without it the last state is kept.
+            figures: What else to measure on the validation images, as for :meth:`evaluate`.
+            keep: Which of the states after each epoch is kept in the end; None is
+                :class:`~captum_masking.best.Newest`.
+            callbacks: Watch the training, and may end it.
+            checkpoints: Where to save the training: a folder, saved to after every epoch, or
+                :class:`~captum_masking.checkpoint.Checkpoints` with ``every`` so many steps, for
+                one to be taken up again in the middle of an epoch. Ctrl-C and SIGTERM then wait for
+                the step to end and save it.
+            resume: A folder of checkpoints. The training goes on from the newest that can be read,
+                bit by bit as if it had not stopped; if there is none it begins.
+            steps_per_epoch: Batches in an epoch, to cut a stream.
             log: A CSV file to write the records to, a row an epoch.
             show_progress: Whether to show a bar with the running figures.
 
@@ -208,61 +262,77 @@ class MaskingTrainer:
 
         Raises:
             TypeError: If the loader gives no pairs of tensors.
-            ValueError: If a batch cannot be used; the message says why.
+            ValueError: If a batch cannot be used, or the checkpoint to resume from was made with
+                other settings; the message says why.
+            CheckpointError: If no checkpoint in ``resume`` can be read.
 
         Source:
             Own.
         """
         check_loader(loader, epochs)
-        monitor = Monitor(epochs, log=log, show_progress=show_progress)
-        best = BestState(self.model)
         if validation is not None:
-            check_loader(validation, name="validation")
-            best.start(self.evaluate(validation))
-        steps, done = epochs * len(loader), 0
-        schedules = self._schedules(steps)
-        for _ in range(epochs):
-            for batch in monitor.epoch(loader):
-                inputs, target = self._receive(batch)
-                step, optimizers = self._turn(done / steps)
-                monitor.add(step(inputs, target), len(inputs))
-                for optimizer in optimizers:
-                    schedules[optimizer].step()
-                done += 1
-            record = monitor.close(self.evaluate(validation) if validation is not None else {})
-            best.offer(record)
-        best.restore()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        return monitor.records
+            check_loader(validation, epochs + 1, name="validation")
+        if isinstance(checkpoints, (str, Path)):
+            checkpoints = Checkpoints(checkpoints)
+        if checkpoints is not None and resume is None:
+            check_no_checkpoints(checkpoints)
+        run = Run(
+            self,
+            Loading(loader, steps=steps_per_epoch, device=self.device),
+            epochs,
+            monitor=Monitor(
+                epochs,
+                log=log if self.is_main else None,
+                show_progress=show_progress and self.is_main,
+            ),
+            validation=validation,
+            figures=figures,
+            keep=Newest() if keep is None else keep,
+            callbacks=callbacks,
+            checkpoints=checkpoints,
+        )
+        if resume is not None:
+            run.resume(resume)
+        return run.go()
 
     @torch.no_grad()
-    def evaluate(self, loader: DataLoader) -> Record:
+    def evaluate(self, loader: Any, *, figures: Sequence[Figures] = ()) -> Record:
         """Measure the model on labelled images, judged by its classifier as it is now.
 
         Args:
-            loader: Gives batches ``(inputs, labels)``.
+            loader: Gives batches as for :meth:`fit`.
+            figures: Called as ``figure(model, inputs, target, mask)`` on each batch; further means
+                by name.
 
         Returns:
-            Means over the images, under the names that :meth:`step` uses.
+            Means over the images of all processes, under the names that :meth:`step` uses.
 
         Source:
             Own.
         """
         means = Means()
         with eval_mode(self.model):
-            for batch in loader:
-                inputs, target = self._receive(batch)
-                check_examples(inputs, target)
+            for batch in Loading(loader, device=self.device).shares():
+                inputs, target = self._receive(*batch)
                 judgement, mask = judge_itself(
                     self.model, inputs, target, self.infill, self.infill_out
                 )
-                loss = self.objective(judgement) + self.regularizer(mask, judgement)
-                means.add(measure(judgement, mask, {"loss": loss}), len(inputs))
-        return means.record()
+                loss = self.objective(judgement) + over_inputs(self.regularizer, mask, judgement)
+                found = {"loss": loss}
+                for figure in figures:
+                    found |= figure(self.model, inputs, target, mask)
+                means.add(measure(judgement, mask, found, alone=True), len(target))
+        return means.over_processes().record()
 
-    def __repr__(self) -> str:
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.masker.parameters()).device
+
+    def settings(self) -> dict[str, str]:
+        """Say what this trainer was made of, in words, by name."""
         optimizer = self.masker_optimizer.defaults
+        engine = self.engine
         parts = {
             "model": self.model.recipe(),
             "train_classifier": self.joint or False,
@@ -273,9 +343,15 @@ class MaskingTrainer:
             "pool": self.pool,
             "lr": optimizer["lr"],
             "weight_decay": optimizer["weight_decay"],
-            "max_gradient_norm": self.max_gradient_norm,
+            "schedule": self.schedule,
+            "max_gradient_norm": engine.max_gradient_norm,
+            "skip_not_finite": engine.skip_not_finite,
+            "accelerator": engine.describe(),
         }
-        lines = "".join(f"    {name}={value},\n" for name, value in parts.items())
+        return {name: re.sub(r" at 0x[0-9a-f]+", "", str(part)) for name, part in parts.items()}
+
+    def __repr__(self) -> str:
+        lines = "".join(f"    {name}={value},\n" for name, value in self.settings().items())
         return f"MaskingTrainer(\n{lines})"
 
     def _question(self, target: Tensor) -> dict[str, Tensor]:
@@ -291,23 +367,45 @@ class MaskingTrainer:
             self.pool_is_current = True
         return self.pool.draw()
 
-    def _step_classifier(self) -> None:
-        self.classifier_optimizer.step()
+    def _to_call(self, judge: nn.Module) -> Callable[..., Any]:
+        if self.compile is None:
+            return judge
+        if judge not in self.compiled:
+            self.compiled[judge] = self.compile(judge)
+        return self.compiled[judge]
+
+    def _learn(self, losses: dict[str, Tensor], *, examples: int) -> Record:
+        """Hand the losses to the engine, and note who has learned something."""
+        by_optimizer: dict[Optimizer, Tensor] = {}
+        if self.joint and "classifier_loss" in losses:
+            by_optimizer[self.classifier_optimizer] = losses["classifier_loss"]
+        if "loss" in losses:
+            by_optimizer[self.masker_optimizer] = losses["loss"]
+        skipped = self.engine.learn(by_optimizer, examples=examples)
+        self.steps_done += 1
+        if self.joint and "classifier_loss" in losses:
+            self._note_update(self.joint)
+        return skipped
+
+    def _note_update(self, joint: FineTune) -> None:
+        """After an update of the classifier: the pool is to hear of it, processes to agree."""
+        if self.engine.between_updates:
+            return
         self.pool_is_current = False
+        if joint.train_mode:
+            average_buffers(self.model.classifier)
 
     def _prepare_classifier(self, how: FineTune) -> None:
         self.model.classifier_trained = True
         # Layers that the user has frozen stay frozen, unless that is all of them.
         parameters = list(self.model.classifier.parameters())
-        self.classifier_parameters = [p for p in parameters if p.requires_grad] or parameters
-        self.classifier_optimizer = how.optimizer(self.classifier_parameters, lr=how.lr)
+        trained = [p for p in parameters if p.requires_grad] or parameters
+        self.classifier_optimizer = how.optimizer(trained, lr=how.lr)
         self.optimizers.append(self.classifier_optimizer)
         if how.stay:
             self.original = copy.deepcopy(self.model.classifier).eval().requires_grad_(False)
 
-    def _turn(
-        self, progress: float
-    ) -> tuple[Callable[[Tensor, Tensor], Record], list[torch.optim.Optimizer]]:
+    def turn(self, progress: float) -> tuple[Callable[[Inputs, Tensor], Record], list[Optimizer]]:
         """Say who learns at this fraction of the training: the step, and whose rates move."""
         if self.joint and progress < self.joint.classifier_first:
             return self.classifier_step, [self.classifier_optimizer]
@@ -315,29 +413,39 @@ class MaskingTrainer:
             return partial(self.step, train_classifier=False), [self.masker_optimizer]
         return self.step, self.optimizers
 
-    def _schedules(
-        self, steps: int
-    ) -> dict[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-        """Give each network one cosine over the steps in which it learns."""
-        joint = self.joint or FineTune()
-        learning: dict[torch.optim.Optimizer, int] = {}
-        learning[self.masker_optimizer] = steps - int(steps * joint.classifier_first)
+    def steps_of_each(self, steps: int) -> dict[Optimizer, int]:
+        """Count, of the steps of a training, those in which each network learns."""
+        first = self.joint.classifier_first if self.joint else 0.0
+        counts: dict[Optimizer, int] = {self.masker_optimizer: steps - int(steps * first)}
         if self.joint:
-            learning[self.classifier_optimizer] = steps - int(steps * joint.masker_first)
-        return {optimizer: cosine(optimizer, count) for optimizer, count in learning.items()}
+            counts[self.classifier_optimizer] = steps - int(steps * self.joint.masker_first)
+        return counts
+
+    def finish_update(self) -> None:
+        """Step with the gradients of the last batches, where there are fewer than accumulate."""
+        if self.engine.flush() and self.joint:
+            self._note_update(self.joint)
+
+    def forget_gradients(self) -> None:
+        """Leave no gradient behind, and the learning rates as they were given."""
+        self.engine.forget()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = group.get("initial_lr", group["lr"])
 
     def _set_modes(self, joint: FineTune | None) -> None:
         self.model.masker.train().requires_grad_(True)
         self.model.sampler.train().requires_grad_(True)
         if joint:
             self.model.classifier.train(joint.train_mode)
-            for parameter in self.classifier_parameters:
+            for parameter in parameters_of(self.classifier_optimizer):
                 parameter.requires_grad_(True)
         else:
             self.model.classifier.eval().requires_grad_(False)
 
     def _classifier_loss(
-        self, joint: FineTune, judgement: Judgement, inputs: Tensor, judge: nn.Module
+        self, joint: FineTune, judgement: Judgement, inputs: Inputs, judge: nn.Module
     ) -> Tensor:
         """On its own steps all three images; where a past classifier judged, the clean one."""
         own = judge is self.model.classifier
@@ -346,25 +454,21 @@ class MaskingTrainer:
         )
         if joint.stay:
             with torch.no_grad():
-                original = logits_of(self.original(inputs)).softmax(1)
+                original = logits_of(self.original(*as_tuple(inputs))).softmax(1)
             loss = loss + joint.stay * cross_entropy(judgement.logits, original)
         return loss
 
-    def _backward(
-        self, loss: Tensor, parameters: Sequence[nn.Parameter], *, retain_graph: bool = False
-    ) -> None:
-        """Set the gradients of one network; retain the graph where the other's loss shares it."""
-        check_finite(
-            loss, "the loss", "lower the learning rate, and look for extreme values in the inputs."
-        )
-        for parameter in parameters:
-            parameter.grad = None
-        loss.backward(inputs=list(parameters), retain_graph=retain_graph)
-        nn.utils.clip_grad_norm_(parameters, self.max_gradient_norm)
+    def _receive(self, inputs: Inputs, target: Tensor) -> tuple[Inputs, Tensor]:
+        """Check a batch and bring it to the model's device; losses ask for 64-bit labels."""
+        check_examples(inputs, target)
+        if world() > 1 and not self.same_everywhere:
+            copy_from_main(self.model)
+            self.same_everywhere = True
+        moved = tuple(self._moved(tensor) for tensor in as_tuple(inputs))
+        target = target.to(self.device, torch.long, non_blocking=True)
+        return moved if isinstance(inputs, tuple) else moved[0], target
 
-    def _receive(self, batch: object) -> tuple[Tensor, Tensor]:
-        """Bring what a loader gave to the model's device; loss functions ask for 64-bit labels."""
-        inputs, target = check_pair(batch)
-        device = next(self.model.masker.parameters()).device
-        integers = not (target.is_floating_point() or target.dtype == torch.bool)
-        return inputs.to(device), target.to(device, torch.long if integers else target.dtype)
+    def _moved(self, inputs: Tensor) -> Tensor:
+        images = inputs.dim() == 4 or self.memory_format != torch.channels_last
+        layout = self.memory_format if images else torch.preserve_format
+        return inputs.to(self.device, non_blocking=True, memory_format=layout)

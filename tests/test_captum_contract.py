@@ -18,6 +18,7 @@ from networks import Lookup, cnn
 from torch import Tensor, nn
 
 from captum_masking import MaskingModel, MaskingSaliency
+from captum_masking.infill import Color
 from captum_masking.masker import Masker
 
 PARAMETERS = inspect.signature(MaskingSaliency.attribute).parameters
@@ -142,6 +143,108 @@ def test_c14_an_area_for_all_survives_noise_tunnel_and_sensitivity_max(device, p
     tunnel = NoiseTunnel(saliency).attribute(pair, nt_samples=2, stdevs=0.0, **options)
     torch.testing.assert_close(tunnel, plain, atol=1e-5, rtol=0)
     assert sensitivity_max(saliency.attribute, pair, **options).isfinite().all()
+
+
+# C2 and C14: baselines, where Captum's methods take them.
+
+
+FEW = {"target": 1, "steps": 5}
+no_masker = pytest.mark.filterwarnings("ignore:.*has no masker:UserWarning")
+
+
+def test_c2_a_call_of_integrated_gradients_by_name_is_a_call_of_ours(model, saliency, pair):
+    arguments = {"inputs": pair, "baselines": 0 * pair, "target": [0, 2]}
+    theirs = IntegratedGradients(model).attribute(**arguments)
+    assert saliency.attribute(**arguments).shape == theirs.shape
+
+
+@no_masker
+@pytest.mark.parametrize("value", [0, 0.5, -2])
+def test_c2_a_number_as_baseline_is_an_infill_of_that_colour(classifier, pair, value):
+    expected = MaskingSaliency(classifier, infill=Color(value)).attribute(pair, **FEW)
+    found = MaskingSaliency(classifier).attribute(pair, baselines=value, **FEW)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@no_masker
+def test_c2_the_evidence_is_where_the_input_differs_from_its_baseline(quadrants, device):
+    image = torch.ones(1, 1, 8, 8, device=device)
+    baseline = image.clone()
+    baseline[..., 4:, :4] = 0  # only the third quarter can be taken away
+    found = MaskingSaliency(quadrants).attribute(image, target=2, baselines=baseline)
+    quarters = [half.mean().item() for rows in found.chunk(2, 2) for half in rows.chunk(2, 3)]
+    assert quarters[2] > 0.7 and max(quarters[:2] + quarters[3:]) < 0.3
+
+
+@no_masker
+def test_c2_every_example_has_the_baseline_of_its_row(classifier, pair):
+    saliency, baselines = MaskingSaliency(classifier), torch.randn_like(pair)
+    together = saliency.attribute(pair, baselines=baselines, **FEW)
+    rows = zip(pair.split(1), baselines.split(1), strict=True)
+    alone = [saliency.attribute(image, baselines=baseline, **FEW) for image, baseline in rows]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=0)
+    assert not torch.allclose(together, saliency.attribute(pair, **FEW), atol=1e-3)
+
+
+@no_masker
+def test_c2_one_baseline_serves_all_examples(classifier, pair):
+    saliency, baseline = MaskingSaliency(classifier), torch.randn_like(pair[:1])
+    expected = saliency.attribute(pair, baselines=baseline.repeat(2, 1, 1, 1), **FEW)
+    for one in (baseline, (baseline,), baseline.clone().requires_grad_()):
+        inputs = (pair,) if isinstance(one, tuple) else pair
+        found = saliency.attribute(inputs, baselines=one, **FEW)
+        assert torch.equal(found[0] if isinstance(one, tuple) else found, expected)
+
+
+@no_masker
+def test_c2_each_of_several_inputs_has_its_own_baseline(quadrants, pair):
+    saliency = MaskingSaliency(lambda first, second: quadrants(first) + quadrants(second))
+    found = saliency.attribute((pair, -pair), baselines=(0.5, torch.ones_like(pair)), **FEW)
+    for index, value in enumerate((0.5, 1.0)):
+        given = [0.0, 0.0]  # the mask of each input is found while the other is seen as it is
+        given[index] = value
+        expected = saliency.attribute((pair, -pair), baselines=tuple(given), **FEW)
+        torch.testing.assert_close(found[index], expected[index], atol=1e-5, rtol=0)
+
+
+def test_c2_baselines_do_not_change_the_map_of_a_masking_model(saliency, pair):
+    expected = saliency.attribute(pair, target=1)
+    for baselines in (0, 1.5, torch.randn_like(pair), torch.randn_like(pair[:1])):
+        assert torch.equal(saliency.attribute(pair, target=1, baselines=baselines), expected)
+
+
+@no_masker
+@pytest.mark.parametrize("masked", [True, False], ids=["masking model", "plain classifier"])
+def test_c2_baselines_that_do_not_fit_are_refused_in_words(classifier, pair, masked):
+    saliency = MaskingSaliency(MaskingModel(classifier) if masked else classifier)
+    for wrong in (pair[:, :1], pair[..., :8], pair[0], torch.cat([pair, pair]), torch.tensor(0.0)):
+        with pytest.raises(ValueError, match=r"\(2, 3, 16, 16\).*or their mean"):
+            saliency.attribute(pair, baselines=wrong, **FEW)
+    with pytest.raises(ValueError, match="1 inputs, but got 2"):
+        saliency.attribute(pair, baselines=(0, 0), **FEW)
+    for wrong in ("black", True, [0.0], pair.cpu().numpy()):
+        with pytest.raises(TypeError, match="tensors or numbers"):
+            saliency.attribute(pair, baselines=wrong, **FEW)
+
+
+@no_masker
+def test_c14_baselines_are_repeated_with_the_images(classifier, pair):
+    saliency, baselines = MaskingSaliency(classifier), torch.randn_like(pair)
+    arguments = {"baselines": baselines, **FEW}
+    plain = saliency.attribute(pair, **arguments)
+    tunnel = NoiseTunnel(saliency).attribute(pair, nt_samples=3, stdevs=0.0, **arguments)
+    torch.testing.assert_close(tunnel, plain, atol=1e-4, rtol=0)
+    assert sensitivity_max(saliency.attribute, pair, **arguments).isfinite().all()
+
+
+@no_masker
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_c15_baselines_made_without_gradients_are_taken(classifier, pair, context):
+    saliency = MaskingSaliency(classifier)
+    expected = saliency.attribute(pair, baselines=0.5, **FEW)
+    with context():
+        found = saliency.attribute(pair, baselines=torch.full_like(pair, 0.5), **FEW)
+    torch.testing.assert_close(found, expected)
 
 
 def test_c16_dropout_and_batch_norm_are_off_whatever_the_mode(classifier, pair):

@@ -2,8 +2,9 @@
 
 ``captum.testing`` ships the table of models and arguments that Captum's own suites go through.
 Here are the entries for methods that attribute to inputs and are called with ``inputs``,
-``target`` and ``additional_forward_args``, each as Captum's users have it (no masker) and, where
-the model can be tapped, with a masker.
+``target``, ``additional_forward_args`` and ``baselines`` (one for each example, not a set of them
+for all), each as Captum's users have it (no masker) and, where the model can be tapped, with a
+masker.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from captum_masking import MaskingModel, MaskingSaliency
 
 FEW = {"steps": 3}
 # Arguments of NoiseTunnel, and those that every attribution has.
-OURS = {"inputs", "target", "additional_forward_args"}
+OURS = {"inputs", "target", "additional_forward_args", "baselines"}
 TUNNEL = {"nt_samples", "nt_samples_batch_size", "stdevs"}
 
 pytestmark = [
@@ -66,13 +67,14 @@ def entries() -> list[dict[str, Any]]:
 
 
 def _is_ours(entry: dict[str, Any]) -> bool:
-    algorithms, _, arguments, layer, noise_tunnel, _ = parse_test_config(entry)
+    algorithms, _, arguments, layer, noise_tunnel, set_of_baselines = parse_test_config(entry)
     to_inputs = not any(issubclass(a, (LayerAttribution, NeuronAttribution)) for a in algorithms)
     known = OURS | TUNNEL if noise_tunnel else OURS
-    return to_inputs and layer is None and set(arguments) <= known
+    plain = to_inputs and layer is None and not set_of_baselines
+    return plain and set(arguments) <= known
 
 
-def _pending(entry: dict[str, Any], masked: bool) -> str | None:
+def pending(entry: dict[str, Any], masked: bool) -> str | None:
     """Say why an entry is not expected to pass yet, if so."""
     arguments = entry["attribute_args"]
     several = isinstance(arguments["inputs"], tuple)
@@ -88,7 +90,7 @@ def runs(*, noise_tunnel: bool | None = None) -> pytest.MarkDecorator:
         tunnel = entry.get("noise_tunnel", False)
         if noise_tunnel is not None and tunnel is not noise_tunnel:
             continue
-        reason = _pending(entry, masked)
+        reason = pending(entry, masked)
         marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
         with_masker = "with masker" if masked else "without"
         name = gen_test_name(with_masker, entry["name"], MaskingSaliency, tunnel)
@@ -109,7 +111,8 @@ def prepare(entry: dict[str, Any], masked: bool) -> tuple[Attribution, nn.Module
 def test_the_table_is_read():
     names = {entry["name"] for entry in entries()}
     assert {"basic_multi_input_multi_target", "basic_multiple_tuple_target_nt"} <= names
-    assert all(should_create_generated_test(MaskingSaliency) for _ in names) and len(names) >= 16
+    assert "basic_multiple_tuple_target_with_baselines" in names and len(names) >= 20
+    assert should_create_generated_test(MaskingSaliency)
 
 
 # Targets: a batch gives what its examples give one by one.

@@ -1,17 +1,58 @@
 """Promises about saved models: what comes back, and what is refused."""
 
+import errno
 import json
 import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
+from test_tuple_inputs import PictureAndNotes, examples
 from torch import nn
 
 from captum_masking import MaskingModel, MaskingTrainer, checkpoint
 from captum_masking.checkpoint import CheckpointError
+from captum_masking.joint import JointMasker, OfInput
 from captum_masking.masker import Masker, UNetMasker, nearest
 from captum_masking.sampler import GumbelSigmoid
+from captum_masking.tokens import ChannelsLast, Tokens
+
+
+def killed_before(call: int, work: Callable[[], object]) -> bool:
+    """Do some work in a process that dies, without any clean-up, before its n-th file operation.
+
+    Returns whether it died; it did not if it was done before.
+    """
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            _die_before(call)
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    assert status in (0, 9), "the work failed by itself"
+    return status == 9
+
+
+def _die_before(call: int) -> None:
+    calls = 0
+    operations = ("open", "shutil.", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod")
+
+    def hook(event, _):
+        nonlocal calls
+        if event.startswith(operations):
+            if calls == call:
+                os._exit(9)
+            calls += 1
+
+    sys.addaudithook(hook)
 
 
 def small_classifier(width: int = 4) -> nn.Module:
@@ -130,10 +171,12 @@ def test_a_save_that_fails_leaves_the_old_model(saved, inputs, monkeypatch):
     nn.init.ones_(model.masker.final.bias)
 
     def full_disk(*_):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_to_disk", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(
+        OSError, match="could not save .*model: No space left on device, with .*MiB"
+    ):
         model.save(folder)
     assert os.listdir(folder.parent) == ["model"]
     assert torch.equal(MaskingModel.load(folder, classifier).mask(inputs), before)
@@ -185,3 +228,112 @@ def test_every_masker_and_sampler_of_the_package_comes_back_by_name(tmp_path, in
     assert torch.equal(loaded.mask(inputs, **question), model.mask(inputs, **question))
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that can be copied")
+@pytest.mark.filterwarnings("ignore:.*was killed before:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_save_killed_at_any_moment_leaves_the_old_model_or_the_new(saved, inputs):
+    model, folder, classifier = saved
+    seen, call = [], 0
+    died = True
+    while died:
+        before = MaskingModel.load(folder, classifier).mask(inputs)
+        nn.init.constant_(model.masker.final.bias, float(call + 1))
+        after = model.mask(inputs)
+        died = killed_before(call, lambda: model.save(folder))
+        mask = MaskingModel.load(folder, classifier).mask(inputs)
+        assert torch.equal(mask, before) or torch.equal(mask, after)
+        seen.append(torch.equal(mask, after))
+        call += 1
+    assert len(seen) > 10 and not seen[0] and seen[-1]
+
+
+def leave_as_killed(folder):
+    """Bring a saved model to the moment between the two renames of a save that replaces it."""
+    os.rename(folder, folder.with_name(f".{folder.name}.old-0123abcd"))
+
+
+def test_a_model_set_aside_by_a_killed_save_is_found_with_a_warning(saved, inputs):
+    model, folder, classifier = saved
+    leave_as_killed(folder)
+    with pytest.warns(UserWarning, match="was killed before the new files were in place"):
+        loaded = MaskingModel.load(folder, classifier)
+    assert torch.equal(loaded.mask(inputs), model.mask(inputs))
+    with pytest.warns(UserWarning, match="was killed"):
+        assert checkpoint.read_config(folder)["stride"] == 4
+
+
+def test_what_a_killed_save_left_of_another_model_is_not_taken(saved):
+    _, folder, classifier = saved
+    leave_as_killed(folder)
+    for name in ("mode", "model.old", "old-0123abcd"):
+        with pytest.raises(CheckpointError, match="it has no config.json"):
+            MaskingModel.load(folder.with_name(name), classifier)
+
+
+def test_the_save_after_a_killed_one_clears_up(saved, inputs):
+    model, folder, classifier = saved
+    leave_as_killed(folder)
+    unfinished = folder.with_name(".model.new-01234567")
+    at_work = folder.with_name(".model.new-76543210")
+    unfinished.mkdir()
+    at_work.mkdir()
+    two_hours_ago = time.time() - 7200
+    os.utime(unfinished, (two_hours_ago, two_hours_ago))
+    model.save(folder)
+    # One that was written to this very hour may be another process's.
+    assert sorted(os.listdir(folder.parent)) == [at_work.name, "model"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(MaskingModel.load(folder, classifier).mask(inputs), model.mask(inputs))
+
+
+def test_where_a_link_points_to_is_replaced_and_not_the_link(saved, inputs):
+    model, folder, classifier = saved
+    link = folder.with_name("best")
+    link.symlink_to(folder)
+    nn.init.ones_(model.masker.final.bias)
+    model.save(link)
+    assert link.is_symlink() and sorted(os.listdir(folder.parent)) == ["best", "model"]
+    assert torch.equal(MaskingModel.load(folder, classifier).mask(inputs), model.mask(inputs))
+    leave_as_killed(folder)
+    with pytest.warns(UserWarning, match="was killed"):
+        MaskingModel.load(link, classifier)
+
+
+@pytest.mark.parametrize("how", ["layers", "own encoders", "function"])
+def test_a_model_of_several_inputs_comes_back(tmp_path, how):
+    classifier = PictureAndNotes().eval()
+    classifier = classifier.forward if how == "function" else classifier
+    if how != "own encoders":
+        model = MaskingModel(classifier, example_inputs=examples(1)).eval()
+    else:
+        masker = JointMasker([3, 2, 5], inputs=[(2, 3), (1, 2), (0, 5)], width=8, own=True)
+        model = MaskingModel(classifier, masker=masker).eval()
+    model.save(tmp_path / "model")
+    loaded = MaskingModel.load(tmp_path / "model", classifier)
+    assert loaded.recipe() == model.recipe() and loaded.inputs_taken == 3
+    assert repr(loaded.layouts) == repr(model.layouts)
+    inputs = examples()
+    for ours, theirs in zip(loaded.mask(inputs), model.mask(inputs), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_layout_within_a_layout_comes_back(tmp_path):
+    layouts = [OfInput(1, Tokens(prefix=1, stride=(2.0, 2.0))), OfInput(0, ChannelsLast())]
+    masker = JointMasker([8, 8], inputs=[(2, 3), (2, 3)])
+    classifier = small_classifier()
+    model = MaskingModel(classifier, ["0", "3"], layouts=layouts, masker=masker)
+    model.save(tmp_path / "model")
+    loaded = MaskingModel.load(tmp_path / "model", classifier)
+    assert repr(list(loaded.layouts)) == repr(layouts)
+
+
+def test_a_classifier_without_weights_comes_back(tmp_path):
+    classifier = nn.Sequential(nn.AvgPool2d(2), nn.AvgPool2d(2), nn.Flatten())
+    example = torch.rand(2, 3, 16, 16)
+    model = MaskingModel(classifier, ["0", "1"], example_inputs=example).eval()
+    model.save(tmp_path / "model")
+    loaded = MaskingModel.load(tmp_path / "model", classifier)
+    assert torch.equal(loaded.mask(example), model.mask(example))

@@ -259,7 +259,7 @@ def test_a_trained_inpainter_is_an_infill_that_can_be_sent_to_another_process():
     ("loader", "error", "message"),
     [
         ([], ValueError, "loader must give images.*0 batches"),
-        (iter([torch.zeros(1, 1, 8, 8)]), TypeError, "must have a length"),
+        (iter([torch.zeros(1, 1, 8, 8)]), ValueError, "is an iterator"),
         ([("a", "b")], TypeError, "must be a tensor.*got str"),
         ([torch.zeros(1, 1, 8, 8, dtype=torch.uint8)], TypeError, "floating point"),
         ([torch.full((1, 1, 8, 8), torch.nan)], ValueError, "finite.*remove or repair"),

@@ -10,6 +10,7 @@ from networks import cnn
 from torch import nn
 
 from captum_masking import infill, recipes
+from captum_masking.engine import parameters_of
 from captum_masking.inpainting import InpaintingNetwork, train_inpainter
 from captum_masking.masker import linear, nearest
 from captum_masking.objective import Classification, Dual, Entropy
@@ -49,10 +50,11 @@ def setting(seed: int = 0) -> Setting:
 def test_every_row_trains_a_masker_and_prints_every_part_of_its_trainer(name):
     given = setting()
     trainer = ROWS[name].build(given)
-    before = [parameter.clone() for parameter in trainer.masker_parameters]
+    learning = parameters_of(trainer.masker_optimizer)
+    before = [parameter.clone() for parameter in learning]
     (record,) = trainer.fit(given.loader, 1, show_progress=False)
     assert all(torch.tensor(value).isfinite() for value in record.values())
-    assert any((a != b).any() for a, b in zip(before, trainer.masker_parameters, strict=True))
+    assert any((a != b).any() for a, b in zip(before, learning, strict=True))
     printed = repr(trainer)
     for part in (trainer.infill, trainer.infill_out, trainer.objective, trainer.pool):
         assert repr(part) in printed
@@ -92,7 +94,7 @@ def test_fix_has_the_published_constants():
     )
     (group,) = trainer.masker_optimizer.param_groups
     assert (group["lr"], group["weight_decay"], group["betas"]) == (1e-3, 1e-4, (0.9, 0.999))
-    assert trainer.max_gradient_norm == 10
+    assert trainer.engine.max_gradient_norm == 10
 
 
 @pytest.mark.parametrize(

@@ -460,7 +460,7 @@ def test_labels_that_are_not_one_per_image_are_refused(model, images, labels):
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda images, labels: {"image": images, "label": labels},
+        lambda images, labels: {"picture": images, "label": labels},
         lambda images, labels: images,
         lambda images, labels: (images,),
         lambda images, labels: None,
@@ -468,7 +468,7 @@ def test_labels_that_are_not_one_per_image_are_refused(model, images, labels):
     ids=["dict", "images only", "a tuple of one", "None"],
 )
 def test_a_loader_without_pairs_is_refused_with_what_it_should_give(model, images, labels, wrap):
-    with pytest.raises(TypeError, match=r"must give pairs \(inputs, labels\), but gave"):
+    with pytest.raises(TypeError, match=r"must give pairs \(inputs, labels\)"):
         fit(model, [wrap(images, labels)])
 
 
@@ -477,9 +477,10 @@ def test_pictures_that_are_still_bytes_are_refused(model, images, labels):
         fit(model, [(images.to(torch.uint8), labels)])
 
 
-def test_a_loader_without_a_length_is_refused(model, batches):
-    with pytest.raises(TypeError, match="length, but generator has none"):
+def test_what_can_be_read_once_only_is_refused_for_several_epochs(model, batches):
+    with pytest.raises(ValueError, match="readable 2 times, but generator is an iterator"):
         fit(model, (batch for batch in batches))
+    assert len(fit(model, (batch for batch in batches), epochs=1)[1]) == 1
 
 
 def test_an_empty_loader_is_refused(model, images, labels):

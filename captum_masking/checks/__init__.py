@@ -18,7 +18,7 @@ from captum_masking.checks.inputs import (
 from captum_masking.checks.training import (
     check_examples,
     check_loader,
-    check_pair,
+    length_of,
 )
 from captum_masking.checks.values import (
     check_area,
@@ -41,7 +41,7 @@ __all__ = [
     "check_mask_shape",
     "check_number_of_inputs",
     "check_output",
-    "check_pair",
+    "length_of",
     "check_same_batch",
     "check_same_device",
 ]

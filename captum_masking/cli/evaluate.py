@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from captum_masking.cli.load import load
 from captum_masking.cli.table import table
 from captum_masking.data import BoxedImages, DigitsOnTextures
+from captum_masking.figures import Means, Record, judge_itself, measure
 from captum_masking.infill import Mean
 from captum_masking.metrics.localization import (
     boxes_to_pixels,
@@ -30,7 +31,6 @@ from captum_masking.metrics.localization import (
 )
 from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode
-from captum_masking.monitor import Means, Record, judge_itself, measure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

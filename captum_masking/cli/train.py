@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 from captum_masking.checkpoint import check_destination, load_model, save_model
 from captum_masking.cli.classifiers import Prepared, notes_of, prepare
 from captum_masking.data import BoxedImages
+from captum_masking.figures import summary
 from captum_masking.model import MaskingModel
-from captum_masking.monitor import summary
 from captum_masking.schedule import FineTune, FromScratch
 from captum_masking.trainer import MaskingTrainer
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from captum_masking.objective import Judgement
 from captum_masking.regularizer.area import Area, PowerArea, UngatedArea
-from captum_masking.regularizer.combined import Sum, published, smooth
+from captum_masking.regularizer.combined import Sum, over_inputs, published, smooth
 from captum_masking.regularizer.size import SizeAsked, SizeRange, SizeTarget
 from captum_masking.regularizer.variation import TotalVariation
 
@@ -22,6 +22,7 @@ __all__ = [
     "Sum",
     "TotalVariation",
     "UngatedArea",
+    "over_inputs",
     "published",
     "smooth",
 ]

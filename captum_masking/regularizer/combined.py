@@ -40,6 +40,30 @@ class Sum:
         return " + ".join(map(repr, self.terms))
 
 
+def over_inputs(
+    regularizer: Regularizer, mask: Tensor | tuple[Tensor, ...], judgement: Judgement
+) -> Tensor:
+    """Regularize one mask, or the masks of several inputs: the mean of the penalties of each.
+
+    Args:
+        regularizer: Called for each mask.
+        mask: ``(B, 1, *spatial)``, or a tuple of such.
+        judgement: Of the batch.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> halves = torch.full((1, 1, 2), 0.5), torch.full((1, 1, 3), 0.25)
+        >>> over_inputs(lambda mask, judgement: mask.mean(), halves, None)
+        tensor(0.3750)
+    """
+    masks = mask if isinstance(mask, tuple) else (mask,)
+    penalties = [regularizer(each, judgement) for each in masks]
+    return sum(penalties[1:], start=penalties[0]) / len(penalties)
+
+
 def published() -> Sum:
     """Area gated on success, and total variation, with the constants of the frozen set-up.
 

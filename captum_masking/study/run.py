@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from captum_masking.data import BoxedImages
 from captum_masking.data.few_shot import few_shot, of_classes
+from captum_masking.figures import judge_itself
 from captum_masking.infill import Mean
 from captum_masking.metrics import (
     MaxBoxAccV2,
@@ -27,7 +28,6 @@ from captum_masking.metrics import (
 )
 from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode
-from captum_masking.monitor import judge_itself
 from captum_masking.recipes import Row, Setting
 
 #: Scores by name: one number an image, or one for all.

@@ -1,0 +1,180 @@
+"""Augmentation that depends on seed, epoch and image, not on which process draws it, or when."""
+
+from __future__ import annotations
+
+import operator
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from captum_masking.data.digits import _check_whole
+
+
+class Around(Dataset[Any]):
+    """A data set around another one: as long, and with its attributes.
+
+    Args:
+        dataset: With a length, read by index.
+
+    Raises:
+        TypeError: If it has no length or no index, as a stream.
+
+    Source:
+        Own.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> around = Around(TensorDataset(torch.zeros(3, 1)))
+        >>> len(around), around.tensors[0].shape
+        (3, torch.Size([3, 1]))
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise TypeError(
+                f"{type(self).__name__} needs a data set with a length and an index, but got "
+                f"{type(dataset).__name__}; a stream does this for itself, where it is made."
+            )
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        # Labels, files and class names stay where labels_of() and others look for them. While
+        # this is unpickled there is no data set to ask yet.
+        if name.startswith("__") or name == "dataset":
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
+        return getattr(self.dataset, name)
+
+    def _position(self, index: Any) -> int:
+        """Return the index counted from the front.
+
+        Raises:
+            IndexError: If there is no such item; ``for item in dataset`` ends there.
+        """
+        count, position = len(self), operator.index(index)
+        if not -count <= position < count:
+            raise IndexError(f"expected an index of {count} items, but got {position}.")
+        return position % count
+
+
+class Seeded(Around):
+    """A data set whose item ``i`` draws random numbers that depend on seed, epoch and ``i`` only.
+
+    Each item is made under random states of its own, torch's on the CPU, Python's and numpy's;
+    afterwards the caller gets his back. So augmentation is the same with any number of workers
+    and processes, in any order, and after a training was resumed. The states belong to a process:
+    do not read from several threads of one.
+
+    Args:
+        dataset: With a length, read by index.
+        seed: Whole number >= 0.
+
+    Attributes:
+        epoch: 0 at first; another epoch draws other numbers.
+
+    Raises:
+        TypeError: If ``dataset`` is a stream, or the seed is not a whole number.
+        ValueError: If the seed is negative.
+
+    Source:
+        Own.
+
+    Example:
+        >>> class Noise(Dataset):
+        ...     def __len__(self):
+        ...         return 3
+        ...     def __getitem__(self, index):
+        ...         return torch.rand(())
+        >>> noise = Seeded(Noise(), seed=0)
+        >>> first = noise[1]
+        >>> noise[1] == first, noise[2] == first, noise.with_seed(5)[1] == first
+        (tensor(True), tensor(False), tensor(False))
+        >>> noise.set_epoch(1)
+        >>> noise[1] == first
+        tensor(False)
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        super().__init__(dataset)
+        _check_whole("seed", seed, least=0)
+        self.seed = int(seed)
+        # Shared, so that workers that live for several epochs hear of the next one.
+        self._epoch = torch.zeros((), dtype=torch.int64, device="cpu").share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose random numbers are drawn, >= 0."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other random numbers from now on, in the workers of a loader too.
+
+        Call it between two passes over a loader. accelerate and others look for this name.
+
+        Args:
+            epoch: Whole number >= 0.
+
+        Raises:
+            TypeError: If it is not a whole number.
+            ValueError: If it is negative.
+        """
+        _check_whole("epoch", epoch, least=0)
+        self._epoch.fill_(int(epoch))
+
+    def with_seed(self, seed: int) -> Seeded:
+        """Return the same items under another seed, at epoch 0; this one stays as it is."""
+        return Seeded(self.dataset, seed)
+
+    def __getitem__(self, index: int) -> Any:
+        position = self._position(index)
+        with random_states(self.seed, self.epoch, position):
+            return self.dataset[position]
+
+    def __repr__(self) -> str:
+        return f"Seeded(dataset={self.dataset!r}, seed={self.seed})"
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._epoch.share_memory_()  # nothing happens where a worker has just got the shared one
+
+
+@contextmanager
+def random_states(*key: int) -> Iterator[None]:
+    """Lend random states that depend on a key, and give the caller's back.
+
+    The states are torch's on the CPU, Python's and numpy's; those of accelerators are left alone.
+
+    Args:
+        key: Whole numbers. Another key gives numbers that have nothing to do with these.
+
+    Source:
+        Own; the key is hashed with BLAKE2b, so that neighbors start far apart.
+
+    Example:
+        >>> with random_states(0, 7):
+        ...     first = torch.rand(()), random.random(), np.random.rand()
+        >>> with random_states(0, 7):
+        ...     first == (torch.rand(()), random.random(), np.random.rand())
+        True
+    """
+    digest = blake2b(repr(key).encode(), digest_size=20).digest()
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
+    try:
+        # A part of the hash each: torch and numpy turn one seed into one and the same sequence.
+        # torch.manual_seed would move the accelerators' states, too.
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little"))
+        random.seed(int.from_bytes(digest[8:16], "little"))
+        np.random.seed(int.from_bytes(digest[16:], "little"))
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        random.setstate(before[1])
+        np.random.set_state(before[2])

@@ -1,0 +1,170 @@
+"""Several processes as one: sums over all of them. In a single process nothing happens.
+
+Communication is torch.distributed's; accelerate or torchrun start the processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+def world() -> int:
+    """Return how many processes train together; 1 where torch.distributed is not in use.
+
+    Source:
+        Own.
+
+    Example:
+        >>> world()
+        1
+    """
+    started = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if started else 1
+
+
+def rank() -> int:
+    """Return this process's number, 0 for the one that writes.
+
+    Source:
+        Own.
+
+    Example:
+        >>> rank()
+        0
+    """
+    return distributed.get_rank() if world() > 1 else 0
+
+
+def summed(values: Tensor) -> Tensor:
+    """Add up tensors of the same shape over all processes; gradients flow to each of them.
+
+    Args:
+        values: Of any shape, the same in every process.
+
+    Source:
+        Own.
+
+    Example:
+        >>> summed(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+    """
+    if world() == 1:
+        return values
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(values)
+
+
+def any_of(flag: bool, device: torch.device) -> bool:
+    """Say whether a flag is set in any process, so that all take the same way.
+
+    Source:
+        Own.
+
+    Example:
+        >>> any_of(False, torch.device("cpu"))
+        False
+    """
+    return flag if world() == 1 else bool(summed(torch.tensor(float(flag), device=device)) > 0)
+
+
+def from_main(value: Any) -> Any:
+    """Give every process the value that the main one has.
+
+    Source:
+        Own.
+
+    Example:
+        >>> from_main(3)
+        3
+    """
+    if world() == 1:
+        return value
+    held = [value]
+    distributed.broadcast_object_list(held, src=0)
+    return held[0]
+
+
+def gathered(value: Any) -> list[Any]:
+    """List the values of all processes, in their order.
+
+    Source:
+        Own.
+
+    Example:
+        >>> gathered("here")
+        ['here']
+    """
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter], examples: int) -> None:
+    """Make of sums over this process's examples the mean over those of all processes.
+
+    One message a call: all gradients and the number of examples in one vector, so that shares of
+    different size weigh what they should.
+
+    Args:
+        parameters: Their ``.grad`` is the sum of the gradients of ``examples`` examples; those
+            without one are left out, and must be without one in every process.
+        examples: In this process.
+
+    Source:
+        Own. Not DistributedDataParallel, which expects one backward pass for each forward pass
+        and every parameter in it, and masker and classifier have one each.
+
+    Example:
+        >>> weight = nn.Parameter(torch.zeros(2))
+        >>> weight.grad = torch.tensor([4.0, 6.0])
+        >>> average_gradients([weight], examples=2)
+        >>> weight.grad
+        tensor([2., 3.])
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
+    count = gradients[0].new_tensor([examples], dtype=torch.float32)
+    vector = summed(torch.cat([*(g.reshape(-1).float() for g in gradients), count]))
+    means = vector[:-1] / vector[-1]
+    for gradient, part in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.reshape(gradient.shape))
+
+
+@torch.no_grad()
+def copy_from_main(module: nn.Module) -> None:
+    """Give every process the weights and buffers that the main one has.
+
+    Source:
+        Own.
+
+    Example:
+        >>> copy_from_main(nn.Linear(1, 1))
+    """
+    if world() > 1:
+        for tensor in module.state_dict().values():
+            distributed.broadcast(tensor, src=0)
+
+
+@torch.no_grad()
+def average_buffers(module: nn.Module) -> None:
+    """Average what a module keeps without learning it, such as batch-norm statistics.
+
+    Source:
+        Own.
+
+    Example:
+        >>> average_buffers(nn.BatchNorm1d(2))
+    """
+    if world() > 1:
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(summed(buffer.clone()) / world())
