@@ -74,15 +74,6 @@ def _is_ours(entry: dict[str, Any]) -> bool:
     return plain and set(arguments) <= known
 
 
-def pending(entry: dict[str, Any], masked: bool) -> str | None:
-    """Say why an entry is not expected to pass yet, if so."""
-    arguments = entry["attribute_args"]
-    several = isinstance(arguments["inputs"], tuple)
-    if masked and several and "additional_forward_args" in arguments:
-        return "a dry run of several inputs takes no further arguments of the classifier"
-    return None
-
-
 def runs(*, noise_tunnel: bool | None = None) -> pytest.MarkDecorator:
     """Run a test on every entry, without a masker and with one."""
     parameters = []
@@ -90,11 +81,9 @@ def runs(*, noise_tunnel: bool | None = None) -> pytest.MarkDecorator:
         tunnel = entry.get("noise_tunnel", False)
         if noise_tunnel is not None and tunnel is not noise_tunnel:
             continue
-        reason = pending(entry, masked)
-        marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
         with_masker = "with masker" if masked else "without"
         name = gen_test_name(with_masker, entry["name"], MaskingSaliency, tunnel)
-        parameters.append(pytest.param(entry, masked, id=name, marks=marks))
+        parameters.append(pytest.param(entry, masked, id=name))
     return pytest.mark.parametrize("entry, masked", parameters)
 
 
@@ -102,7 +91,12 @@ def prepare(entry: dict[str, Any], masked: bool) -> tuple[Attribution, nn.Module
     """Make the attribution of an entry, and the arguments for it, both fresh."""
     _, model, arguments, _, noise_tunnel, _ = parse_test_config(copy.deepcopy(entry))
     if masked:
-        model = MaskingModel(model, example_inputs=arguments["inputs"])
+        extra = arguments.get("additional_forward_args", ())
+        model = MaskingModel(
+            model,
+            example_inputs=arguments["inputs"],
+            additional_forward_args=extra if isinstance(extra, tuple) else (extra,),
+        )
     attribution: Attribution = MaskingSaliency(model)
     arguments = arguments if masked else {**arguments, **FEW}
     return (NoiseTunnel(attribution) if noise_tunnel else attribution), model, arguments

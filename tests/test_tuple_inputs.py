@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from captum.attr import NoiseTunnel
@@ -9,7 +11,7 @@ from captum.metrics import infidelity, sensitivity_max
 from networks import assert_same, cnn, everything, mixed_modes
 from torch import Tensor, nn
 
-from captum_masking import MaskingModel, MaskingSaliency
+from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking.joint import JointMasker, OfInput
 from captum_masking.masking import fill
 
@@ -167,6 +169,67 @@ def test_masks_of_all_inputs_learn_from_one_loss():
     picture, signal, numbers = model.eval().mask(examples(32))
     assert numbers[:, 0].mean() > 0.7
     assert max(picture.mean(), signal.mean(), numbers[:, 1:].mean()) < 0.3
+
+
+def first_number_decides() -> PictureAndNotes:
+    """Make a classifier that looks at nothing but the first number."""
+    classifier = PictureAndNotes().eval()
+    with torch.no_grad():
+        for part in (classifier.head, classifier.numbers[0]):
+            part.weight.zero_(), part.bias.zero_()
+        classifier.numbers[0].weight[0, 0], classifier.numbers[0].weight[1, 0] = 5.0, -5.0
+        classifier.head.weight[0, 16], classifier.head.weight[1, 17] = 1.0, 1.0
+    return classifier
+
+
+def batches_of_first_number(count: int) -> list:
+    inputs = [examples(32) for _ in range(count)]
+    return [(x, (x[2][:, 0] < 0).long()) for x in inputs]
+
+
+def test_a_trainer_learns_the_masks_of_all_inputs():
+    torch.manual_seed(0)
+    classifier = first_number_decides()
+    model = MaskingModel(classifier, example_inputs=examples(1))
+    before = everything(classifier)
+    trainer = MaskingTrainer(model, train_classifier=False, lr=1e-2)
+    records = trainer.fit(batches_of_first_number(60), 1, show_progress=False)
+    assert_same(before, everything(classifier))
+    assert records[0]["clean"] > 0.95
+    picture, signal, numbers = model.eval().mask(examples(32))
+    others = max(picture.mean(), signal.mean(), numbers[:, 1:].mean())
+    assert numbers[:, 0].mean() > 0.7 > 0.5 > others
+
+
+def test_a_joint_training_of_several_inputs_moves_both_networks():
+    model = MaskingModel(PictureAndNotes(), example_inputs=examples(1))
+    before = copy.deepcopy(model)
+    trainer = MaskingTrainer(model, train_classifier=FineTune(lr=0.1, masker_first=0.0))
+    batches = [(examples(), torch.tensor([0, 1, 2, 3]))] * 3
+    record = trainer.fit(batches, 1, validation=batches, show_progress=False)[-1]
+    assert 0 <= record["val_area"] <= 1
+    pairs = zip(before.parameters(), model.parameters(), strict=True)
+    assert not any(torch.equal(old, new) for old, new in pairs)
+
+
+def test_a_saved_model_of_several_inputs_comes_back(tmp_path):
+    classifier, inputs = PictureAndNotes().eval(), examples()
+    model = MaskingModel(classifier, example_inputs=examples(1)).eval()
+    model.save(tmp_path / "model")
+    again = MaskingModel.load(tmp_path / "model", classifier)
+    assert all(torch.equal(*p) for p in zip(model.mask(inputs), again.mask(inputs), strict=True))
+
+
+def test_further_arguments_in_the_dry_run_are_those_of_the_user():
+    class Scaled(PictureAndNotes):
+        def forward(self, picture, signal, numbers, scale):  # no default: the dry run needs it
+            return super().forward(picture, signal, numbers, scale)
+
+    classifier = Scaled().eval()
+    model = MaskingModel(classifier, example_inputs=examples(1), additional_forward_args=(2.0,))
+    inputs, saliency = examples(), MaskingSaliency(model)
+    maps = saliency.attribute(inputs, target=1, additional_forward_args=(2.0,))
+    assert [a.shape for a in maps] == [x.shape for x in inputs]
 
 
 def test_a_model_of_one_input_refuses_two_with_the_way_out():

@@ -84,23 +84,23 @@ def measure_cost(
     _check(inputs, seconds)
     images = inputs.detach().clone()
     with borrowed(forward, explain), _randomness_given_back(images.device):
-        plain = _timed(torch.no_grad()(partial(forward, images)), images.device)
+        plain = timed(torch.no_grad()(partial(forward, images)), images.device)
         run = torch.enable_grad()(partial(explain, images, target))
-        forwards, methods = _in_turns(plain, _timed(run, images.device), seconds)
+        forwards, methods = in_turns(plain, timed(run, images.device), seconds)
         ratio = median(
             method / ((before + after) / 2)
             for method, (before, after) in zip(methods, pairwise(forwards), strict=True)
         )
         took = median(methods)
         short = ratio <= _FORWARDS_PROFILED or took <= _SECONDS_PROFILED
-        memory_mb = _peak_mb(run, images.device, profiled=short)
+        memory_mb = peak_mb(run, images.device, profiled=short)
     return Cost(1000 * took / len(images), ratio, memory_mb, len(images))
 
 
 # Time.
 
 
-def _timed(run: Callable[[], Any], device: torch.device) -> Callable[[], float]:
+def timed(run: Callable[[], Any], device: torch.device) -> Callable[[], float]:
     """Make a function that runs another one and returns the seconds it took."""
 
     def seconds() -> float:
@@ -113,7 +113,7 @@ def _timed(run: Callable[[], Any], device: torch.device) -> Callable[[], float]:
     return seconds
 
 
-def _in_turns(
+def in_turns(
     forward: Callable[[], float], method: Callable[[], float], seconds: float
 ) -> tuple[list[float], list[float]]:
     """Time both in turns; return one time more for ``forward``, which has the first and last."""
@@ -138,7 +138,7 @@ def _synchronize(device: torch.device) -> None:
 # Memory.
 
 
-def _peak_mb(run: Callable[[], Any], device: torch.device, *, profiled: bool) -> float | None:
+def peak_mb(run: Callable[[], Any], device: torch.device, *, profiled: bool) -> float | None:
     """Return the peak of allocated memory during a run, on top of what was there before."""
     if device.type == "cuda":
         return _peak_on_gpu(run, device) / 1e6
