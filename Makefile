@@ -1,4 +1,4 @@
-# Needs Python 3.10 or newer and make; everything else is installed into .venv.
+# Needs Python 3.11 or newer and make; everything else is installed into .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,8 +30,8 @@ docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html
 
 # The stamp is the last thing written, so an interrupted install is done again by the next make.
 $(VENV)/.installed-%: setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else \
-	    "captum-masking needs Python 3.10 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+	    "captum-masking needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	@echo "Installing captum-masking[$*] into $(VENV). The first time this downloads PyTorch and takes a few minutes ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[$*]'

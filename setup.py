@@ -51,7 +51,7 @@ setup(
     packages=find_packages(include=["captum_masking", "captum_masking.*"]),
     package_data={"captum_masking": ["py.typed", "zoo/**/*.json", "zoo/**/*.safetensors"]},
     zip_safe=False,
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=[
         "torch>=2.3",
         "torchvision",

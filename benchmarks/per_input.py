@@ -40,18 +40,21 @@ from captum_masking.metrics.localization import (
 from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode
 from captum_masking.per_input import PerInput
+from captum_masking.regularizer import smooth
 
 #: What is compared; the first is the default.
 SETTINGS = {
     "per input": PerInput(),
-    "per input, 30 larger steps": PerInput(steps=30, lr=0.3),
-    "per input, patience 20": PerInput(patience=20),
-    "per input, jitter 16 px": PerInput(jitter_px=16),
-    "per input, grid 7": PerInput(grid=7),
-    "per input, grid 28": PerInput(grid=28),
-    "per input, a quarter of the image": PerInput(area=0.25),
-    "per input, from all to a quarter": PerInput(area=lambda done: 0.99 - 0.74 * done),
-    "per input, blurred infill": PerInput(infill=Blur()),
+    "as smooth as a trained masker": PerInput(regularizer=smooth()),
+    "the same, 100 small steps, grid 14": PerInput(
+        regularizer=smooth(), steps=100, lr=0.1, grid=14
+    ),
+    "grid 14": PerInput(grid=14),
+    "jitter 16 px": PerInput(jitter_px=16),
+    "a quarter of the image": PerInput(area=0.25),
+    "from all to a quarter": PerInput(area=lambda done: 0.99 - 0.74 * done),
+    "blurred infill": PerInput(infill=Blur()),
+    "patience 5": PerInput(patience=5),
 }
 
 

@@ -18,21 +18,20 @@ from captum_masking._captum_compat import (
     log_usage,
 )
 from captum_masking.checks import (
-    channels_in_words,
+    baseline_of_each,
     check_finite,
     check_inputs,
     check_number_of_inputs,
     check_same_batch,
     check_same_device,
 )
-from captum_masking.infill import Infill, Mean
+from captum_masking.infill import Infill
 from captum_masking.inputs import one_or_several, size_of
 from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode, module_of
-from captum_masking.objective import Dual, Objective
-from captum_masking.outputs import logits_of
-from captum_masking.per_input import PerInput
-from captum_masking.regularizer import Regularizer, smooth
+from captum_masking.objective import Objective
+from captum_masking.per_input import PerInput, optimize_each
+from captum_masking.regularizer import Regularizer
 from captum_masking.target import class_indices
 
 #: What stands for "nothing there", as Captum's methods take it: one for each input.
@@ -56,11 +55,11 @@ class MaskingSaliency(Attribution):
 
     Args:
         forward_func: A ``MaskingModel``, any classifier, or any callable that returns logits.
-        infill: What fills the holes while a mask is optimised; unused by a ``MaskingModel``.
-        objective: Minimised while a mask is optimised; unused by a ``MaskingModel``.
+        infill: What fills the holes while a mask is optimised; None is that of ``per_input``. This
+            and the next three have no effect on a ``MaskingModel``.
+        objective: Minimised while a mask is optimised; None likewise.
         regularizer: Likewise.
-        per_input: How masks are optimised, in full; None is
-            :class:`~captum_masking.per_input.PerInput` with the three above.
+        per_input: How masks are optimised, in full.
 
     Raises:
         TypeError: If ``forward_func`` cannot be called.
@@ -83,10 +82,10 @@ class MaskingSaliency(Attribution):
         self,
         forward_func: Callable[..., Tensor],
         *,
-        infill: Infill = Mean(),
-        objective: Objective = Dual(),
-        regularizer: Regularizer = smooth(),
-        per_input: PerInput | None = None,
+        infill: Infill | None = None,
+        objective: Objective | None = None,
+        regularizer: Regularizer | None = None,
+        per_input: PerInput = PerInput(),
     ) -> None:
         if not callable(forward_func):
             raise TypeError(
@@ -94,12 +93,7 @@ class MaskingSaliency(Attribution):
                 f"logits, but got {type(forward_func).__name__}."
             )
         super().__init__(forward_func)
-        self.infill = infill
-        self.objective = objective
-        self.regularizer = regularizer
-        self.per_input = per_input or PerInput(
-            infill=infill, objective=objective, regularizer=regularizer
-        )
+        self.per_input = per_input.but(infill=infill, objective=objective, regularizer=regularizer)
         self._warned = False
 
     @log_usage(part_of_slo=True)  # NoiseTunnel calls attribute.__wrapped__
@@ -152,7 +146,7 @@ class MaskingSaliency(Attribution):
         tensors = inputs if isinstance(inputs, tuple) else (inputs,)
         model = _masking_model(self.forward_func)
         self._check(tensors, model)
-        origins = _one_for_each(baselines, tensors)
+        origins = baseline_of_each(baselines, tensors)
         extra = _format_additional_forward_args(additional_forward_args) or ()
         if len(tensors[0]) == 0:
             masks = tuple(tensors)
@@ -161,8 +155,9 @@ class MaskingSaliency(Attribution):
         else:
             options = self.per_input.but(steps=steps, area=area)
             self._warn_once(options.steps)
-            masks = _optimize(
-                self.forward_func, tensors, target, extra, origins, options, show_progress
+            cast = tuple(_like_weights(x, self.forward_func) for x in tensors)
+            masks = optimize_each(
+                self.forward_func, cast, target, extra, origins, options, show_progress
             )
         for mask in masks:
             check_finite(
@@ -224,97 +219,11 @@ def _predict(
         return masks if isinstance(masks, tuple) else (masks,)
 
 
-def _optimize(
-    function: Callable[..., Any],
-    tensors: tuple[Tensor, ...],
-    target: TargetType,
-    extra: tuple,
-    origins: tuple[Tensor | float | None, ...],
-    options: PerInput,
-    show_progress: bool,
-) -> tuple[Tensor, ...]:
-    """Optimise the mask of each input in turn, while the others are seen as they are."""
-    module = module_of(function)
-    if module is not None:
-        tensors = tuple(_like_weights(x, module) for x in tensors)
-    masks = []
-    for index, (tensor, origin) in enumerate(zip(tensors, origins, strict=True)):
-        seen: Callable[..., Tensor] = _OneOfSeveral(function, index, len(tensors))
-        rest = (*tensors[:index], *tensors[index + 1 :], *extra)
-        search = options
-        if origin is not None:
-            start = torch.as_tensor(origin).detach().to(tensor).expand_as(tensor)
-            seen, tensor, rest = _From(seen), tensor - start, (start, *rest)
-            search = options.but(infill=Mean())
-        found = search(
-            seen, tensor, target, additional_forward_args=rest, show_progress=show_progress
-        )
-        masks.append(found)
-    return tuple(masks)
-
-
-class _OneOfSeveral:
-    """A classifier as a function of one of its inputs, then the others, to logits."""
-
-    def __init__(self, function: Callable[..., Any], index: int, count: int) -> None:
-        self.function, self.index, self.count = function, index, count
-        self.__self__ = module_of(function)  # whose modes and flags are borrowed meanwhile
-
-    def __call__(self, one: Tensor, *rest: Any) -> Tensor:
-        others, extra = rest[: self.count - 1], rest[self.count - 1 :]
-        inputs = (*others[: self.index], one, *others[self.index :])
-        with channels_in_words(self.__self__, inputs[0]):
-            return logits_of(self.function(*inputs, *extra))
-
-
-class _From:
-    """A classifier as a function of how far an input lies from its baseline.
-
-    What a mask takes off that distance leads back to the baseline: a hole of zeros is filled with
-    it, row by row, which an infill, told one image at a time, could not do.
-    """
-
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        self.function = function
-        self.__self__ = module_of(function)
-
-    def __call__(self, distance: Tensor, start: Tensor, *rest: Any) -> Tensor:
-        return self.function(start + distance, *rest)
-
-
 def _masking_model(function: Any) -> MaskingModel | None:
     """Return the masking model that a function is, or that it runs on several devices."""
     while isinstance(function, (DataParallel, DistributedDataParallel)):
         function = function.module
     return function if isinstance(function, MaskingModel) else None
-
-
-def _one_for_each(
-    baselines: Baselines | None, tensors: tuple[Tensor, ...]
-) -> tuple[Tensor | float | None, ...]:
-    """Return a baseline that fits each input; None for each where there are none."""
-    if baselines is None:
-        return (None,) * len(tensors)
-    given = baselines if isinstance(baselines, tuple) else (baselines,)
-    if len(given) != len(tensors):
-        raise ValueError(
-            f"baselines must be one for each of {len(tensors)} inputs, but got {len(given)}; "
-            "pass a tuple, in the order of the inputs."
-        )
-    for baseline, inputs in zip(given, tensors, strict=True):
-        if isinstance(baseline, bool) or not isinstance(baseline, (Tensor, int, float)):
-            raise TypeError(
-                f"baselines must be tensors or numbers, but got {type(baseline).__name__}; "
-                "convert other arrays with torch.as_tensor."
-            )
-        shapes = (inputs.shape, (1, *inputs.shape[1:]))
-        if isinstance(baseline, Tensor) and baseline.shape not in shapes:
-            raise ValueError(
-                f"baselines must have the shape of the inputs, {tuple(inputs.shape)}, or be one "
-                f"example for all of them, but got {tuple(baseline.shape)}; of a set of baselines "
-                "pass one, or their mean."
-            )
-    return given
 
 
 def _has_convolutions(module: torch.nn.Module | None) -> bool:
@@ -323,7 +232,8 @@ def _has_convolutions(module: torch.nn.Module | None) -> bool:
     return any(isinstance(part, torch.nn.modules.conv._ConvNd) for part in parts)
 
 
-def _like_weights(images: Tensor, module: torch.nn.Module) -> Tensor:
+def _like_weights(images: Tensor, function: Any) -> Tensor:
     """Cast to the weights' dtype: NoiseTunnel turns half-precision inputs into float32."""
-    weights = (p for p in module.parameters() if p.is_floating_point())
+    module = module_of(function)
+    weights = (p for p in ([] if module is None else module.parameters()) if p.is_floating_point())
     return images.to(next(weights, images).dtype)

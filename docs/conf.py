@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 from contextlib import redirect_stdout, suppress
 
 from docutils import nodes
@@ -10,6 +11,9 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 
 import captum_masking
+
+sys.path.insert(0, os.path.dirname(__file__))
+import tables  # noqa: E402
 
 project = "captum_masking"
 author = "captum_masking contributors"
@@ -60,6 +64,18 @@ class CommandHelp(Directive):
         return [nodes.literal_block(text, text, language="none")]
 
 
+class Benchmark(Directive):
+    """``.. benchmark:: step`` shows what ``benchmarks/step.py`` measured, from its JSON."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Put the page's table and its command in place of the directive."""
+        text = tables.TABLES[self.arguments[0]]()
+        self.state_machine.insert_input(text.splitlines(), self.arguments[0])
+        return []
+
+
 def visit_math(translator: nodes.NodeVisitor, node: nodes.math) -> None:
     """Write an inline formula as MathML, which browsers draw without a script."""
     translator.body.append(tex2mathml(node.astext()))
@@ -76,4 +92,5 @@ def visit_math_block(translator: nodes.NodeVisitor, node: nodes.math_block) -> N
 def setup(app: Sphinx) -> None:
     """Tell Sphinx of the directive and of the formulas."""
     app.add_directive("command-help", CommandHelp)
+    app.add_directive("benchmark", Benchmark)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))

@@ -87,16 +87,18 @@ def runs(*, noise_tunnel: bool | None = None) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("entry, masked", parameters)
 
 
+def with_masker(model: nn.Module, arguments: dict[str, Any]) -> MaskingModel:
+    """Give the model of an entry a masker, by a dry run on the entry's own arguments."""
+    extra = arguments.get("additional_forward_args", ())
+    extra = extra if isinstance(extra, tuple) else (extra,)
+    return MaskingModel(model, example_inputs=arguments["inputs"], additional_forward_args=extra)
+
+
 def prepare(entry: dict[str, Any], masked: bool) -> tuple[Attribution, nn.Module, dict[str, Any]]:
     """Make the attribution of an entry, and the arguments for it, both fresh."""
     _, model, arguments, _, noise_tunnel, _ = parse_test_config(copy.deepcopy(entry))
     if masked:
-        extra = arguments.get("additional_forward_args", ())
-        model = MaskingModel(
-            model,
-            example_inputs=arguments["inputs"],
-            additional_forward_args=extra if isinstance(extra, tuple) else (extra,),
-        )
+        model = with_masker(model, arguments)
     attribution: Attribution = MaskingSaliency(model)
     arguments = arguments if masked else {**arguments, **FEW}
     return (NoiseTunnel(attribution) if noise_tunnel else attribution), model, arguments

@@ -18,7 +18,7 @@ import torch
 from captum.attr import NoiseTunnel
 from captum.metrics import sensitivity_max
 from networks import Counted, assert_same, cnn, everything
-from test_captum_generic import FEW, entries, pending
+from test_captum_generic import FEW, entries, with_masker
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -255,10 +255,8 @@ def prepared(
 ) -> tuple[nn.Module, dict[str, Any]]:
     entry = copy.deepcopy(entry)
     model, arguments = entry["model"], entry["attribute_args"]
-    if reason := pending(entry, masked):
-        pytest.skip(reason)
     if masked:
-        model = varied(MaskingModel(model, example_inputs=arguments["inputs"]))
+        model = varied(with_masker(model, arguments))
     return model.to(place), moved(arguments, place)
 
 

@@ -241,11 +241,12 @@ def test_the_steps_are_those_of_adam_on_the_objective_and_the_regularizer(networ
     logits = torch.zeros(1, 1, 4, 4, requires_grad=True)
     first, second = torch.zeros(4, 4), torch.zeros(4, 4)
     clean = network(image)
+    classes = clean.shape[1]
     for step in range(1, 4):
         mask = linear(logits, (side, side)).sigmoid()
         logits_in, logits_out = network(mask * image), network((1 - mask) * image)
         said = Judgement(clean, logits_in, logits_out, torch.tensor([label]))
-        loss = Dual()(said) + smooth()(mask, said)
+        loss = Dual()(said) + smooth(variation=0.02 * math.log(classes))(mask, said)
         gradient = torch.autograd.grad(loss, logits)[0][0, 0]
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
         mean, spread = first / (1 - 0.9**step), (second / (1 - 0.999**step)).sqrt()

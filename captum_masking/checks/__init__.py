@@ -6,6 +6,7 @@ from captum_masking.checks.answers import (
     check_logits,
     check_output,
 )
+from captum_masking.checks.baselines import baseline_of_each
 from captum_masking.checks.inputs import (
     ChannelsError,
     InputsError,
@@ -30,6 +31,7 @@ __all__ = [
     "ChannelsError",
     "InputsError",
     "TargetError",
+    "baseline_of_each",
     "channels_in_words",
     "check_area",
     "check_examples",

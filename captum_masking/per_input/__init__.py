@@ -2,6 +2,7 @@
 
 from captum_masking.per_input.jitter import shift
 from captum_masking.per_input.optimizer import PerInput, optimize_mask
+from captum_masking.per_input.several import optimize_each
 from captum_masking.per_input.size import of_area
 
-__all__ = ["PerInput", "of_area", "optimize_mask", "shift"]
+__all__ = ["PerInput", "of_area", "optimize_each", "optimize_mask", "shift"]

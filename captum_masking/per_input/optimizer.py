@@ -26,6 +26,8 @@ from captum_masking.target import as_class_logits, class_indices
 #: A fraction of the image, or called with the share of the steps done, in (0, 1], for one.
 Budget = float | Callable[[float], float]
 
+_VARIATION = 0.02  # weight of the mask's variation, for each nat that the objective can gain
+
 _SETTINGS = (
     *("objective", "regularizer", "infill", "steps", "lr"),
     *("grid", "area", "jitter_px", "patience", "seed"),
@@ -41,7 +43,10 @@ class PerInput:
 
     Args:
         objective: Of the masked images' logits.
-        regularizer: Of the mask.
+        regularizer: Of the mask; None is :func:`~captum_masking.regularizer.smooth` with a
+            variation of 0.02 for each nat that the objective can gain, log(classes): for 1,000
+            classes many times a trained masker's, which keeps a mask from fitting the
+            classifier's accidents.
         infill: What fills the holes. A random one draws anew at every step. It sees one image at
             a time, so ``RandomImage`` needs a bank.
         steps: Steps of Adam at most, each two forward passes and one backward pass to the inputs.
@@ -64,8 +69,8 @@ class PerInput:
 
     Source:
         Fong & Vedaldi 2017 optimise coarse masks per image, with jitter; Fong et al. 2019 give
-        them an area. Here under the loss of Phang et al. 2020. Defaults are own;
-        ``benchmarks/per_input.py`` compares settings.
+        them an area. Here under the loss of Phang et al. 2020. Defaults are own, chosen on 48
+        images of Imagenette; ``benchmarks/per_input.py`` compares settings on others.
 
     Example:
         >>> from captum_masking.regularizer import UngatedArea
@@ -81,11 +86,11 @@ class PerInput:
         self,
         *,
         objective: Objective = Dual(),
-        regularizer: Regularizer = smooth(),
+        regularizer: Regularizer | None = None,
         infill: Infill = Mean(),
-        steps: int = 100,
-        lr: float = 0.1,
-        grid: int | Sequence[int] = 14,
+        steps: int = 30,
+        lr: float = 0.3,
+        grid: int | Sequence[int] = 7,
         area: Budget | None = None,
         jitter_px: int = 0,
         patience: int | None = None,
@@ -195,6 +200,8 @@ class _Search:
         self.active = torch.arange(len(inputs), device=inputs.device)
         self.stopping = Stopping(options.patience, len(inputs))
         self.random = torch.Generator().manual_seed(options.seed)
+        nats = math.log(self.logits.shape[1])
+        self.regularizer = options.regularizer or smooth(variation=_VARIATION * nats)
 
     def mask(self, area: float | None) -> Tensor:
         """Return the masks of all inputs as they stand."""
@@ -232,7 +239,7 @@ class _Search:
         asked = None if area is None else torch.full_like(logits_in[:, 0], area)
         logits = self.logits[rows].to(mask)
         judgement = Judgement(logits, logits_in, logits_out, self.classes[rows], asked)
-        return judge_alone(judgement, mask, options.objective, options.regularizer)
+        return judge_alone(judgement, mask, options.objective, self.regularizer)
 
     def _jitter(self) -> list[int]:
         most, axes = self.options.jitter_px, len(self.inputs.shape[2:])

@@ -78,7 +78,7 @@ def published() -> Sum:
     return Sum(Area(), TotalVariation())
 
 
-def smooth(size: Regularizer | None = None) -> Sum:
+def smooth(size: Regularizer | None = None, *, variation: float = 0.008) -> Sum:
     """The published terms with four times the variation's weight: the default.
 
     The published mask is upsampled from a grid of stride 4 by repeating values. Where the mask
@@ -90,6 +90,7 @@ def smooth(size: Regularizer | None = None) -> Sum:
 
     Args:
         size: A term in place of the area; None is ``Area()``.
+        variation: Weight of the variation.
 
     Source:
         Own; measured in ``benchmarks/README.md``.
@@ -99,4 +100,4 @@ def smooth(size: Regularizer | None = None) -> Sum:
         Area(weight_in=1.0, weight_out=10.0)
         + TotalVariation(weight=0.008, border=0.3, scale_free=True)
     """
-    return Sum(Area() if size is None else size, TotalVariation(weight=0.008))
+    return Sum(Area() if size is None else size, TotalVariation(weight=variation))
