@@ -30,6 +30,9 @@ FAMILIES = ["timm", "transformers", "grad-cam"]
 EXPORT = ["onnx", "onnxscript", "onnxruntime"]
 CHECKS = ["pytest>=8", "hypothesis", "ruff>=0.9", "mypy>=1.13"]
 
+LOOPS = ["lightning"]  # a loop that is not ours
+
+WATCHING = ["tensorboard"]  # the callback of that name
 AUDIO = ["soundfile"]  # reads and writes sound files
 
 setup(
@@ -68,7 +71,8 @@ setup(
         "audio": AUDIO,
         "demo": DEMO,
         "docs": ["sphinx>=7.4"],  # its own theme and its own formulas: pages need no network
-        "test": [*DEMO, *FAMILIES, *EXPORT, *AUDIO, *CHECKS],
+        "tensorboard": WATCHING,
+        "test": [*DEMO, *FAMILIES, *EXPORT, *AUDIO, *LOOPS, *WATCHING, *CHECKS],
     },
     entry_points={"console_scripts": ["captum-masking = captum_masking.cli:main"]},
 )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -230,7 +231,7 @@ def describe(rows: dict[str, Row]) -> str:
 def write(arguments: argparse.Namespace, rows: dict, settings: dict[str, PerInput]) -> None:
     """Write the JSON: what was run, with what, and what came out."""
     result = {
-        "command": " ".join([Path(sys.argv[0]).name, *map(_name_only, sys.argv[1:])]),
+        "command": shlex.join([Path(sys.argv[0]).name, *map(_name_only, sys.argv[1:])]),
         "versions": {
             "captum_masking": captum_masking.__version__,
             "captum": captum.__version__,

@@ -34,7 +34,8 @@ class Newest:
         >>> best.offer({"epoch": 1, "val_clean": 0.8}, model)
         >>> kept = model.weight.item()
         >>> _ = nn.init.zeros_(model.weight)  # and now a state that lost two points
-        >>> with warnings.catch_warnings(action="ignore"):
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
         ...     best.offer({"epoch": 2, "val_clean": 0.78}, model)
         >>> best.restore(model)
         >>> model.weight.item() == kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,10 @@ from captum_masking.processes import any_of, average_gradients, world
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+Module = TypeVar("Module", bound=nn.Module)
+
 _WAY_OUT = "lower the learning rate, and look for extreme values in the inputs."
+_PRECISIONS = ("no", "bf16", "fp16")
 _REFUSED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP", "XLA")
 
 
@@ -30,11 +33,12 @@ class Engine:
         accelerator: Says device, precision, gradient accumulation; None trains where the model
             is, in its own precision.
         max_gradient_norm: Gradients of each network are clipped to this norm.
-        skip_not_finite: Whether a step whose loss or gradient is not finite is left out and
-            counted, rather than an error.
+        skip_not_finite: Whether a batch whose loss is not finite, or an update whose gradient is
+            not, is left out and counted, rather than an error.
 
     Raises:
-        ValueError: If the accelerator shards models over devices, which is not supported.
+        ValueError: If the accelerator shards models over devices, or computes in a precision that
+            is not supported.
 
     Source:
         Own.
@@ -56,7 +60,8 @@ class Engine:
         max_gradient_norm: float = 10.0,
         skip_not_finite: bool = False,
     ) -> None:
-        _check_kind(accelerator)
+        if accelerator is not None:
+            _check(accelerator)
         self.accelerator = accelerator
         self.max_gradient_norm = max_gradient_norm
         self.skip_not_finite = skip_not_finite
@@ -64,6 +69,7 @@ class Engine:
         self.scaler: Any = getattr(accelerator, "scaler", None)  # of fp16 alone
         self.examples: dict[Optimizer, int] = {}  # in the gradients of each, since its last step
         self.batches = 0
+        self.buffers: list[tuple[Tensor, Tensor]] = []  # those a batch moves, and copies
 
     def place(self, model: nn.Module) -> None:
         """Bring a model to the accelerator's device, if one was given."""
@@ -86,6 +92,16 @@ class Engine:
         """Whether gradients are accumulated that no step has been taken from yet."""
         return self.batches > 0
 
+    def remember(self, model: nn.Module) -> None:
+        """Copy what the next batch moves by itself, such as batch-norm statistics.
+
+        Args:
+            model: Its parts that are in train mode; they get the copies back if that batch is
+                left out.
+        """
+        parts = [part for part in model.modules() if part.training]
+        self.buffers = [(b, b.clone()) for part in parts for b in part.buffers(recurse=False)]
+
     def learn(self, losses: Mapping[Optimizer, Tensor], *, examples: int) -> dict[str, float]:
         """Add the gradients of losses that may share a graph, and step when enough have come.
 
@@ -94,21 +110,16 @@ class Engine:
             examples: In the batch of this process.
 
         Returns:
-            ``{"skipped": 1.0}`` where the batch was left out, otherwise nothing.
+            ``{"skipped": 1.0}`` where the batch, or the update, was left out: with
+            ``skip_not_finite``, and in fp16 where gradients left its range. Otherwise nothing.
 
         Raises:
             ValueError: If a loss or gradient is not finite; the weights are then as before.
         """
-        finite = all(bool(loss.detach().isfinite()) for loss in losses.values())
-        device = next(iter(losses.values())).device
-        if any_of(not finite, device):
-            return self._skip(list(losses.values()), "the loss")
-        remaining = len(losses)
-        for optimizer, loss in losses.items():
-            remaining -= 1
-            self._backward(optimizer, loss, examples, retain_graph=remaining > 0)
+        added = self._add(losses, examples)
         self.batches += 1
-        return self._update() if self.batches >= self.accumulate else {}
+        stepped = self.batches < self.accumulate or self._update()
+        return {} if added and stepped else {"skipped": 1.0}
 
     def flush(self) -> bool:
         """Step with what has been accumulated; return whether there was anything."""
@@ -119,7 +130,20 @@ class Engine:
 
     def forget(self) -> None:
         """Drop what has been accumulated."""
-        self.examples, self.batches = {}, 0
+        self.examples, self.batches, self.buffers = {}, 0, []
+
+    def _add(self, losses: Mapping[Optimizer, Tensor], examples: int) -> bool:
+        """Add the gradients of a batch, unless a loss is not finite in any process."""
+        values = [loss.detach() for loss in losses.values()]
+        finite = bool(torch.stack(values).isfinite().all())
+        if any_of(not finite, values[0].device):
+            self._leave_out(values, "the loss")
+            return False
+        remaining = len(losses)
+        for optimizer, loss in losses.items():
+            remaining -= 1
+            self._backward(optimizer, loss, examples, retain_graph=remaining > 0)
+        return True
 
     def _backward(
         self, optimizer: Optimizer, loss: Tensor, examples: int, *, retain_graph: bool
@@ -134,41 +158,74 @@ class Engine:
         loss = loss if self.scaler is None else self.scaler.scale(loss)
         loss.backward(inputs=parameters, retain_graph=retain_graph)
 
-    def _update(self) -> dict[str, float]:
-        """Step every optimizer that has gradients, or none."""
+    def _update(self) -> bool:
+        """Step every optimizer that has gradients, or none; return whether they stepped."""
         waiting, self.examples, self.batches = self.examples, {}, 0
-        norms = []
-        for optimizer, examples in waiting.items():
-            parameters = parameters_of(optimizer)
-            if self._weighs:
-                average_gradients(parameters, examples)
-            if self.scaler is not None:
-                self.scaler.unscale_(optimizer)
-            norms.append(nn.utils.clip_grad_norm_(parameters, self.max_gradient_norm))
-        finite = bool(torch.stack([norm.detach() for norm in norms]).isfinite().all())
-        if self.scaler is not None:  # the scale was too large: it falls, and this step is lost
+        norms = [self._clip(optimizer, examples) for optimizer, examples in waiting.items()]
+        finite = not norms or bool(torch.stack(norms).isfinite().all())
+        if finite:
             for optimizer in waiting:
-                self.scaler.step(optimizer)
+                optimizer.step() if self.scaler is None else self.scaler.step(optimizer)
+        elif self.scaler is None or self.scaler.get_scale() <= 1:
+            self._leave_out(norms, "the gradient's norm")
+        else:  # fp16's range was left, for which the scale is to blame: it falls
+            self._undo()
+        if self.scaler is not None and waiting:
             self.scaler.update()
-            return {} if finite else {"skipped": 1.0}
-        if not finite:
-            return self._skip(norms, "the gradient's norm")
-        for optimizer in waiting:
-            optimizer.step()
-        return {}
+        return finite
+
+    def _clip(self, optimizer: Optimizer, examples: int) -> Tensor:
+        """Make gradients the mean over examples, clip them, and return the norm from before."""
+        parameters = parameters_of(optimizer)
+        if self._weighs:
+            average_gradients(parameters, examples)
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+        return nn.utils.clip_grad_norm_(parameters, self.max_gradient_norm).detach()
 
     @property
     def _weighs(self) -> bool:
         """Whether gradients are sums over examples until the update."""
         return self.accumulate > 1 or world() > 1
 
-    def _skip(self, values: list[Tensor], name: str) -> dict[str, float]:
-        self.forget()
+    def _leave_out(self, values: list[Tensor], name: str) -> None:
+        """Undo a batch; unless such are to be left out, say what was not finite."""
+        self._undo()
         if self.skip_not_finite:
-            return {"skipped": 1.0}
+            return
+        self.forget()
         for value in values:
             check_finite(value, name, _WAY_OUT)
         raise ValueError(f"{name} of another process must be finite, but is not; {_WAY_OUT}")
+
+    def _undo(self) -> None:
+        for buffer, before in self.buffers:
+            buffer.copy_(before)
+
+
+def laid_out(model: Module, layout: torch.memory_format) -> Module:
+    """Bring the weights of a model to a memory format, where it is one for their dimensions.
+
+    Args:
+        model: Changed in place.
+        layout: ``torch.channels_last`` is for images; signals and volumes are left as they are.
+
+    Returns:
+        The model.
+
+    Source:
+        Own. ``model.to(memory_format=torch.channels_last)`` refuses the weights of volumes.
+
+    Example:
+        >>> convolution = laid_out(nn.Conv3d(2, 2, 3), torch.channels_last)
+        >>> laid_out(nn.Conv2d(2, 2, 3), torch.channels_last).weight.stride()
+        (18, 1, 6, 2)
+    """
+    dims = {torch.channels_last: 4, torch.channels_last_3d: 5}.get(layout)
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.dim() == dims:
+            tensor.data = tensor.data.to(memory_format=layout)
+    return model
 
 
 def precise(values: Tensor) -> Tensor:
@@ -197,8 +254,8 @@ def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _check_kind(accelerator: Accelerator | None) -> None:
-    """Refuse launchers that cut a network into pieces: hooks and snapshots need it whole."""
+def _check(accelerator: Accelerator) -> None:
+    """Refuse launchers that cut a network into pieces, and precisions that would not be used."""
     kind = getattr(getattr(accelerator, "distributed_type", None), "value", "")
     if kind in _REFUSED:
         raise ValueError(
@@ -206,4 +263,10 @@ def _check_kind(accelerator: Accelerator | None) -> None:
             f"(multi-GPU, DDP), but got {kind}: features are read and judges are copied from whole "
             "networks. Launch with accelerate launch --multi_gpu, or torchrun; a classifier that "
             "does not fit on one device cannot be trained here."
+        )
+    precision, device = accelerator.mixed_precision, torch.device(accelerator.device).type
+    if precision not in _PRECISIONS or (precision == "fp16" and device == "cpu"):
+        raise ValueError(
+            f"expected a precision of {', '.join(_PRECISIONS)}, and fp16 on accelerators only, but "
+            f"got {precision} on {device}; bf16 works anywhere."
         )

@@ -16,7 +16,7 @@ from captum_masking.checks import check_finite, check_inputs, check_loader
 from captum_masking.infill import Inpainter
 from captum_masking.masker import linear
 from captum_masking.modes import given_back
-from captum_masking.schedule import cosine
+from captum_masking.rates import cosine
 
 
 def visible(hole: Tensor) -> Tensor:

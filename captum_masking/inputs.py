@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 #: What a classifier is asked about: one tensor, or several where it takes several.
@@ -18,7 +19,6 @@ def one_or_several(inputs: Any) -> Any:
         Own.
 
     Example:
-        >>> import torch
         >>> one_or_several((torch.tensor(1.0),))
         tensor(1.)
     """
@@ -32,7 +32,6 @@ def size_of(inputs: Inputs) -> Sequence[Any]:
         Own.
 
     Example:
-        >>> import torch
         >>> size_of((torch.zeros(2, 3, 4, 5), torch.zeros(2, 7)))
         (torch.Size([4, 5]), torch.Size([]))
     """
@@ -48,8 +47,35 @@ def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
         Own.
 
     Example:
-        >>> import torch
         >>> as_tuple(torch.tensor(1.0))
         (tensor(1.),)
     """
     return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def moved(inputs: Inputs, device: torch.device, layout: torch.memory_format) -> Inputs:
+    """Bring inputs to a device, and images to a memory format.
+
+    Args:
+        inputs: One tensor, or several.
+        device: The model's.
+        layout: ``torch.channels_last`` is for images ``(B, C, H, W)``; others are left as they are.
+
+    Source:
+        Own.
+
+    Example:
+        >>> moved(torch.zeros(1, 2, 3), torch.device("cpu"), torch.channels_last).shape
+        torch.Size([1, 2, 3])
+    """
+    there = tuple(
+        tensor.to(
+            device,
+            non_blocking=True,
+            memory_format=layout
+            if tensor.dim() == 4 or layout != torch.channels_last
+            else torch.preserve_format,
+        )
+        for tensor in as_tuple(inputs)
+    )
+    return there if isinstance(inputs, tuple) else there[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,14 +16,16 @@ class _OverProcesses(_BatchNorm):
         if not self.training or world() == 1:
             return super().forward(maps)
         self._check_input_dim(maps)
+        wide = maps.to(torch.promote_types(maps.dtype, torch.float32))  # sums need the digits
         axes, shape = [0, *range(2, maps.dim())], [1, -1, *[1] * (maps.dim() - 2)]
-        cells = summed(maps.new_tensor(maps.numel() / maps.shape[1]))
-        mean = summed(maps.sum(axes)) / cells
-        centered = maps - mean.reshape(shape)
+        count = wide.new_tensor([maps.numel() // maps.shape[1]])
+        total = summed(torch.cat([wide.sum(axes), count]))
+        mean, cells = total[:-1] / total[-1], total[-1].detach()
+        centered = wide - mean.reshape(shape)
         variance = summed(centered.square().sum(axes)) / cells
         self._remember(mean.detach(), variance.detach() * cells / (cells - 1).clamp(min=1))
         normed = centered * (variance + self.eps).rsqrt().reshape(shape)
-        return normed * self.weight.reshape(shape) + self.bias.reshape(shape)
+        return (normed * self.weight.reshape(shape) + self.bias.reshape(shape)).to(maps.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics, as :class:`torch.nn.BatchNorm2d` does."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from captum_masking.checks import length_of
 from captum_masking.data import Seeded, read_batch
@@ -23,9 +23,12 @@ class Loading:
     A ``DataLoader`` over a data set with an index is planned: the order of the epoch is drawn at
     its start, every example draws its augmentation from the epoch's seed and its own index, and a
     training that goes on in the middle of an epoch reads nothing twice. Several processes share
-    each batch among them. Any other loader is read as it is: batches that were used before are
-    read and left, and of each batch every process keeps its rows; a loader of an
-    ``IterableDataset`` is taken to give every process its own examples already.
+    each batch among them, and leave out one with fewer examples than processes.
+
+    Any other loader is read as it is: batches that were used before are read and left, an epoch
+    ends for all processes where it ends for one, and of each batch every process keeps its rows.
+    Some give every process its own batches already, which are then taken whole: a loader of an
+    ``IterableDataset``, one with a ``DistributedSampler``, and what accelerate has prepared.
 
     Args:
         loader: Gives batches as :func:`~captum_masking.data.read_batch` reads them.
@@ -51,9 +54,13 @@ class Loading:
     ) -> None:
         self.loader, self.steps, self.device = loader, steps, torch.device(device)
         over_index = type(loader) is DataLoader and loader.batch_sampler is not None
-        self.is_stream = isinstance(getattr(loader, "dataset", None), IterableDataset)
-        self.is_planned = over_index and not self.is_stream
+        is_stream = isinstance(getattr(loader, "dataset", None), IterableDataset)
+        self.is_planned = over_index and not is_stream
+        self.is_shared_out = is_stream or _gives_each_process_its_own(loader)
+        self.shares_batches = world() > 1 and not self.is_shared_out
         known = length_of(loader)
+        if known is not None and self.shares_batches:
+            known -= _left_out(loader)
         self.length = known if steps is None else steps if known is None else min(steps, known)
 
     def draw_seed(self) -> int:
@@ -69,60 +76,84 @@ class Loading:
                 set_epoch(epoch)
 
     def batches(self, seed: int, start: int = 0) -> Iterator[tuple[Inputs, Tensor]]:
-        """Give the batches of an epoch, the first ``start`` of them left out."""
+        """Give the batches of an epoch, the first ``start`` of them left out.
+
+        Raises:
+            ValueError: If several processes are to share batches of fewer examples than that.
+        """
+        if self.shares_batches:
+            _check_batch_size(self.loader)
         if self.is_planned:
-            read: Iterable = self._planned(seed, start)
-        else:
-            with random_states(seed):  # an order is drawn when the first batch is asked for
-                rest = iter(self.loader)
-                read = chain(list(islice(rest, 1)), rest)
-            read = islice(read, start, None)
-        pairs = (read_batch(batch) for batch in islice(read, self._left(start)))
-        if self.is_planned or world() == 1:
-            yield from pairs
-        elif self.is_stream:
-            yield from self._until_any_ends(pairs)
-        else:
-            yield from (pair for pair in map(_own_rows, pairs) if pair is not None)
+            plan = self._plan(seed, whole=True)[start : self.steps]
+            yield from map(read_batch, _rebuilt(self.loader, plan, seed))
+            return
+        with random_states(seed):  # an order is drawn when the first batch is asked for
+            rest = iter(self.loader)
+            read = chain(list(islice(rest, 1)), rest)
+        pairs = islice(self._own(map(read_batch, read), whole=True), start, self.steps)
+        yield from pairs if world() == 1 else self._until_any_ends(pairs)
 
     def shares(self) -> Iterator[tuple[Inputs, Tensor]]:
         """Give the batches of the loader once, in its own order, for a measurement."""
-        if self.is_planned and world() > 1:
-            plan = [batch[rank() :: world()] for batch in _order(self.loader, seed=0)]
-            yield from map(read_batch, _rebuilt(self.loader, [b for b in plan if b], seed=0))
-            return
-        for pair in map(read_batch, self.loader):
-            own = pair if world() == 1 or self.is_stream else _own_rows(pair, whole=False)
-            if own is not None:
-                yield own
+        if self.is_planned:  # with random numbers of its own: the training's are left alone
+            plan = self._plan(seed=0, whole=False)
+            yield from map(read_batch, _rebuilt(self.loader, plan, seed=0))
+        else:
+            yield from self._own(map(read_batch, self.loader), whole=False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state of the random numbers that a user gave the loader to shuffle with."""
+        generator = _generator_of(self.loader)
+        return {} if generator is None else {"generator": generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        generator = _generator_of(self.loader)
+        if generator is not None and state:
+            generator.set_state(state["generator"])
+
+    def _plan(self, seed: int, *, whole: bool) -> list[list[int]]:
+        """List this process's examples of each batch in which it has any, or all have if whole."""
+        plan = _order(self.loader, seed)
+        if not self.shares_batches:
+            return plan
+        least = world() if whole else rank() + 1
+        return [batch[rank() :: world()] for batch in plan if len(batch) >= least]
+
+    def _own(
+        self, pairs: Iterator[tuple[Inputs, Tensor]], *, whole: bool
+    ) -> Iterator[tuple[Inputs, Tensor]]:
+        """Give this process's rows of each batch in which it has any, or all have if whole."""
+        least = world() if whole else rank() + 1
+        for pair in pairs:
+            if not self.shares_batches:
+                yield pair
+            elif len(pair[1]) >= least:
+                yield _rows(*pair, slice(rank(), None, world()))
 
     def _until_any_ends(
         self, pairs: Iterator[tuple[Inputs, Tensor]]
     ) -> Iterator[tuple[Inputs, Tensor]]:
-        """Stop all processes when the stream of one has ended: a step needs them all."""
+        """Stop all processes when the batches of one have ended: a step needs them all."""
         for pair in chain(pairs, [None]):
             if any_of(pair is None, self.device):
                 return
             assert pair is not None
             yield pair
 
-    def _left(self, start: int) -> int | None:
-        return None if self.steps is None else max(0, self.steps - start)
-
-    def _planned(self, seed: int, start: int) -> Iterable:
-        plan = _order(self.loader, seed)[start:]
-        # A batch with fewer examples than processes is left out: every process must have one.
-        shares = [batch[rank() :: world()] for batch in plan if len(batch) >= world()]
-        return _rebuilt(self.loader, shares, seed)
-
 
 def _order(loader: DataLoader, seed: int) -> list[list[int]]:
     """List the examples of each batch as the loader's own sampler gives them under a seed."""
     generator = _generator_of(loader)
-    with random_states(seed):
-        if generator is not None:
-            generator.manual_seed(seed)
-        return [list(batch) for batch in loader.batch_sampler]  # type: ignore[union-attr]
+    before = None if generator is None else generator.get_state()
+    try:
+        with random_states(seed):
+            if generator is not None:
+                generator.manual_seed(seed)
+            return [list(batch) for batch in loader.batch_sampler]  # type: ignore[union-attr]
+    finally:
+        if generator is not None and before is not None:
+            generator.set_state(before)
 
 
 def _rebuilt(loader: DataLoader, batches: list[list[int]], seed: int) -> DataLoader:
@@ -141,14 +172,33 @@ def _rebuilt(loader: DataLoader, batches: list[list[int]], seed: int) -> DataLoa
     )
 
 
-def _own_rows(pair: tuple[Inputs, Tensor], *, whole: bool = True) -> tuple[Inputs, Tensor] | None:
-    """Keep this process's rows of a batch; None where there are none, or not for every process."""
-    inputs, target = pair
-    if len(target) < (world() if whole else rank() + 1):
-        return None
-    rows = slice(rank(), None, world())
+def _rows(inputs: Inputs, target: Tensor, rows: slice) -> tuple[Inputs, Tensor]:
     own = tuple(x[rows] for x in inputs) if isinstance(inputs, tuple) else inputs[rows]
     return own, target[rows]
+
+
+def _gives_each_process_its_own(loader: Any) -> bool:
+    by_accelerate = type(loader).__module__.partition(".")[0] == "accelerate"
+    return by_accelerate or isinstance(getattr(loader, "sampler", None), DistributedSampler)
+
+
+def _left_out(loader: Any) -> int:
+    """Count the batches with fewer examples than processes, as far as that is known: 0 or 1."""
+    size = getattr(loader, "batch_size", None)
+    examples = length_of(getattr(loader, "sampler", None))
+    if size is None or examples is None or getattr(loader, "drop_last", False):
+        return 0
+    return int(0 < examples % size < world())
+
+
+def _check_batch_size(loader: Any) -> None:
+    """Refuse to train on batches none of which has an example for every process."""
+    size = getattr(loader, "batch_size", None)
+    if size is not None and size < world():
+        raise ValueError(
+            f"{world()} processes share each batch, but batch_size is {size}; give the loader a "
+            "batch_size that is at least the number of processes: it is that of all together."
+        )
 
 
 def _generator_of(loader: Any) -> torch.Generator | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import time
 import warnings
@@ -42,6 +43,7 @@ class Monitor:
         self.show_progress = show_progress
         self.records: list[Record] = []
         self.means = Means()
+        self.skipped = 0  # steps of the running epoch
 
     def epoch(
         self, batches: Iterable, *, start: int = 0, total: int | None = None
@@ -55,7 +57,14 @@ class Monitor:
             yield from self.bar
 
     def add(self, record: Record, count: int) -> None:
-        """Take in one step's figures, and show the means so far."""
+        """Take in one step's figures, and show the means so far.
+
+        Of a step that was left out, for want of a finite loss or gradient, those that are finite.
+        """
+        if record.get("skipped"):
+            self.skipped += 1
+            finite = {name: value for name, value in record.items() if math.isfinite(value)}
+            record = {name: value for name, value in finite.items() if name != "skipped"}
         self.means.add(record, count)
         if self.show_progress:
             self.bar.set_postfix_str(summary(self.means.record()), refresh=False)
@@ -63,26 +72,39 @@ class Monitor:
     def close(self, validation: Record) -> Record:
         """End an epoch: warn, log, and return its record."""
         record = {"epoch": len(self.records) + 1.0, **self.means.record()}
+        record |= {"skipped": float(self.skipped)} if self.skipped else {}
         record |= {f"val_{name}": value for name, value in validation.items()}
         record["seconds"] = time.perf_counter() - self.started
         self.records.append(record)
-        self.means = Means()
+        self.means, self.skipped = Means(), 0
         if "area" in record:  # not while the classifier trains alone
             warn_if_collapsed(record)
         if self.show_progress and validation:
             tqdm.write(f"    validation: {summary(validation)}")
         if self.log is not None:
-            write_csv(self.records, self.log)
+            self._write_log(self.log)
         return record
 
     def state_dict(self) -> dict[str, Any]:
         """Return the records, and the running means of an epoch that has not ended."""
-        return {"records": self.records, "means": self.means.state_dict()}
+        means = self.means.state_dict()
+        return {"records": self.records, "means": means, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.records = list(state["records"])
         self.means.load_state_dict(state["means"])
+        self.skipped = state["skipped"]
+
+    def _write_log(self, log: Path) -> None:
+        try:
+            write_csv(self.records, log)
+        except OSError as error:  # no reason to lose a training
+            warnings.warn(
+                f"could not write the log {log}: {error.strerror}. The training goes on; the next "
+                "epoch writes the whole log, if there is space and it may be written by then.",
+                stacklevel=3,
+            )
 
 
 def warn_if_collapsed(record: Record) -> None:

@@ -6,6 +6,7 @@ Communication is torch.distributed's; accelerate or torchrun start the processes
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import Any
 
 import torch
@@ -52,11 +53,21 @@ def summed(values: Tensor) -> Tensor:
         >>> summed(torch.tensor([1.0, 2.0]))
         tensor([1., 2.])
     """
-    if world() == 1:
-        return values
-    from torch.distributed.nn.functional import all_reduce
+    return values if world() == 1 else _Sum.apply(values)
 
-    return all_reduce(values)
+
+class _Sum(torch.autograd.Function):
+    """What every process's loss owes to the sum comes back to each of its parts."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return summed(gradient)
 
 
 def any_of(flag: bool, device: torch.device) -> bool:
@@ -69,7 +80,20 @@ def any_of(flag: bool, device: torch.device) -> bool:
         >>> any_of(False, torch.device("cpu"))
         False
     """
-    return flag if world() == 1 else bool(summed(torch.tensor(float(flag), device=device)) > 0)
+    return in_all(int(flag), device) > 0
+
+
+def in_all(count: int, device: torch.device) -> int:
+    """Add up a number, such as that of the images in a batch, over all processes.
+
+    Source:
+        Own.
+
+    Example:
+        >>> in_all(3, torch.device("cpu"))
+        3
+    """
+    return count if world() == 1 else int(summed(torch.tensor(count, device=device)))
 
 
 def from_main(value: Any) -> Any:
@@ -132,8 +156,9 @@ def average_gradients(parameters: Iterable[nn.Parameter], examples: int) -> None
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return
-    count = gradients[0].new_tensor([examples], dtype=torch.float32)
-    vector = summed(torch.cat([*(g.reshape(-1).float() for g in gradients), count]))
+    kind = reduce(torch.promote_types, [g.dtype for g in gradients], torch.float32)
+    count = gradients[0].new_tensor([examples], dtype=kind)
+    vector = summed(torch.cat([*(g.reshape(-1).to(kind) for g in gradients), count]))
     means = vector[:-1] / vector[-1]
     for gradient, part in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.reshape(gradient.shape))

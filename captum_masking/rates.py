@@ -1,11 +1,47 @@
-"""Learning rates other than along a cosine: constant, and falling in steps."""
+"""How learning rates move: along a cosine, in steps, or not at all, after a warm-up."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+
+
+def cosine(optimizer: torch.optim.Optimizer, steps: int, *, warm_up: float = 0.1) -> LambdaLR:
+    """Raise the learning rate along a line, then let it fall to zero along a cosine.
+
+    Args:
+        optimizer: Its rates are the peak.
+        steps: Length of the whole schedule.
+        warm_up: Fraction of the steps in which the rate rises, in [0, 1).
+
+    Returns:
+        The schedule; call ``.step()`` after each optimizer step.
+
+    Raises:
+        ValueError: If ``warm_up`` lies outside [0, 1).
+
+    Source:
+        Loshchilov & Hutter 2017, with a linear warm-up.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule, rates = cosine(optimizer, steps=20), []
+        >>> for _ in range(20):
+        ...     rates.append(round(optimizer.param_groups[0]["lr"], 2))
+        ...     optimizer.step(); schedule.step()
+        >>> rates[:4], rates[-1]
+        ([0.5, 1.0, 1.0, 0.99], 0.01)
+    """
+    rising = max(1, int(steps * warm_up))
+
+    def factor(step: int) -> float:
+        done = max(0, step - rising) / max(1, steps - rising)
+        return 0.5 * (1 + math.cos(math.pi * done))
+
+    return LambdaLR(optimizer, warmed_up(factor, steps, warm_up))
 
 
 def constant(optimizer: torch.optim.Optimizer, steps: int, *, warm_up: float = 0.0) -> LambdaLR:

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from captum_masking.engine import parameters_of
 from captum_masking.processes import gathered, rank, world
 
 if TYPE_CHECKING:
+    from captum_masking.loading import Loading
     from captum_masking.trainer import MaskingTrainer
+
+_LISTED = 4  # tensors that an error names; the others it counts
 
 
 def training_state(trainer: MaskingTrainer) -> dict[str, Any]:
@@ -54,6 +59,7 @@ def training_state(trainer: MaskingTrainer) -> dict[str, Any]:
     state = {
         "settings": trainer.settings(),
         "model": trainer.model.state_dict(),
+        "trained": _trained(trainer),
         "original": {} if original is None else original.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
         "scaler": {} if scaler is None else scaler.state_dict(),
@@ -76,13 +82,12 @@ def load_training_state(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
 
     Raises:
         KeyError: If the state lacks a part.
-        ValueError: If it belongs to a trainer with other settings; the message names them.
-        RuntimeError: If its weights do not fit the model.
+        ValueError: As for :func:`check_resumable`; the trainer is then as before.
 
     Source:
         Own.
     """
-    check_settings(state["settings"], trainer.settings())
+    check_resumable(trainer, state)
     if state["torch"] != str(torch.__version__):
         warnings.warn(
             f"this training was begun under torch {state['torch']} and goes on under "
@@ -90,7 +95,7 @@ def load_training_state(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
             stacklevel=2,
         )
     trainer.model.load_state_dict(state["model"])
-    if state["original"]:
+    if trainer.original is not None:
         trainer.original.load_state_dict(state["original"])
     for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
@@ -101,6 +106,29 @@ def load_training_state(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
     trainer.pool_is_current = state["pool_is_current"]
     trainer.steps_done = state["steps_done"]
     _set_own_random_state(state["random"])
+
+
+def check_resumable(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
+    """Refuse a state that does not belong to a trainer like this one.
+
+    Args:
+        trainer: Is looked at only.
+        state: Of :func:`training_state`.
+
+    Raises:
+        ValueError: If the settings differ, the shapes of weights, which of them are trained, or
+            the weights of a classifier that is to stay as it is. The message names what differs.
+
+    Source:
+        Own.
+    """
+    check_settings(state["settings"], trainer.settings())
+    saved, own = state["model"], trainer.model.state_dict()
+    _check_alike("a model of the same architecture", _shapes(saved), _shapes(own))
+    trained = _marked(state["trained"]), _marked(_trained(trainer))
+    _check_alike("the same layers to be trained", *trained, absent="frozen")
+    if trainer.joint is None:
+        _check_frozen(saved, own)
 
 
 def check_settings(saved: dict[str, str], own: dict[str, str]) -> None:
@@ -133,6 +161,28 @@ def check_settings(saved: dict[str, str], own: dict[str, str]) -> None:
             + "\nMake the trainer, the loader and the call of fit() as they were, or begin a new "
             "training."
         )
+
+
+def loader_settings(loading: Loading) -> dict[str, str]:
+    """Name what decides which images are in which batch, in words.
+
+    Args:
+        loading: Of a loader of any kind.
+
+    Source:
+        Own.
+
+    Example:
+        >>> from captum_masking.loading import Loading
+        >>> loader_settings(Loading([(torch.zeros(1, 3, 8, 8), torch.zeros(1))]))
+        {'batch_size': 'None', 'num_workers': 'None'}
+    """
+    loader = loading.loader
+    batch_size = str(getattr(loader, "batch_size", None))
+    if not loading.is_planned:  # where several workers take turns in giving batches
+        return {"batch_size": batch_size, "num_workers": str(getattr(loader, "num_workers", None))}
+    images, sampler = str(len(loader.dataset)), type(loader.sampler).__name__
+    return {"batch_size": batch_size, "images": images, "sampler": sampler}
 
 
 def random_state() -> dict[str, Any]:
@@ -171,6 +221,50 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+
+
+def _trained(trainer: MaskingTrainer) -> list[list[str]]:
+    """Name the parameters of each optimizer."""
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    return [[names[p] for p in parameters_of(o)] for o in trainer.optimizers]
+
+
+def _marked(trained: list[list[str]]) -> dict[str, str]:
+    return {name: "trained" for names in trained for name in names}
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, str]:
+    return {name: str(tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
+def _check_alike(
+    what: str, saved: dict[str, str], own: dict[str, str], *, absent: str = "absent"
+) -> None:
+    """Refuse tensors of which something else was said, by name."""
+    names = [n for n in {**saved, **own} if saved.get(n) != own.get(n)]
+    if names:
+        raise ValueError(
+            f"expected {what} as when this training was begun, but {len(names)} tensors differ:\n"
+            + _listed([f"{n}: was {saved.get(n, absent)}, is {own.get(n, absent)}" for n in names])
+            + "\nMake the model as it was, or begin a new training."
+        )
+
+
+def _check_frozen(saved: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    """Refuse to overwrite a classifier that is to stay as it is."""
+    frozen = [name for name in own if name.startswith("classifier.")]
+    names = [n for n in frozen if not torch.equal(saved[n].cpu(), own[n].cpu())]
+    if names:
+        raise ValueError(
+            "expected the frozen classifier that this training was begun with, but "
+            f"{len(names)} tensors have other values:\n{_listed(names)}\n"
+            "Give that classifier, or begin a new training."
+        )
+
+
+def _listed(lines: list[str]) -> str:
+    more = [f"and {len(lines) - _LISTED} more"] * (len(lines) > _LISTED)
+    return "\n".join(f"  {line}" for line in lines[:_LISTED] + more)
 
 
 def _set_own_random_state(states: list[dict[str, Any]]) -> None:

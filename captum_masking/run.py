@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,23 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from captum_masking.best import Newest
 from captum_masking.callbacks import Callback
-from captum_masking.checkpoint import Checkpoints
+from captum_masking.checkpoint import Checkpoints, check_no_checkpoints
 from captum_masking.figures import Figures, Record
 from captum_masking.inputs import Inputs
 from captum_masking.loading import Loading
 from captum_masking.monitor import Monitor
-from captum_masking.processes import from_main
+from captum_masking.processes import any_of, from_main, gathered, in_all, world
 from captum_masking.rates import constant
-from captum_masking.resume import check_settings, load_training_state, training_state
-from captum_masking.stopping import Signals, causes_in_words
+from captum_masking.resume import (
+    check_resumable,
+    check_settings,
+    load_training_state,
+    loader_settings,
+    random_state,
+    set_random_state,
+    training_state,
+)
+from captum_masking.stopping import Signals, annotate, causes_in_words, check_writable
 
 if TYPE_CHECKING:
     from captum_masking.trainer import MaskingTrainer
@@ -64,30 +72,35 @@ class Run:
         self.trainer, self.loading, self.epochs = trainer, loading, epochs
         self.monitor, self.validation, self.keep = monitor, validation, keep
         self.figures, self.callbacks, self.checkpoints = figures, callbacks, checkpoints
-        trainer.steps_done, trainer.epochs_done, trainer.stopping = 0, 0, None
         self.signals = Signals()
+        self.known_length = loading.length  # of a stream, None also when it has been found out
         self.has_started = False
         self.seed: int | None = None  # of the running epoch
         self.position = 0  # batches of it that are done
         self.done = 0  # of all epochs
+        self.is_due = False  # a checkpoint, as soon as no gradients are waiting
         self.saved: int | None = None  # step of the last checkpoint
-        self.schedules = self._schedules(loading.length)
+        self.schedules: dict[Optimizer, LRScheduler] = {}  # until it is begun or resumed
 
     def go(self) -> list[Record]:
         """Train until the end, an error, or a callback's or the user's word."""
         trainer = self.trainer
+        if not self.schedules:
+            self._begin()
         with self._left_in_order(), causes_in_words():
+            if self.checkpoints is not None and trainer.is_main:
+                check_writable(self.checkpoints.folder)
             if self.validation is not None and not self.has_started:
                 self.keep.start(self._validate())
             self.has_started = True
-            for callback in self.callbacks:
-                callback.on_start(trainer)
+            self._start_callbacks()
             while trainer.epochs_done < self.epochs and trainer.stopping is None:
                 self._epoch()
             for callback in self.callbacks:
                 callback.on_end(trainer, self.monitor.records)
             self._save()
             self.keep.restore(trainer.model)
+            self.signals.act()
         return self.monitor.records
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,6 +113,7 @@ class Run:
             "epochs_done": self.trainer.epochs_done,
             "stopping": self.trainer.stopping,
             "length": self.loading.length,
+            "loading": self.loading.state_dict(),
             "schedules": [schedule.state_dict() for schedule in self.schedules.values()],
             "monitor": self.monitor.state_dict(),
             "keep": self.keep.state_dict(),
@@ -110,10 +124,13 @@ class Run:
         """Go on from there.
 
         Raises:
-            ValueError: If the state is that of a run with other settings, which are named.
+            ValueError: If the state is that of a run with other settings, which are named. Nothing
+                has changed then.
         """
         check_settings(state["settings"], self.settings())
+        check_resumable(self.trainer, state["trainer"])
         self.loading.length = state["length"]
+        self.loading.load_state_dict(state["loading"])
         self.schedules = self._schedules(self.loading.length)  # sets the rates to their first ones
         load_training_state(self.trainer, state["trainer"])  # and this to those of now
         for schedule, saved in zip(self.schedules.values(), state["schedules"], strict=True):
@@ -128,27 +145,47 @@ class Run:
             callback.load_state_dict(saved)
 
     def resume(self, folder: str | Path) -> None:
-        """Go on from the newest checkpoint in a folder; without one, begin."""
-        found = Checkpoints(folder)
-        if not found.steps():
+        """Go on from the newest checkpoint in a folder; without one, begin.
+
+        Raises:
+            CheckpointError: If there are checkpoints, but none that can be read.
+            FileExistsError: If those of another training are where this one is to save its own.
+            ValueError: As for :meth:`load_state_dict`.
+        """
+        found, own = Checkpoints(folder), self.checkpoints
+        goes_on_there = own is not None and own.folder.resolve() == found.folder.resolve()
+        if own is not None and not goes_on_there:
+            check_no_checkpoints(own)
+        # A damaged one may be all that is left: not to be taken for none.
+        if not found.steps() and not any(found.folder.glob("step-*")):
             warnings.warn(f"{folder} holds no checkpoint yet: the training begins.", stacklevel=3)
             return
         self.load_state_dict(found.latest())
-        if self.checkpoints is not None and self.checkpoints.folder == found.folder:
-            self.saved = self.trainer.steps_done
+        self.saved = self.trainer.steps_done if goes_on_there else None
 
     def settings(self) -> dict[str, str]:
         """Name what a training must not be resumed without, each in words."""
-        loading = self.loading
-        known = loading.length if loading.is_planned else None  # of a stream it is found out
         return {
             "epochs": str(self.epochs),
-            "batches in an epoch": str(loading.steps or known),
-            "batch_size": str(getattr(loading.loader, "batch_size", None)),
+            "batches in an epoch": str(self.loading.steps or self.known_length),
+            **loader_settings(self.loading),
             "validation": str(self.validation is not None),
             "keep": repr(self.keep),
             "callbacks": str([type(callback).__name__ for callback in self.callbacks]),
         }
+
+    def _begin(self) -> None:
+        """Count from zero, and take the learning rates in hand."""
+        trainer = self.trainer
+        trainer.steps_done, trainer.epochs_done, trainer.stopping = 0, 0, None
+        self.schedules = self._schedules(self.loading.length)
+
+    def _start_callbacks(self) -> None:
+        """Start them without a trace in the random numbers: after a resume they start again."""
+        before = random_state()
+        for callback in self.callbacks:
+            callback.on_start(self.trainer)
+        set_random_state(before)
 
     def _epoch(self) -> None:
         """Train on what is left of the running epoch, and close it."""
@@ -156,9 +193,8 @@ class Run:
         if self.seed is None:
             self.seed = loading.draw_seed()
         loading.set_epoch(trainer.epochs_done)
-        batches = loading.batches(self.seed, self.position)
-        total = loading.length
-        for inputs, target in self.monitor.epoch(batches, start=self.position, total=total):
+        batches, length = self._batches(self.seed), loading.length
+        for inputs, target in self.monitor.epoch(batches, start=self.position, total=length):
             self._step(inputs, target)
             if trainer.stopping is not None:
                 break
@@ -169,13 +205,22 @@ class Run:
             self._learn_length()
         self._close_epoch()
 
+    def _batches(self, seed: int) -> Iterator[tuple[Inputs, Tensor]]:
+        """Give what is left of the epoch; save if Ctrl-C has ended the loader's processes."""
+        try:
+            yield from self.loading.batches(seed, self.position)
+        except Exception:
+            if self.signals.caught is not None and world() == 1:
+                self._save_if_due()
+            raise
+
     def _step(self, inputs: Inputs, target: Tensor) -> None:
         trainer = self.trainer
         step, learners = trainer.turn(self._progress())
         record = step(inputs, target)
-        self.monitor.add(record, len(target))
+        self.monitor.add(record, in_all(len(target), trainer.device))
         for optimizer in learners:
-            self.schedules[optimizer].step()
+            _advance(self.schedules[optimizer])
         self.position, self.done = self.position + 1, self.done + 1
         for callback in self.callbacks:
             callback.on_step(trainer, record)
@@ -189,9 +234,8 @@ class Run:
         self.seed, self.position = None, 0
         for callback in self.callbacks:
             callback.on_epoch(trainer, record)
-        if self.checkpoints is not None and self.checkpoints.every is None:
-            self._save()
-        self.signals.act()
+        self.is_due |= self.checkpoints is not None and self.checkpoints.every is None
+        self._save_if_due()
 
     def _validate(self) -> Record:
         if self.validation is None:
@@ -206,12 +250,11 @@ class Run:
     def _learn_length(self) -> None:
         """Note how long a stream is, once it has ended; rates then fall as they would have."""
         self.loading.length = self.position
+        taken = {optimizer: schedule.last_epoch for optimizer, schedule in self.schedules.items()}
         self.schedules = self._schedules(self.position)
-        with warnings.catch_warnings():  # that the optimizer has not stepped: it has, before
-            warnings.filterwarnings("ignore", message="Detected call of")
-            for schedule in self.schedules.values():
-                for _ in range(self.position):
-                    schedule.step()
+        for optimizer, schedule in self.schedules.items():
+            for _ in range(taken[optimizer]):
+                _advance(schedule)
 
     def _schedules(self, length: int | None) -> dict[Optimizer, LRScheduler]:
         """Give each network a schedule over the steps in which it learns."""
@@ -222,14 +265,28 @@ class Run:
         return {optimizer: make(optimizer, count) for optimizer, count in counts.items()}
 
     def _save_if_due(self) -> None:
+        """Save between two updates, if a checkpoint is due or a signal has come; then heed it."""
+        if self.checkpoints is None:
+            return
+        self.is_due |= self.checkpoints.due(self.trainer.steps_done)
         if self.trainer.engine.between_updates:
             return  # gradients that are being accumulated are not part of a state
-        due = self.checkpoints is not None and self.checkpoints.due(self.trainer.steps_done)
-        if due or self.signals.caught is not None:
+        is_stopped = self._is_stopped()
+        if self.is_due or is_stopped:
             self._save()
         self.signals.act()
 
+    def _is_stopped(self) -> bool:
+        """Whether a signal has come, here or in another process: all save, and all stop."""
+        signals = self.signals
+        if not any_of(signals.caught is not None, self.trainer.device):
+            return False
+        everywhere = gathered(signals.caught)  # asked of all, also of the one that knows
+        signals.caught = signals.caught or next(filter(None, everywhere))
+        return True
+
     def _save(self) -> None:
+        self.is_due = False
         if self.checkpoints is None or self.saved == self.trainer.steps_done:
             return
         state = self.state_dict()
@@ -248,17 +305,30 @@ class Run:
                 with self.signals.postponed():
                     yield
         except BaseException as error:
-            error.add_note(self._whereabouts())
+            annotate(error, self._whereabouts())
             raise
         finally:
             self.trainer.forget_gradients()
 
     def _whereabouts(self) -> str:
-        words = f"The training stopped after step {self.trainer.steps_done}, in epoch "
-        words += f"{self.trainer.epochs_done + 1} of {self.epochs}. "
+        epoch = min(self.trainer.epochs_done + 1, self.epochs)
+        words = f"The training stopped after step {self.trainer.steps_done}, in epoch {epoch} of "
+        words += f"{self.epochs}. "
         if self.checkpoints is None:
             return words + "No checkpoints were asked for: fit(..., checkpoints=folder)."
         if self.saved is None:
             return words + "There was no checkpoint yet."
         folder: Path = self.checkpoints.folder
         return words + f"Go on from step {self.saved} with fit(..., resume={str(folder)!r})."
+
+
+def _advance(schedule: LRScheduler) -> None:
+    """Go one step along a schedule, also where the optimizer has not stepped yet.
+
+    It has not where gradients are accumulated, or the first step was skipped; torch warns of that
+    at the schedule's first step, and only there.
+    """
+    with warnings.catch_warnings() if schedule.last_epoch == 0 else nullcontext():
+        if schedule.last_epoch == 0:
+            warnings.filterwarnings("ignore", message="Detected call of")
+        schedule.step()

@@ -1,8 +1,7 @@
-"""How the classifier learns along with its masker, and how learning rates move."""
+"""How the classifier learns along with its masker."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -69,35 +68,3 @@ class FromScratch(FineTune):
     stay: float = 0.0
     classifier_first: float = 0.3
     masker_first: float = 0.0
-
-
-def cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Raise the learning rate for the first tenth of the steps, then let it fall to zero.
-
-    Args:
-        optimizer: Its rates are the peak.
-        steps: Length of the whole schedule.
-
-    Returns:
-        The schedule; call ``.step()`` after each optimizer step.
-
-    Source:
-        Loshchilov & Hutter 2017, with a linear warm-up.
-
-    Example:
-        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-        >>> schedule, rates = cosine(optimizer, steps=20), []
-        >>> for _ in range(20):
-        ...     rates.append(round(optimizer.param_groups[0]["lr"], 2))
-        ...     optimizer.step(); schedule.step()
-        >>> rates[:4], rates[-1]
-        ([0.5, 1.0, 1.0, 0.99], 0.01)
-    """
-    warm_up = max(1, steps // 10)
-
-    def factor(step: int) -> float:
-        if step < warm_up:
-            return (step + 1) / warm_up
-        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

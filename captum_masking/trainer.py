@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import re
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +18,11 @@ from captum_masking.best import Newest
 from captum_masking.callbacks import Callback
 from captum_masking.checkpoint import Checkpoints, check_no_checkpoints
 from captum_masking.checks import check_examples, check_labels, check_loader, check_logits
-from captum_masking.engine import Engine, parameters_of, precise
+from captum_masking.classifier_training import ClassifierTraining
+from captum_masking.engine import Engine, laid_out, precise
 from captum_masking.figures import Figures, Means, Record, as_record, judge_itself, measure
 from captum_masking.infill import Infill, Mean
-from captum_masking.inputs import Inputs, as_tuple, size_of
+from captum_masking.inputs import Inputs, as_tuple, moved, size_of
 from captum_masking.loading import Loading
 from captum_masking.masking import masked_halves
 from captum_masking.model import MaskingModel
@@ -32,10 +31,12 @@ from captum_masking.monitor import Monitor
 from captum_masking.objective import Dual, Judgement, Objective
 from captum_masking.outputs import logits_of
 from captum_masking.pool import History, Latest, Pool
-from captum_masking.processes import average_buffers, copy_from_main, rank, world
+from captum_masking.processes import copy_from_main, rank, world
+from captum_masking.rates import cosine
 from captum_masking.regularizer import Regularizer, over_inputs, smooth
 from captum_masking.run import Run
-from captum_masking.schedule import FineTune, cosine
+from captum_masking.schedule import FineTune
+from captum_masking.settings import settings_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -113,7 +114,7 @@ class MaskingTrainer:
             accelerator, max_gradient_norm=max_gradient_norm, skip_not_finite=skip_not_finite
         )
         self.engine.place(model)
-        self.model = model.to(memory_format=memory_format)
+        self.model = laid_out(model, memory_format)
         self.memory_format = memory_format
         self.compile = compile
         self.compiled: dict[nn.Module, Callable[..., Any]] = {}
@@ -131,11 +132,19 @@ class MaskingTrainer:
             weight_decay=weight_decay,
         )
         self.optimizers: list[Optimizer] = [self.masker_optimizer]
+        self.learner: ClassifierTraining | None = None
         if self.joint:
-            self._prepare_classifier(self.joint)
+            self.learner = ClassifierTraining(model.classifier, self.joint)
+            self.optimizers.append(self.learner.optimizer)
+            model.classifier_trained = True
         self.steps_done = self.epochs_done = 0
         self.stopping: str | None = None
         self.same_everywhere = False
+
+    @property
+    def original(self) -> nn.Module | None:
+        """The classifier as it was before joint training, where it is to stay close to that."""
+        return None if self.learner is None else self.learner.original
 
     @property
     def is_main(self) -> bool:
@@ -164,9 +173,10 @@ class MaskingTrainer:
             Phang et al. 2020, training iteration.
         """
         inputs, target = self._receive(inputs, target)
-        joint = self.joint if train_classifier else None
+        learner = self.learner if train_classifier else None
         with given_back(self.model), self.engine.autocast():
-            self._set_modes(joint)
+            self._set_modes(learner)
+            judge = self._draw_judge()  # before the clean pass moves statistics of batch norm
             # 1. One clean pass: its logits say what is recognised, its features make the mask.
             logits, features = self.model.read(inputs)
             check_logits(logits)
@@ -177,8 +187,7 @@ class MaskingTrainer:
 
             # 2. The judge, now or from the past, sees both halves as one batch in eval mode, so
             #    that masked images never move batch-norm statistics.
-            judge = self._draw_judge()
-            with nullcontext() if joint and joint.judge_in_train_mode else eval_mode(judge):
+            with self._judging(judge, learner):
                 logits_in, logits_out = logits_of(self._to_call(judge)(*halves)).chunk(2)
             inside, outside = precise(logits_in), precise(logits_out)
             judgement = Judgement(precise(logits), inside, outside, target, asked.get("area"))
@@ -186,10 +195,10 @@ class MaskingTrainer:
             # 3. Both gradients, each for its own network, before either takes its step.
             loss = self.objective(judgement) + over_inputs(self.regularizer, mask, judgement)
             losses = {"loss": loss}
-            if joint:
-                losses["classifier_loss"] = self._classifier_loss(joint, judgement, inputs, judge)
+            if learner:
+                losses["classifier_loss"] = learner.loss(judgement, inputs, judge)
             skipped = self._learn(losses, examples=len(target))
-        return measure(judgement, mask, losses) | skipped
+        return skipped if skipped.get("skipped") else measure(judgement, mask, losses) | skipped
 
     def classifier_step(self, inputs: Inputs, target: Tensor) -> Record:
         """Take one step of the classifier alone, on clean images.
@@ -209,14 +218,15 @@ class MaskingTrainer:
         """
         inputs, target = self._receive(inputs, target)
         with given_back(self.model), self.engine.autocast():
-            self._set_modes(self.joint)
+            self._set_modes(self.learner)
             logits = self.model(*as_tuple(inputs))
             check_logits(logits)
             check_labels(target, as_tuple(inputs)[0], classes=logits.shape[1])
             loss = cross_entropy(precise(logits), target)
             skipped = self._learn({"classifier_loss": loss}, examples=len(target))
         clean = (logits.argmax(1) == target).float().mean()
-        return as_record({"classifier_loss": loss, "clean": clean}, len(target)) | skipped
+        figures = as_record({"classifier_loss": loss, "clean": clean}, len(target))
+        return skipped if skipped.get("skipped") else figures | skipped
 
     def fit(
         self,
@@ -311,6 +321,7 @@ class MaskingTrainer:
             Own.
         """
         means = Means()
+        self._agree()  # a process that gets no batch has to take part, too
         with eval_mode(self.model):
             for batch in Loading(loader, device=self.device).shares():
                 inputs, target = self._receive(*batch)
@@ -331,24 +342,7 @@ class MaskingTrainer:
 
     def settings(self) -> dict[str, str]:
         """Say what this trainer was made of, in words, by name."""
-        optimizer = self.masker_optimizer.defaults
-        engine = self.engine
-        parts = {
-            "model": self.model.recipe(),
-            "train_classifier": self.joint or False,
-            "infill": self.infill,
-            "infill_out": self.infill_out,
-            "objective": self.objective,
-            "regularizer": self.regularizer,
-            "pool": self.pool,
-            "lr": optimizer["lr"],
-            "weight_decay": optimizer["weight_decay"],
-            "schedule": self.schedule,
-            "max_gradient_norm": engine.max_gradient_norm,
-            "skip_not_finite": engine.skip_not_finite,
-            "accelerator": engine.describe(),
-        }
-        return {name: re.sub(r" at 0x[0-9a-f]+", "", str(part)) for name, part in parts.items()}
+        return settings_of(self)
 
     def __repr__(self) -> str:
         lines = "".join(f"    {name}={value},\n" for name, value in self.settings().items())
@@ -374,57 +368,52 @@ class MaskingTrainer:
             self.compiled[judge] = self.compile(judge)
         return self.compiled[judge]
 
+    def _judging(
+        self, judge: nn.Module, learner: ClassifierTraining | None
+    ) -> AbstractContextManager[None]:
+        in_train_mode = learner is not None and learner.how.judge_in_train_mode
+        return nullcontext() if in_train_mode else eval_mode(judge)
+
     def _learn(self, losses: dict[str, Tensor], *, examples: int) -> Record:
         """Hand the losses to the engine, and note who has learned something."""
-        by_optimizer: dict[Optimizer, Tensor] = {}
-        if self.joint and "classifier_loss" in losses:
-            by_optimizer[self.classifier_optimizer] = losses["classifier_loss"]
-        if "loss" in losses:
-            by_optimizer[self.masker_optimizer] = losses["loss"]
-        skipped = self.engine.learn(by_optimizer, examples=examples)
+        owners: dict[str, Optimizer] = {"loss": self.masker_optimizer}
+        if self.learner is not None:  # first: what follows frees the graph that both share
+            owners = {"classifier_loss": self.learner.optimizer, **owners}
+        of_each = {owner: losses[name] for name, owner in owners.items() if name in losses}
+        skipped = self.engine.learn(of_each, examples=examples)
         self.steps_done += 1
-        if self.joint and "classifier_loss" in losses:
-            self._note_update(self.joint)
+        if "classifier_loss" in losses:
+            self._note_update()
         return skipped
 
-    def _note_update(self, joint: FineTune) -> None:
+    def _note_update(self) -> None:
         """After an update of the classifier: the pool is to hear of it, processes to agree."""
-        if self.engine.between_updates:
-            return
-        self.pool_is_current = False
-        if joint.train_mode:
-            average_buffers(self.model.classifier)
-
-    def _prepare_classifier(self, how: FineTune) -> None:
-        self.model.classifier_trained = True
-        # Layers that the user has frozen stay frozen, unless that is all of them.
-        parameters = list(self.model.classifier.parameters())
-        trained = [p for p in parameters if p.requires_grad] or parameters
-        self.classifier_optimizer = how.optimizer(trained, lr=how.lr)
-        self.optimizers.append(self.classifier_optimizer)
-        if how.stay:
-            self.original = copy.deepcopy(self.model.classifier).eval().requires_grad_(False)
+        if self.learner is not None and not self.engine.between_updates:
+            self.pool_is_current = False
+            self.learner.agree()
 
     def turn(self, progress: float) -> tuple[Callable[[Inputs, Tensor], Record], list[Optimizer]]:
         """Say who learns at this fraction of the training: the step, and whose rates move."""
-        if self.joint and progress < self.joint.classifier_first:
-            return self.classifier_step, [self.classifier_optimizer]
-        if self.joint and progress < self.joint.masker_first:
+        if self.learner and progress < self.learner.how.classifier_first:
+            return self.classifier_step, [self.learner.optimizer]
+        if self.learner and progress < self.learner.how.masker_first:
             return partial(self.step, train_classifier=False), [self.masker_optimizer]
         return self.step, self.optimizers
 
     def steps_of_each(self, steps: int) -> dict[Optimizer, int]:
         """Count, of the steps of a training, those in which each network learns."""
-        first = self.joint.classifier_first if self.joint else 0.0
-        counts: dict[Optimizer, int] = {self.masker_optimizer: steps - int(steps * first)}
-        if self.joint:
-            counts[self.classifier_optimizer] = steps - int(steps * self.joint.masker_first)
-        return counts
+        if self.learner is None:
+            return {self.masker_optimizer: steps}
+        how = self.learner.how
+        return {
+            self.masker_optimizer: steps - int(steps * how.classifier_first),
+            self.learner.optimizer: steps - int(steps * how.masker_first),
+        }
 
     def finish_update(self) -> None:
         """Step with the gradients of the last batches, where there are fewer than accumulate."""
-        if self.engine.flush() and self.joint:
-            self._note_update(self.joint)
+        if self.engine.flush():
+            self._note_update()
 
     def forget_gradients(self) -> None:
         """Leave no gradient behind, and the learning rates as they were given."""
@@ -434,41 +423,26 @@ class MaskingTrainer:
             for group in optimizer.param_groups:
                 group["lr"] = group.get("initial_lr", group["lr"])
 
-    def _set_modes(self, joint: FineTune | None) -> None:
-        self.model.masker.train().requires_grad_(True)
-        self.model.sampler.train().requires_grad_(True)
-        if joint:
-            self.model.classifier.train(joint.train_mode)
-            for parameter in parameters_of(self.classifier_optimizer):
-                parameter.requires_grad_(True)
-        else:
-            self.model.classifier.eval().requires_grad_(False)
-
-    def _classifier_loss(
-        self, joint: FineTune, judgement: Judgement, inputs: Inputs, judge: nn.Module
-    ) -> Tensor:
-        """On its own steps all three images; where a past classifier judged, the clean one."""
-        own = judge is self.model.classifier
-        loss = (
-            joint.objective(judgement) if own else cross_entropy(judgement.logits, judgement.target)
-        )
-        if joint.stay:
-            with torch.no_grad():
-                original = logits_of(self.original(*as_tuple(inputs))).softmax(1)
-            loss = loss + joint.stay * cross_entropy(judgement.logits, original)
-        return loss
-
     def _receive(self, inputs: Inputs, target: Tensor) -> tuple[Inputs, Tensor]:
         """Check a batch and bring it to the model's device; losses ask for 64-bit labels."""
         check_examples(inputs, target)
+        self._agree()
+        target = target.to(self.device, torch.long, non_blocking=True)
+        return moved(inputs, self.device, self.memory_format), target
+
+    def _agree(self) -> None:
+        """Have all processes start from the weights of the main one."""
         if world() > 1 and not self.same_everywhere:
             copy_from_main(self.model)
+            if self.original is not None:
+                copy_from_main(self.original)
             self.same_everywhere = True
-        moved = tuple(self._moved(tensor) for tensor in as_tuple(inputs))
-        target = target.to(self.device, torch.long, non_blocking=True)
-        return moved if isinstance(inputs, tuple) else moved[0], target
 
-    def _moved(self, inputs: Tensor) -> Tensor:
-        images = inputs.dim() == 4 or self.memory_format != torch.channels_last
-        layout = self.memory_format if images else torch.preserve_format
-        return inputs.to(self.device, non_blocking=True, memory_format=layout)
+    def _set_modes(self, learner: ClassifierTraining | None) -> None:
+        self.model.masker.train().requires_grad_(True)
+        self.model.sampler.train().requires_grad_(True)
+        if learner is None:
+            self.model.classifier.eval().requires_grad_(False)
+        else:
+            learner.set_modes()
+        self.engine.remember(self.model)

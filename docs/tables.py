@@ -28,8 +28,8 @@ def step() -> str:
     shares = ", ".join(f"{n} {s:.2%}" for n, s in found["pool_share_of_joint_step"].items())
     return (
         f"Measured on {found['device']} with {found['threads']} threads; the first rows at 224 "
-        f"pixels and a batch of {batch}, the others EfficientNet-Lite0. *Passes* are the forward and "
-        "backward passes that the step cannot do without, timed in turns with it; *own step* is an "
+        f"pixels and a batch of {batch}, the others EfficientNet-Lite0. *Passes* are the forward "
+        "and backward passes that the step cannot do without, timed in turns with it; *own step* is an "
         "ordinary training step of the classifier; *MB* is the most memory a step takes beyond the "
         f"networks.\n\n{_table(header, rows)}\n\nA full pool of thirty past classifiers adds, of a "
         f"joint step: {shares}.\n\n{_command(found)}"
@@ -58,6 +58,27 @@ def per_input() -> str:
     )
 
 
+def scaling() -> str:
+    """Show how training gets faster with more processes."""
+    found = _read("scaling")
+    rows = [
+        [count, f"{rate:.1f}", f"{found['share_of_linear'][count]:.0%}"]
+        for count, rate in found["images_per_second"].items()
+    ]
+    return (
+        f"Frozen steps of EfficientNet-Lite0 at 224 pixels, global batch "
+        f"{found['images_in_global_batch']}, one thread a process, on the {found['cores']} cores "
+        f"at hand ({found['device']}); *of linear* is against the first row.\n\n"
+        f"{_table(['processes', 'images/s', 'of linear'], rows)}\n\n{_command(found)}"
+    )
+
+
+def kill_and_resume() -> str:
+    """Show the training that was killed ten times."""
+    found = _read("kill_and_resume")
+    return f"{found}\n\n{_command(found)}"
+
+
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f} %"
 
@@ -77,4 +98,4 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"per_input": per_input, "step": step}
+TABLES: dict[str, Callable[[], str]] = {"per_input": per_input, "step": step, "scaling": scaling}

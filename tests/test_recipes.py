@@ -106,7 +106,7 @@ def test_ca_has_the_published_constants(recipe, pool):
     assert (area.weight_in, area.weight_out, variation.weight) == (1.0, 15.0, 0.002)
     assert type(trainer.pool) is pool
     assert (trainer.pool.size, trainer.pool.every, trainer.pool.past) == (30, 100, 0.5)
-    (group,) = trainer.classifier_optimizer.param_groups
+    (group,) = trainer.learner.optimizer.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-3, 0.9, 1e-4)
     assert trainer.joint.train_mode and trainer.joint.masker_first == 0
 

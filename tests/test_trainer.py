@@ -32,8 +32,9 @@ from captum_masking.masker import Masker
 from captum_masking.masking import mask_images
 from captum_masking.objective import Judgement, KeepRecognizing
 from captum_masking.pool import Fixed, History, Latest
+from captum_masking.rates import cosine
 from captum_masking.regularizer import published
-from captum_masking.schedule import FineTune, FromScratch, cosine
+from captum_masking.schedule import FineTune, FromScratch
 
 FROZEN, GENTLE, SCRATCH = False, FineTune(), FromScratch()
 NAMES = ["frozen", "gentle", "scratch"]

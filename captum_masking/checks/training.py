@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from captum_masking.checks.answers import check_labels
@@ -49,7 +50,7 @@ def check_loader(loader: Any, epochs: int = 1, *, name: str = "loader") -> None:
             f"{name} must give batches, but {type(loader).__name__} cannot be iterated over; pass "
             "a DataLoader, or a list of batches."
         )
-    if epochs > 1 and iter(loader) is loader:
+    if epochs > 1 and isinstance(loader, Iterator):
         raise ValueError(
             f"{name} must be readable {epochs} times, but {type(loader).__name__} is an iterator, "
             "which ends once; pass a DataLoader, a list, or an object that starts anew in __iter__."

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 from captum_masking.cli import benchmark, demo, evaluate, explain, study, train
+from captum_masking.cli.launch import Terminated
 from captum_masking.cli.memory import keep_freed_memory
 
 _COMMANDS = {
@@ -51,11 +53,14 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; an error is one line on standard error and a status that is not 0.
 
+    The line ends with the way out, where the error carries one. Of several processes the first
+    warns; each says its own errors.
+
     Args:
         argv: The words after ``captum-masking``; None takes them from the shell.
 
     Returns:
-        The exit status: 0, 1 for an error, 130 after Ctrl-C.
+        The exit status: 0, 1 for an error, 130 after Ctrl-C, 143 after SIGTERM.
 
     Source:
         Own.
@@ -70,15 +75,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _say_warning  # type: ignore[assignment]
             arguments.run(arguments)
-    except KeyboardInterrupt:
-        print("captum-masking: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        is_terminated = isinstance(stop, Terminated)
+        if not _process():
+            _say("terminated:" if is_terminated else "interrupted:", stop)
+        return 143 if is_terminated else 130
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
-        print(f"captum-masking: error: {' '.join(str(error).split())}", file=sys.stderr)
+        _say("error:", error)
         return 1
     return 0
 
 
+def _say(kind: str, error: BaseException) -> None:
+    """Print an error, and the notes that were added to it on its way here, as one line."""
+    where = f" (process {_process()})" if _process() else ""
+    words = " ".join([kind, str(error), *getattr(error, "__notes__", ())]).split()
+    print(f"captum-masking{where}: {' '.join(words).rstrip(':')}", file=sys.stderr)
+
+
+def _process() -> int:
+    """Return this process's number; the launcher's, as others may be gone by now."""
+    return int(os.environ.get("RANK", 0))
+
+
 def _say_warning(message: Warning | str, *_: object) -> None:
     """Print a warning as one line, like an error."""
-    print(f"captum-masking: warning: {message}", file=sys.stderr)
+    if not _process():
+        print(f"captum-masking: warning: {message}", file=sys.stderr)

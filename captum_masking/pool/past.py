@@ -206,16 +206,19 @@ class DrawnUnused:
         self.size, self.every, self.past, self.seed = size, every, past, seed
         self.lottery = Lottery(size=size, every=every, past=past, seed=seed)
         self.classifier: nn.Module | None = None
+        self.unused: LiveJudge | None = None  # the same object each time, as one may be compiled
 
     def add(self, classifier: nn.Module) -> None:
         """Remember the live classifier, and every so often count a member."""
-        self.classifier = classifier
+        if classifier is not self.classifier:
+            self.classifier, self.unused = classifier, LiveJudge(classifier)
         self.lottery.keep()
 
     def draw(self) -> nn.Module:
         """Return the live classifier, or a :class:`LiveJudge` of it."""
         classifier = check_not_empty(self.classifier)
-        return classifier if self.lottery.draw() is None else LiveJudge(classifier)
+        live = self.lottery.draw() is None
+        return classifier if live else check_not_empty(self.unused)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the counts and the state of the random numbers."""

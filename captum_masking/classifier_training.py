@@ -1,0 +1,68 @@
+"""The classifier's side of joint training: what of it learns, from which loss, in which mode."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from captum_masking.engine import parameters_of
+from captum_masking.inputs import Inputs, as_tuple
+from captum_masking.objective import Judgement
+from captum_masking.outputs import logits_of
+from captum_masking.processes import average_buffers
+from captum_masking.schedule import FineTune
+
+
+class ClassifierTraining:
+    """Trains a classifier along with its masker.
+
+    Args:
+        classifier: Trained in place. Layers whose parameters ask for no gradient stay as they are,
+            unless that is all of them.
+        how: The settings.
+
+    Attributes:
+        optimizer: Of the classifier.
+        original: The classifier as it was, where ``how.stay`` asks to stay close to it.
+
+    Source:
+        Phang et al. 2020, joint training; what is gentle about it is own.
+
+    Example:
+        >>> training = ClassifierTraining(nn.Linear(3, 2), FineTune(lr=0.1))
+        >>> training.optimizer.param_groups[0]["lr"], training.original
+        (0.1, Linear(in_features=3, out_features=2, bias=True))
+    """
+
+    def __init__(self, classifier: nn.Module, how: FineTune) -> None:
+        self.classifier, self.how = classifier, how
+        parameters = list(classifier.parameters())
+        trained = [p for p in parameters if p.requires_grad] or parameters
+        self.optimizer = how.optimizer(trained, lr=how.lr)
+        self.original: nn.Module | None = None
+        if how.stay:
+            self.original = copy.deepcopy(classifier).eval().requires_grad_(False)
+
+    def set_modes(self) -> None:
+        """Put the classifier in the mode in which it learns."""
+        self.classifier.train(self.how.train_mode)
+        for parameter in parameters_of(self.optimizer):
+            parameter.requires_grad_(True)
+
+    def loss(self, judgement: Judgement, inputs: Inputs, judge: nn.Module) -> Tensor:
+        """On its own steps all three images; where a past classifier judged, the clean one."""
+        clean = cross_entropy(judgement.logits, judgement.target)
+        loss = self.how.objective(judgement) if judge is self.classifier else clean
+        if self.original is not None:
+            with torch.no_grad():
+                answer = logits_of(self.original(*as_tuple(inputs))).softmax(1)
+            loss = loss + self.how.stay * cross_entropy(judgement.logits, answer)
+        return loss
+
+    def agree(self) -> None:
+        """After a step in train mode: average the batch-norm statistics over the processes."""
+        if self.how.train_mode:
+            average_buffers(self.classifier)
