@@ -16,6 +16,7 @@ from captum_masking.processes import any_of, average_gradients, world
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+#: Any kind of module: what comes in goes out.
 Module = TypeVar("Module", bound=nn.Module)
 
 _WAY_OUT = "lower the learning rate, and look for extreme values in the inputs."

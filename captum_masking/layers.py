@@ -9,10 +9,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from captum_masking.processes import summed, world
 
 
-class _OverProcesses(_BatchNorm):
-    """Batch norm whose batch is that of all processes, so that many train as one does."""
+class OverProcesses(_BatchNorm):
+    """Batch norm whose batch is that of all processes, so that many train as one does.
+
+    Source:
+        As :class:`BatchNorm1d`, which see.
+    """
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return maps with mean 0 and variance 1 over the batch, scaled and shifted."""
         if not self.training or world() == 1:
             return super().forward(maps)
         self._check_input_dim(maps)
@@ -36,7 +41,7 @@ class _OverProcesses(_BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var), self.momentum)
 
 
-class BatchNorm1d(_OverProcesses, nn.BatchNorm1d):
+class BatchNorm1d(OverProcesses, nn.BatchNorm1d):
     """:class:`torch.nn.BatchNorm1d` over the batch of all processes that train together.
 
     Source:
@@ -49,7 +54,7 @@ class BatchNorm1d(_OverProcesses, nn.BatchNorm1d):
     """
 
 
-class BatchNorm2d(_OverProcesses, nn.BatchNorm2d):
+class BatchNorm2d(OverProcesses, nn.BatchNorm2d):
     """:class:`torch.nn.BatchNorm2d` over the batch of all processes that train together.
 
     Source:
@@ -62,7 +67,7 @@ class BatchNorm2d(_OverProcesses, nn.BatchNorm2d):
     """
 
 
-class BatchNorm3d(_OverProcesses, nn.BatchNorm3d):
+class BatchNorm3d(OverProcesses, nn.BatchNorm3d):
     """:class:`torch.nn.BatchNorm3d` over the batch of all processes that train together.
 
     Source:

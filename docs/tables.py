@@ -29,10 +29,10 @@ def step() -> str:
     return (
         f"Measured on {found['device']} with {found['threads']} threads; the first rows at 224 "
         f"pixels and a batch of {batch}, the others EfficientNet-Lite0. *Passes* are the forward "
-        "and backward passes that the step cannot do without, timed in turns with it; *own step* is an "
-        "ordinary training step of the classifier; *MB* is the most memory a step takes beyond the "
-        f"networks.\n\n{_table(header, rows)}\n\nA full pool of thirty past classifiers adds, of a "
-        f"joint step: {shares}.\n\n{_command(found)}"
+        "and backward passes that the step cannot do without, timed in turns with it; *own step* "
+        "is an ordinary training step of the classifier; *MB* is the most memory a step takes "
+        f"beyond the networks.\n\n{_table(header, rows)}\n\nA full pool of thirty past "
+        f"classifiers adds, of a joint step: {shares}.\n\n{_command(found)}"
     )
 
 
@@ -76,7 +76,14 @@ def scaling() -> str:
 def kill_and_resume() -> str:
     """Show the training that was killed ten times."""
     found = _read("kill_and_resume")
-    return f"{found}\n\n{_command(found)}"
+    equal = found["weights_are_equal"] and found["records_are_equal"]
+    return (
+        f"A joint training of {found['images']:,} images and {found['epochs']} epochs, killed "
+        f"{len(found['deaths'])} times at random moments ({found['died_within_a_save']} of them "
+        "within a save) and taken up again each time, ended with weights and records "
+        f"{'equal to' if equal else 'DIFFERENT from'} those of one that was left alone, bit by "
+        f"bit.\n\n{_command(found)}"
+    )
 
 
 def _percent(value: float | None) -> str:
@@ -88,7 +95,8 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _command(found: dict[str, Any]) -> str:
-    return f".. code-block:: console\n\n   $ python benchmarks/{found['command']}\n"
+    command = found["command"].removeprefix("python benchmarks/")
+    return f".. code-block:: console\n\n   $ python benchmarks/{command}\n"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -98,4 +106,9 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"per_input": per_input, "step": step, "scaling": scaling}
+TABLES: dict[str, Callable[[], str]] = {
+    "kill_and_resume": kill_and_resume,
+    "per_input": per_input,
+    "scaling": scaling,
+    "step": step,
+}

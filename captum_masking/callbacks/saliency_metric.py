@@ -29,7 +29,7 @@ def saliency_metric_figure(
         ValueError: If the inputs are not images.
 
     Source:
-        Dabkowski & Gal 2017; see :func:`~captum_masking.metrics.saliency_metric`.
+        Dabkowski & Gal 2017; see :func:`~captum_masking.metrics.faithfulness.saliency_metric`.
 
     Example:
         >>> import torch
