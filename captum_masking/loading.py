@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any
 
 import torch
@@ -87,10 +87,8 @@ class Loading:
             plan = self._plan(seed, whole=True)[start : self.steps]
             yield from map(read_batch, _rebuilt(self.loader, plan, seed))
             return
-        with random_states(seed):  # an order is drawn when the first batch is asked for
-            rest = iter(self.loader)
-            read = chain(list(islice(rest, 1)), rest)
-        pairs = islice(self._own(map(read_batch, read), whole=True), start, self.steps)
+        read = map(read_batch, _read(self.loader, seed))
+        pairs = islice(self._own(read, whole=True), start, self.steps)
         yield from pairs if world() == 1 else self._until_any_ends(pairs)
 
     def shares(self) -> Iterator[tuple[Inputs, Tensor]]:
@@ -140,6 +138,23 @@ class Loading:
                 return
             assert pair is not None
             yield pair
+
+
+def _read(loader: Any, seed: int) -> Iterator[Any]:
+    """Read a loader, each batch under random numbers of its own.
+
+    So a stream that draws some gives the same after batches were read and left, and the random
+    numbers of the training stay where they are.
+    """
+    end = object()
+    with random_states(seed):
+        rest = iter(loader)
+    for number in count():
+        with random_states(seed, number):  # an order is drawn when the first one is asked for
+            batch = next(rest, end)
+        if batch is end:
+            return
+        yield batch
 
 
 def _order(loader: DataLoader, seed: int) -> list[list[int]]:

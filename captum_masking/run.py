@@ -30,7 +30,13 @@ from captum_masking.resume import (
     set_random_state,
     training_state,
 )
-from captum_masking.stopping import Signals, annotate, causes_in_words, check_writable
+from captum_masking.stopping import (
+    Signals,
+    annotate,
+    causes_in_words,
+    check_writable,
+    lost_workers_in_words,
+)
 
 if TYPE_CHECKING:
     from captum_masking.trainer import MaskingTrainer
@@ -208,7 +214,8 @@ class Run:
     def _batches(self, seed: int) -> Iterator[tuple[Inputs, Tensor]]:
         """Give what is left of the epoch; save if Ctrl-C has ended the loader's processes."""
         try:
-            yield from self.loading.batches(seed, self.position)
+            with lost_workers_in_words():
+                yield from self.loading.batches(seed, self.position)
         except Exception:
             if self.signals.caught is not None and world() == 1:
                 self._save_if_due()

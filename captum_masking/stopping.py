@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,8 @@ class Signals:
             return
         self.process = os.getpid()
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not None:  # None: not Python's, and not to be put back
+            # None is not Python's to put back; ignored ones, as under nohup, stay ignored.
+            if signal.getsignal(number) not in (None, signal.SIG_IGN):
                 self.before[number] = signal.signal(number, self._note)
         try:
             yield
@@ -141,6 +143,26 @@ def check_writable(folder: Path) -> None:
             f"checkpoints cannot be written to {folder}: {error.strerror}; give a folder that can "
             "be written to",
         ) from error
+
+
+@contextmanager
+def lost_workers_in_words() -> Iterator[None]:
+    """Tell a loader's process that died from a connection that broke, which it looks like at first.
+
+    Source:
+        Own. torch says so itself, but when the system's signal comes, a moment later.
+
+    Example:
+        >>> with lost_workers_in_words():
+        ...     raise ConnectionResetError("by peer")
+        Traceback (most recent call last):
+        RuntimeError: DataLoader worker exited unexpectedly
+    """
+    try:
+        yield
+    except (ConnectionError, EOFError) as error:
+        time.sleep(0.5)  # torch's own error comes in here
+        raise RuntimeError("DataLoader worker exited unexpectedly") from error
 
 
 def worker_died(error: BaseException) -> bool:

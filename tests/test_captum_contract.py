@@ -173,7 +173,7 @@ def test_c2_the_evidence_is_where_the_input_differs_from_its_baseline(quadrants,
     baseline[..., 4:, :4] = 0  # only the third quarter can be taken away
     found = MaskingSaliency(quadrants).attribute(image, target=2, baselines=baseline)
     quarters = [half.mean().item() for rows in found.chunk(2, 2) for half in rows.chunk(2, 3)]
-    assert quarters[2] > 0.7 and max(quarters[:2] + quarters[3:]) < 0.3
+    assert quarters[2] > 0.7 and max(quarters[:2] + quarters[3:]) < 0.4
 
 
 @no_masker

@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from networks import assert_same, cnn, everything, mixed_modes
 from safetensors import SafetensorError
 from test_checkpoint import killed_before
 from test_checkpoint_training import Malicious, forge
-from test_resume import Augmented, assert_same_training, build, fit, loader, still
+from test_resume import Augmented, assert_same_training, build, fit, still
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
@@ -129,15 +130,6 @@ def unharmed() -> tuple:
         return trainer, fit(trainer, extra=[Watched()])
 
 
-@pytest.fixture(scope="module")
-def unharmed_by_workers() -> tuple:
-    """The same where a process reads the images."""
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = made(0)
-        return trainer, fit(trainer, loader(num_workers=1), extra=[Watched()])
-
-
 @contextmanager
 def given_back(trainer: MaskingTrainer):
     """Hold a fault to giving back what it borrowed."""
@@ -214,10 +206,11 @@ def test_ctrl_c_without_checkpoints_acts_at_once_and_says_how_to_have_some(image
 
 @needs_fork
 def test_ctrl_c_that_ends_the_workers_too_saves_and_is_no_other_error(
-    unharmed_by_workers, tmp_path, monkeypatch
+    unharmed, tmp_path, monkeypatch
 ):
     # A terminal sends Ctrl-C to every process of the group; a worker that is started afresh ends.
     def both():
+        time.sleep(0.3)  # until the step is done, and the training waits for the next batch
         os.kill(os.getppid(), signal.SIGINT)
         os._exit(0)
 
@@ -228,7 +221,17 @@ def test_ctrl_c_that_ends_the_workers_too_saves_and_is_no_other_error(
         fit(trainer, batches, extra=[Watched()], checkpoints=Checkpoints(tmp_path, every=100))
     assert f"Go on from step {trainer.steps_done} with" in notes(error.value)
     assert 4 <= trainer.steps_done < 8
-    assert_goes_on(unharmed_by_workers, tmp_path, trainer.steps_done)
+    assert_goes_on(unharmed, tmp_path, trainer.steps_done)
+
+
+def test_a_worker_that_dies_of_ctrl_c_in_the_middle_of_a_step_is_no_other_error(unharmed, tmp_path):
+    def died(loss):
+        signal.raise_signal(signal.SIGINT)
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Interrupt. ")
+
+    trainer = made(0)
+    trainer.objective = During(trainer.objective, died)
+    assert_survives(unharmed, tmp_path, trainer, KeyboardInterrupt, None, saved=AT - 1)
 
 
 @needs_fork
@@ -259,9 +262,7 @@ def test_an_exception_in_a_callback_comes_out_as_it_is(unharmed, tmp_path, after
 
 @needs_fork
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_exception_in_the_data_set_comes_out_with_its_place(
-    unharmed, unharmed_by_workers, tmp_path, workers
-):
+def test_an_exception_in_the_data_set_comes_out_with_its_place(unharmed, tmp_path, workers):
     batches = DataLoader(Breaking(breaks), batch_size=4, shuffle=True, num_workers=workers)
     with given_back(trainer := made(0)), pytest.raises(ArithmeticError, match="broken") as caught:
         keeping = Checkpoints(tmp_path, every=1)
@@ -269,23 +270,22 @@ def test_an_exception_in_the_data_set_comes_out_with_its_place(
     # What happens in another process comes as text.
     assert "in breaks" in (str(caught.value) if workers else str(caught.traceback[-1]))
     assert f"Go on from step {trainer.steps_done} with" in notes(caught.value)
-    reference = unharmed_by_workers if workers else unharmed
-    assert_goes_on(reference, tmp_path, trainer.steps_done)
+    assert_goes_on(unharmed, tmp_path, trainer.steps_done)
 
 
 @needs_fork
-def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do(unharmed_by_workers, tmp_path):
+def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do(unharmed, tmp_path):
     def killed():
         os.kill(os.getpid(), signal.SIGKILL)
 
     batches = DataLoader(Breaking(killed), batch_size=4, shuffle=True, num_workers=1)
-    words = "DataLoader worker .* killed by signal: Killed"
+    words = "DataLoader worker .* (killed by signal: Killed|exited unexpectedly)"
     with given_back(trainer := made(0)), pytest.raises(RuntimeError, match=words) as caught:
         keeping = Checkpoints(tmp_path, every=1)
         fit(trainer, batches, extra=[Watched()], checkpoints=keeping)
     assert "want of memory" in notes(caught.value) and "num_workers" in notes(caught.value)
     assert "Go on from step" in notes(caught.value)
-    assert_goes_on(unharmed_by_workers, tmp_path, Checkpoints(tmp_path).steps()[-1])
+    assert_goes_on(unharmed, tmp_path, Checkpoints(tmp_path).steps()[-1])
 
 
 # Numbers

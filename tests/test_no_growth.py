@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -148,6 +149,11 @@ def test_an_object_that_is_kept_is_seen(classifier):
 
 @pytest.mark.skipif(not STATM.exists(), reason="the process's memory cannot be read here")
 def test_memory_that_python_does_not_know_of_is_seen(classifier):
-    shelf: list[Any] = []  # a map's storage outlives its tensor
-    growth = left(classifier, lambda number: shelf.append(torch.ones(20_000).untyped_storage()))
+    shelf: list[mmap.mmap] = []  # pages of the system's own, as libraries in C take them
+
+    def leave(number: int) -> None:
+        shelf.append(mmap.mmap(-1, 1 << 17))
+        shelf[-1].write(b"x" * (1 << 17))
+
+    growth = left(classifier, leave)
     assert growth["tensors"] == 0 and growth["resident_kib"] > RESIDENT_SLACK_KIB

@@ -69,7 +69,7 @@ class Augmented(Dataset):
 class Stream(IterableDataset):
     """Pictures without a length, each worker's share of them."""
 
-    def __init__(self, picture=fixed) -> None:
+    def __init__(self, picture=augmented) -> None:
         self.picture = picture
 
     def __iter__(self):
@@ -280,7 +280,7 @@ def test_a_cut_stream_goes_on_too(tmp_path):
 
 def test_as_many_workers_as_there_happen_to_be_may_go_on(tmp_path):
     reference = build(seed=0)
-    reference = reference, fit(reference, loader(num_workers=2))
+    reference = reference, fit(reference)
     with pytest.raises(ArithmeticError):
         keeping = Checkpoints(tmp_path, every=1)
         fit(build(seed=0), loader(num_workers=2), extra=[StopAfter(6)], checkpoints=keeping)
@@ -473,13 +473,14 @@ TRAINERS = {
 def assert_refused(trainer, words, folder, *arguments, **options) -> None:
     """The resume is an error with these words, and the trainer is as it was."""
     trainer.steps_done = 77
-    before, rates, pool = everything(trainer.model), rates_of(trainer), trainer.pool.state_dict()
+    before, pool = everything(trainer.model), trainer.pool.state_dict()
+    optimizers = copy.deepcopy([optimizer.state_dict() for optimizer in trainer.optimizers])
     with pytest.raises(ValueError, match=f"(?s)expected .*{words}.*begin a new training"):
         fit(trainer, *arguments, resume=folder, **options)
     assert_same(before, everything(trainer.model))
-    assert rates_of(trainer) == rates and trainer.steps_done == 77
     assert_same(pool, trainer.pool.state_dict())
-    assert all(not optimizer.state for optimizer in trainer.optimizers)
+    assert optimizers == [optimizer.state_dict() for optimizer in trainer.optimizers]
+    assert trainer.steps_done == 77
 
 
 @pytest.mark.parametrize(("make", "words"), TRAINERS.values(), ids=TRAINERS)
