@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from captum_masking.callbacks.contract import Callback
+from captum_masking.figures import figure_of
 
 if TYPE_CHECKING:
     from captum_masking.figures import Record
@@ -69,7 +70,7 @@ class EarlyStopping(Callback):
         """Compare the figure with the best so far; say so if it is time to end."""
         if "area" not in record and self.figure not in record and not self._of_validation:
             return  # the classifier trained alone
-        if self._is_better(self._find(record)):
+        if self._is_better(figure_of(self.figure, record)):
             self.best, self.waited = record[self.figure], 0
             return
         self.waited += 1
@@ -96,15 +97,6 @@ class EarlyStopping(Callback):
     @property
     def _of_validation(self) -> bool:
         return self.figure.startswith("val_")
-
-    def _find(self, record: Record) -> float:
-        if self.figure in record:
-            return record[self.figure]
-        hint = "; give fit(..., validation=loader)" if self._of_validation else ""
-        raise KeyError(
-            f"expected the records to have the figure {self.figure!r}, but they have only "
-            f"{', '.join(record)}; name one of these{hint}."
-        )
 
     def _is_better(self, value: float) -> bool:
         """Whether the value beats the best; NaN never does, and any other value beats none."""

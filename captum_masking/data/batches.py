@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_masking.inputs import Inputs
+
 #: Where the inputs of a batch with names are looked for.
 INPUT_NAMES = ("inputs", "image", "images", "pixel_values", "input_values", "x")
 #: Where its labels are looked for.
 LABEL_NAMES = ("labels", "label", "target", "targets", "y")
-
-Inputs = Tensor | tuple[Tensor, ...]
 
 
 def read_batch(batch: Any) -> tuple[Inputs, Tensor]:
