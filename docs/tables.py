@@ -80,9 +80,9 @@ def kill_and_resume() -> str:
     return (
         f"A joint training of {found['images']:,} images and {found['epochs']} epochs, killed "
         f"{len(found['deaths'])} times at random moments ({found['died_within_a_save']} of them "
-        "within a save or the clean-up after it) and taken up again each time, ended with weights and records "
-        f"{'equal to' if equal else 'DIFFERENT from'} those of one that was left alone, bit by "
-        f"bit.\n\n{_command(found)}"
+        "within a save or the clean-up after it) and taken up again each time, ended with weights "
+        f"and records {'equal to' if equal else 'DIFFERENT from'} those of one that was left "
+        f"alone, bit by bit.\n\n{_command(found)}"
     )
 
 
