@@ -31,7 +31,7 @@ def module_of(function: Callable) -> nn.Module | None:
 
 
 def unwrapped(classifier: Any) -> Any:
-    """Take a module out of ``DataParallel`` and its kin, whose copies would not be tapped.
+    """Take a module out of all its ``DataParallel`` and kin, whose copies would not be tapped.
 
     Args:
         classifier: Anything.
@@ -46,7 +46,9 @@ def unwrapped(classifier: Any) -> Any:
         (True, True)
     """
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    return classifier.module if isinstance(classifier, wrappers) else classifier
+    while isinstance(classifier, wrappers):
+        classifier = classifier.module
+    return classifier
 
 
 @contextmanager

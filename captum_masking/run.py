@@ -32,7 +32,6 @@ from captum_masking.resume import (
 )
 from captum_masking.stopping import (
     Signals,
-    annotate,
     causes_in_words,
     check_writable,
     lost_workers_in_words,
@@ -83,7 +82,6 @@ class Run:
         self.has_started = False
         self.seed: int | None = None  # of the running epoch
         self.position = 0  # batches of it that are done
-        self.done = 0  # of all epochs
         self.is_due = False  # a checkpoint, as soon as no gradients are waiting
         self.saved: int | None = None  # step of the last checkpoint
         self.schedules: dict[Optimizer, LRScheduler] = {}  # until it is begun or resumed
@@ -111,7 +109,7 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a run made alike needs to go on; every process must call this."""
-        names = ("has_started", "seed", "position", "done")
+        names = ("has_started", "seed", "position")
         return {
             "settings": self.settings(),
             "trainer": training_state(self.trainer),
@@ -141,7 +139,7 @@ class Run:
         load_training_state(self.trainer, state["trainer"])  # and this to those of now
         for schedule, saved in zip(self.schedules.values(), state["schedules"], strict=True):
             schedule.load_state_dict(saved)
-        for name in ("has_started", "seed", "position", "done"):
+        for name in ("has_started", "seed", "position"):
             setattr(self, name, state[name])
         self.trainer.epochs_done = state["epochs_done"]
         self.trainer.stopping = state["stopping"]
@@ -228,7 +226,7 @@ class Run:
         self.monitor.add(record, in_all(len(target), trainer.device))
         for optimizer in learners:
             _advance(self.schedules[optimizer])
-        self.position, self.done = self.position + 1, self.done + 1
+        self.position += 1
         for callback in self.callbacks:
             callback.on_step(trainer, record)
         self._save_if_due()
@@ -312,7 +310,7 @@ class Run:
                 with self.signals.postponed():
                     yield
         except BaseException as error:
-            annotate(error, self._whereabouts())
+            error.add_note(self._whereabouts())
             raise
         finally:
             self.trainer.forget_gradients()

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from captum.attr import Attribution
 from torch import Tensor
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from captum_masking._captum_compat import (
     TargetType,
@@ -28,7 +27,7 @@ from captum_masking.checks import (
 from captum_masking.infill import Infill
 from captum_masking.inputs import one_or_several, size_of
 from captum_masking.model import MaskingModel
-from captum_masking.modes import eval_mode, module_of
+from captum_masking.modes import eval_mode, module_of, unwrapped
 from captum_masking.objective import Objective
 from captum_masking.per_input import PerInput, optimize_each
 from captum_masking.regularizer import Regularizer
@@ -221,9 +220,8 @@ def _predict(
 
 def _masking_model(function: Any) -> MaskingModel | None:
     """Return the masking model that a function is, or that it runs on several devices."""
-    while isinstance(function, (DataParallel, DistributedDataParallel)):
-        function = function.module
-    return function if isinstance(function, MaskingModel) else None
+    inside = unwrapped(function)
+    return inside if isinstance(inside, MaskingModel) else None
 
 
 def _has_convolutions(module: torch.nn.Module | None) -> bool:

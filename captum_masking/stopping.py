@@ -7,7 +7,6 @@ import signal
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,27 +98,8 @@ def causes_in_words() -> Iterator[None]:
     except (RuntimeError, MemoryError, ValueError) as error:
         note = _way_out(error)
         if note is not None:
-            annotate(error, note)
+            error.add_note(note)
         raise
-
-
-def annotate(error: BaseException, note: str) -> None:
-    """Add a note to an error; before Python 3.11, which does not show notes, it is warned of.
-
-    Source:
-        Own.
-
-    Example:
-        >>> error = ValueError("no")
-        >>> annotate(error, "try yes")
-        >>> error.__notes__
-        ['try yes']
-    """
-    if hasattr(error, "add_note"):
-        error.add_note(note)
-        return
-    error.__notes__ = [*getattr(error, "__notes__", ()), note]
-    warnings.warn(note, stacklevel=2)
 
 
 def check_writable(folder: Path) -> None:

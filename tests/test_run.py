@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import warnings
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from captum_masking.best import Best
 from captum_masking.callbacks import Callback
 from captum_masking.checkpoint import Checkpoints
 from captum_masking.monitor import Monitor
-from captum_masking.stopping import Signals, annotate, causes_in_words, check_writable
+from captum_masking.stopping import Signals, causes_in_words, check_writable
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to be copied")
 pytestmark = [
@@ -379,13 +378,6 @@ def test_other_errors_are_left_as_they_are(error):
     with pytest.raises(type(error)) as caught, causes_in_words():
         raise error
     assert not hasattr(caught.value, "__notes__")
-
-
-def test_where_errors_take_no_notes_they_are_warned_of():
-    error = SimpleNamespace()  # as an error of Python 3.10
-    with pytest.warns(UserWarning, match="the way out"):
-        annotate(error, "the way out")
-    assert error.__notes__ == ["the way out"]
 
 
 def test_skipped_steps_are_counted_and_do_not_enter_the_means():

@@ -32,7 +32,6 @@ from captum_masking.data import BoxedImages, Readable
 from captum_masking.figures import summary
 from captum_masking.model import MaskingModel
 from captum_masking.schedule import FineTune, FromScratch
-from captum_masking.stopping import annotate
 from captum_masking.trainer import MaskingTrainer
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def _way_on(arguments: argparse.Namespace) -> Iterator[None]:
         yield
     except BaseException as error:
         if getattr(error, "__notes__", ()):  # or it has not begun
-            annotate(error, f"On the command line: {_way(arguments)}.")
+            error.add_note(f"On the command line: {_way(arguments)}.")
         raise
 
 
