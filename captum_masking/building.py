@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from captum_masking.element_masker import ElementMasker
 from captum_masking.encoder import NoMapsError, find_joint_layers, find_layers
+from captum_masking.gated_masker import GatedMasker
 from captum_masking.inputs import Inputs
 from captum_masking.joint import JointMasker
 from captum_masking.masker import Masker
@@ -77,6 +78,50 @@ def make_masker(
     else:
         masker = make(channels, dims=example.dim() - 2)
     return masker.to(features[0])
+
+
+def told_the_class(masker: nn.Module | Callable[..., nn.Module]) -> Any:
+    """Return the masker of a target-aware model: the default, told the evidence; or the user's own.
+
+    Raises:
+        ValueError: If a module is given that does not ask for the class.
+
+    Source:
+        Own; which default, and why, is in ``docs/targets.rst``.
+
+    Example:
+        >>> told_the_class(Masker)([3], dims=2).asks
+        ('target', 'evidence')
+    """
+    if isinstance(masker, nn.Module) and "target" not in getattr(masker, "asks", ()):
+        raise ValueError(
+            f"target_aware=True needs a masker that asks for the class, but {name_of(masker)} does "
+            "not; leave masker=... out, or give Masker(..., evidence=True)."
+        )
+    return GatedMasker if masker is Masker else masker
+
+
+def check_target_aware(features: list[Tensor], example: Inputs, *, taps: bool) -> None:
+    """Refuse classifiers whose evidence has no place: without maps, or of several inputs.
+
+    Raises:
+        ValueError: Saying what there is instead.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> maps = [torch.zeros(1, 4, 2, 2)]
+        >>> check_target_aware(maps, torch.zeros(1, 3, 8, 8), taps=True)
+    """
+    if isinstance(example, tuple) or not taps or example.dim() == 2:
+        what = "several inputs" if isinstance(example, tuple) else "no feature maps to read"
+        raise ValueError(
+            f"target_aware=True needs one input and a layer that gives feature maps of it, but "
+            f"this classifier has {what}; MaskingSaliency(classifier), which optimises a mask for "
+            "each input, follows the target there too."
+        )
 
 
 def reads_inputs(masker: object) -> bool:

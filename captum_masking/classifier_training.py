@@ -13,6 +13,7 @@ from captum_masking.inputs import Inputs, as_tuple
 from captum_masking.objective import Judgement
 from captum_masking.outputs import logits_of
 from captum_masking.processes import average_buffers
+from captum_masking.questions import as_labeled
 from captum_masking.schedule import FineTune
 
 
@@ -54,8 +55,11 @@ class ClassifierTraining:
 
     def loss(self, judgement: Judgement, inputs: Inputs, judge: nn.Module) -> Tensor:
         """On its own steps all three images; where a past classifier judged, the clean one."""
-        clean = cross_entropy(judgement.logits, judgement.target)
-        loss = self.how.objective(judgement) if judge is self.classifier else clean
+        known = as_labeled(judgement)[0]  # it learns from images as they are, by their labels
+        if not known.as_labeled.any():
+            return judgement.logits.sum() * 0
+        clean = cross_entropy(known.logits, known.target)
+        loss = self.how.objective(known) if judge is self.classifier else clean
         if self.original is not None:
             with torch.no_grad():
                 answer = logits_of(self.original(*as_tuple(inputs))).softmax(1)

@@ -22,7 +22,11 @@ class HeatmapModule(nn.Module):
     can be traced, exported and converted.
 
     Args:
-        model: Copied, in eval mode; later training does not change this module.
+        model: Copied, in eval mode; later training does not change this module. A masker that is
+            told a class is asked for the predicted one.
+
+    Raises:
+        ValueError: If the masker is told the classifier's evidence, which takes a gradient.
 
     Source:
         Own; asked for in Captum's issue 228.
@@ -39,6 +43,12 @@ class HeatmapModule(nn.Module):
 
     def __init__(self, model: MaskingModel) -> None:
         super().__init__()
+        if "evidence" in getattr(model.masker, "asks", ()):
+            raise ValueError(
+                "expected a masker that reads features alone, but this one is told the gradient of "
+                "the classifier, which exported programs cannot take; export a model with "
+                "masker=partial(Masker, classes=...), or one that is not target-aware."
+            )
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.kept: dict[str, Any] = {}
         for name in model.layers:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from captum_masking.evidence import EVIDENCE
 from captum_masking.layers import BATCH_NORMS, CONVOLUTIONS
 
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -66,9 +67,14 @@ class Masker(nn.Module):
         classes: If not 0, the masker is told a class: an embedding of ``width`` numbers, appended
             to every feature map.
         sized: Whether the masker is told a size: the area asked for, appended likewise.
+        evidence: Whether the masker is told where the classifier sees the class: the maps of
+            :func:`~captum_masking.evidence.evidence`, appended likewise, and to the last
+            convolution as well. They need no table, so there may be any number of classes, and
+            classes that were never asked for in training.
+        outputs: Masks made at once.
 
     Attributes:
-        asks: What ``forward`` wants to be told: of ``"target"`` and ``"area"``.
+        asks: What ``forward`` wants to be told: of ``"target"``, ``"area"`` and ``"evidence"``.
 
     Raises:
         ValueError: If there is no feature map, or an index in ``raw`` does not exist.
@@ -95,6 +101,8 @@ class Masker(nn.Module):
         raw: Sequence[int] = (),
         classes: int = 0,
         sized: bool = False,
+        evidence: bool = False,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         _check_channels(channels, raw)
@@ -105,16 +113,23 @@ class Masker(nn.Module):
             "raw": list(raw),
             "classes": classes,
             "sized": sized,
+            "evidence": evidence,
+            "outputs": outputs,
         }
-        self.asks = ("target",) * (classes > 0) + ("area",) * sized
-        told = width * (classes > 0) + sized  # channels that carry the question
+        self.asks = ("target",) * (classes > 0 or evidence)
+        self.asks += ("area",) * sized + ("evidence",) * evidence
+        # Channels that carry the question.
+        told = width * (classes > 0) + sized + EVIDENCE * evidence
         self.embedding = nn.Embedding(classes, width) if classes else None
+        self.scale = BATCH_NORMS[dims](EVIDENCE) if evidence else None  # logits have any scale
         self.reduce = nn.ModuleList(
             nn.Identity() if index in raw else reduction(n + told, width, dims)
             for index, n in enumerate(channels)
         )
         widths = [n + told if index in raw else width for index, n in enumerate(channels)]
-        self.final = final_convolution(sum(widths), dims)
+        self.final = final_convolution(sum(widths) + EVIDENCE * evidence, dims, outputs)
+        if evidence:
+            _start_with(self.final)
 
     def forward(
         self,
@@ -123,6 +138,7 @@ class Masker(nn.Module):
         *,
         target: Tensor | None = None,
         area: Tensor | None = None,
+        evidence: Tensor | None = None,
     ) -> Tensor:
         """Map features to mask logits.
 
@@ -131,19 +147,23 @@ class Masker(nn.Module):
             grid: Spatial size of the logits.
             target: Classes asked for, ``(B,)``, where ``classes`` was given.
             area: Fraction of each image asked for, ``(B,)``, where ``sized`` was given.
+            evidence: Maps ``(B, 3, *spatial)`` for the class asked for, where ``evidence`` was.
 
         Returns:
-            Mask logits ``(B, 1, *grid)``.
+            Mask logits ``(B, 1, *grid)``, or ``(B, outputs, *grid)``.
         """
-        told = []
+        told, direct = [], []
         if self.embedding is not None:
             told.append(self.embedding(target))  # (B, width)
         if self.settings["sized"]:
             told.append(area.to(features[0])[:, None])  # type: ignore[union-attr]  # (B, 1)
+        if self.scale is not None:
+            direct.append(self.scale(evidence.to(features[0])))  # type: ignore[union-attr]
         reduced = [
-            reduce(_append(maps, told)) for reduce, maps in zip(self.reduce, features, strict=True)
+            reduce(_append(maps, [*told, *direct]))
+            for reduce, maps in zip(self.reduce, features, strict=True)
         ]
-        return self.final(torch.cat([linear(maps, grid) for maps in reduced], dim=1))
+        return self.final(torch.cat([linear(maps, grid) for maps in [*reduced, *direct]], dim=1))
 
 
 class UNetMasker(nn.Module):
@@ -204,7 +224,7 @@ def reduction(channels: int, width: int, dims: int) -> nn.Module:
     return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
 
 
-def final_convolution(channels: int, dims: int) -> nn.Module:
+def final_convolution(channels: int, dims: int, outputs: int = 1) -> nn.Module:
     """Make the 3x3 convolution to mask logits; these start within about +-0.3.
 
     Source:
@@ -214,7 +234,7 @@ def final_convolution(channels: int, dims: int) -> nn.Module:
         >>> final_convolution(5, dims=1)(torch.rand(2, 5, 7)).shape
         torch.Size([2, 1, 7])
     """
-    final = CONVOLUTIONS[dims](channels, 1, 3, padding=1)
+    final = CONVOLUTIONS[dims](channels, outputs, 3, padding=1)
     weight, bias = final.parameters()
     nn.init.normal_(weight, std=0.01)
     nn.init.zeros_(bias)
@@ -226,11 +246,28 @@ def _block(channels: int, width: int, dims: int) -> nn.Module:
     return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
 
 
+def _start_with(final: nn.Module) -> None:
+    """Let a new mask follow the evidence, its last input channels, at the same cell from the start.
+
+    Masks that hardly depend on the class at first are shrunk for absent and present ones alike.
+    """
+    weight = final.get_parameter("weight").detach().flatten(2)  # (outputs, channels, 3 ** dims)
+    weight[:, -EVIDENCE:-1, weight.shape[2] // 2] = 0.5
+
+
 def _append(maps: Tensor, told: Sequence[Tensor]) -> Tensor:
-    """Append what the masker is told, ``(B, n)`` each, to every cell of a map."""
+    """Append what the masker is told to a map: ``(B, n)`` to every cell, ``(B, n, *grid)`` to its.
+
+    Maps of another grid are resampled to that of the map.
+    """
     cells = maps.shape[2:]
-    constants = [t.reshape(*t.shape, *[1] * len(cells)).expand(*t.shape, *cells) for t in told]
-    return torch.cat([maps, *constants], dim=1) if told else maps
+    return torch.cat([maps, *(_over(t, cells) for t in told)], dim=1) if told else maps
+
+
+def _over(told: Tensor, cells: Sequence[int]) -> Tensor:
+    if told.dim() > 2:
+        return linear(told, cells)
+    return told.reshape(*told.shape, *[1] * len(cells)).expand(*told.shape, *cells)
 
 
 def _check_channels(channels: Sequence[int], raw: Sequence[int]) -> None:

@@ -9,14 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_masking.building import layers_for, make_masker, name_of, reads_inputs, takes_vectors
+from captum_masking.building import (
+    check_target_aware,
+    layers_for,
+    make_masker,
+    name_of,
+    reads_inputs,
+    takes_vectors,
+    told_the_class,
+)
 from captum_masking.checks import channels_in_words, check_area, check_inputs
 from captum_masking.dry_run import dry_run_inputs
 from captum_masking.encoder import Taps, check_tappable, layouts_of, tappable
+from captum_masking.evidence import Traced, evidence
 from captum_masking.inputs import Inputs, one_or_several, size_of
 from captum_masking.joint import JointMasker
 from captum_masking.masker import Masker, linear
-from captum_masking.modes import eval_mode, unwrapped
+from captum_masking.modes import eval_mode, plain_tensors, unwrapped
 from captum_masking.outputs import logits_of
 from captum_masking.own_encoder import Untapped
 from captum_masking.sampler import Sigmoid
@@ -40,6 +49,9 @@ class MaskingModel(nn.Module):
             ``example_inputs`` or a masker that has an encoder of its own.
         layers: Names of the modules whose outputs the masker reads; None finds the last map at
             each of the two deepest resolutions in one dry run.
+        target_aware: Whether the mask is to answer for the class that is asked for. The masker, if
+            ``masker`` is left as it is, is then a
+            :class:`~captum_masking.gated_masker.GatedMasker`.
         masker: A module called as ``masker(features, grid)`` that returns mask logits
             ``(B, 1, *grid)``; or a function that makes one, called as
             ``masker(channels, dims=dims)`` with the channels of the tapped maps. One with an
@@ -88,6 +100,7 @@ class MaskingModel(nn.Module):
         classifier: nn.Module,
         layers: Sequence[str] | None = None,
         *,
+        target_aware: bool = False,
         masker: nn.Module | Callable[..., nn.Module] = Masker,
         sampler: nn.Module | None = None,
         stride: int | None = None,
@@ -99,6 +112,8 @@ class MaskingModel(nn.Module):
     ) -> None:
         super().__init__()
         classifier = unwrapped(classifier)
+        if target_aware:
+            masker = told_the_class(masker)
         own = reads_inputs(masker) or (layers is not None and not len(layers))
         own = own or (example_inputs is not None and not tappable(classifier))
         if not own:
@@ -119,6 +134,8 @@ class MaskingModel(nn.Module):
                 guessed = example_inputs is None
                 self.layers = layers_for(self.classifier, example, extra, guessed=guessed)
             features = self._dry_run(example, extra)
+            if target_aware:
+                check_target_aware(features, example, taps=bool(self.layers))
             if not isinstance(masker, nn.Module):
                 masker = make_masker(masker, features, example, taps=bool(self.layers))
         self.masker = masker
@@ -136,6 +153,15 @@ class MaskingModel(nn.Module):
         inputs = one_or_several(inputs)
         logits, features = self.read(inputs, *extra)
         return logits, self.decode(features, size_of(inputs), **self.ask(logits, **question))
+
+    @property
+    def target_aware(self) -> bool:
+        """Whether the mask depends on the class that is asked for."""
+        return "target" in self._asks
+
+    @property
+    def _asks(self) -> tuple[str, ...]:
+        return getattr(getattr(self, "masker", None), "asks", ())
 
     @property
     def inputs_taken(self) -> int:
@@ -163,7 +189,7 @@ class MaskingModel(nn.Module):
             ValueError: If ``area`` is given and the masker does not take it, or lies outside
                 (0, 1).
         """
-        asks = getattr(self.masker, "asks", ())
+        asks = self._asks
         asked: dict[str, Tensor] = {}
         if "target" in asks:
             asked["target"] = logits.argmax(1) if target is None else target
@@ -184,8 +210,9 @@ class MaskingModel(nn.Module):
         for tensor in tensors:
             check_inputs(tensor, vectors=self._takes_vectors or len(tensors) > 1)
         taps = Taps(self.classifier, self.layers)
-        with channels_in_words(self.classifier, tensors[0]):
-            output, tapped = taps(*tensors, *extra)
+        traced = self.layers[-1] if "evidence" in self._asks else None
+        with channels_in_words(self.classifier, tensors[0]), plain_tensors(traced) as plain:
+            output, tapped = taps(*plain(tensors), *plain(extra), traced=traced)
         if not self.layers:
             return logits_of(output), list(tensors)
         if self.layouts is None:  # no dry run was made: a loaded model, or layers and masker given
@@ -194,7 +221,14 @@ class MaskingModel(nn.Module):
             layout(first_tensor(maps), size_of(inputs))
             for layout, maps in zip(self.layouts, tapped, strict=True)
         ]
-        return logits_of(output), features
+        logits = logits_of(output)
+        if traced is None:
+            return logits, features
+        source, layout, size = first_tensor(tapped[-1]), self.layouts[-1], size_of(inputs)
+        features = Traced(
+            features, logits=logits, source=source, layout=lambda maps: layout(maps, size)
+        )
+        return logits if torch.is_grad_enabled() else logits.detach(), features
 
     def decode(self, features: Sequence[Tensor], size: Sequence[Any], **asked: Tensor) -> Any:
         """Turn tapped features into a mask ``(B, 1, *size)``; gradients stop at the features.
@@ -208,6 +242,8 @@ class MaskingModel(nn.Module):
             if several
             else self._grid(features, size)
         )
+        if "evidence" in self._asks:
+            asked["evidence"] = evidence(features, asked["target"])  # type: ignore[arg-type]
         mask_logits = self.masker([maps.detach() for maps in features], grid, **asked)
         if several:
             return tuple(self._mask(*pair) for pair in zip(mask_logits, size, strict=True))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -140,3 +141,30 @@ def frozen(function: Callable) -> Iterator[None]:
         for parameter in module.parameters():  # one by one: scripted modules refuse the whole
             parameter.requires_grad_(False)
         yield
+
+
+@contextmanager
+def plain_tensors(traced: object) -> Iterator[Callable[[tuple[Any, ...]], tuple[Any, ...]]]:
+    """Leave inference mode where gradients are to be taken in it, and give it back.
+
+    Args:
+        traced: None where no gradient is taken: then nothing is done.
+
+    Yields:
+        A function that copies those of some arguments that are bound to inference mode.
+
+    Source:
+        Own.
+
+    Example:
+        >>> with torch.inference_mode(), plain_tensors("a layer") as plain:
+        ...     plain((torch.ones(1),))[0].is_inference(), torch.is_grad_enabled()
+        (False, False)
+    """
+    if traced is None or not torch.is_inference_mode_enabled():
+        yield lambda arguments: arguments
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield lambda arguments: tuple(
+            a.clone() if isinstance(a, torch.Tensor) and a.is_inference() else a for a in arguments
+        )

@@ -17,6 +17,7 @@ from captum_masking._captum_compat import (
     log_usage,
 )
 from captum_masking.checks import (
+    TargetError,
     baseline_of_each,
     check_finite,
     check_inputs,
@@ -44,10 +45,12 @@ class MaskingSaliency(Attribution):
     forward pass of the classifier. Given any other classifier or callable it is optimised for
     each input under the same objective: slow, and said so once in a warning.
 
-    ``target`` does not change the map of a ``MaskingModel``: its masker gives one mask per
-    image, for whatever the classifier may recognise in it. The target is still checked, so that
-    a wrong one does not pass in silence. For a classifier without a masker the target does
-    matter: the mask is optimised for that class.
+    Where the model is target-aware, ``MaskingModel(..., target_aware=True)``, the map is the
+    evidence for ``target``, and next to empty where that class is not there. The masker of any
+    other model gives one mask per image, for whatever the classifier may recognise in it: the
+    target is checked, so that a wrong one does not pass in silence, and a warning says once that
+    the map does not depend on it, when it is another than the predicted class. For a classifier
+    without a masker the mask is optimised for the target.
 
     A ``MaskingModel`` inside ``DataParallel`` or ``DistributedDataParallel`` is known as one, and
     explains on its own device; any other classifier inside is run as it is, on all of its devices.
@@ -113,8 +116,8 @@ class MaskingSaliency(Attribution):
             inputs: ``(B, C, *spatial)`` or vectors ``(B, F)``, floating point; or a tuple of such
                 tensors, as the classifier takes them: each gets a mask of its own.
             target: The class asked for, in any form Captum takes; None is the predicted class.
-                With a ``MaskingModel`` it is checked and does not change the map, unless its
-                masker is told the class (``Masker(..., classes=...)``).
+                It is checked and does not change the map of a ``MaskingModel`` that is not
+                target-aware.
             additional_forward_args: Passed to the classifier after the inputs.
             baselines: What fills the holes while a mask is optimised, in place of ``infill``: a
                 number, a tensor shaped like ``inputs`` or one example for all of them; a tuple of
@@ -150,7 +153,8 @@ class MaskingSaliency(Attribution):
         if len(tensors[0]) == 0:
             masks = tuple(tensors)
         elif model is not None:
-            masks = _predict(model, tensors, target, extra, area)
+            masks, unheard = _predict(model, tensors, target, extra, area)
+            self._say_once(unheard)
         else:
             options = self.per_input.but(steps=steps, area=area)
             self._warn_once(options.steps)
@@ -171,6 +175,71 @@ class MaskingSaliency(Attribution):
             for mask, x in zip(masks, tensors, strict=True)
         )
         return attributions if isinstance(inputs, tuple) else attributions[0]
+
+    def attribute_targets(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        additional_forward_args: Any = None,
+        *,
+        area: float | Tensor | None = None,
+    ) -> Tensor:
+        """Attribute several classes of each input, with one forward pass of the classifier.
+
+        Args:
+            inputs: ``(B, C, *spatial)``, floating point.
+            targets: Classes, integers ``(B, k)``.
+            additional_forward_args: As for :meth:`attribute`.
+            area: As for :meth:`attribute`.
+
+        Returns:
+            ``(B, k, C, *spatial)``: what :meth:`attribute` gives for each column of ``targets``.
+
+        Raises:
+            TypeError: If this explains anything but a ``MaskingModel``.
+            TargetError: If ``targets`` are not classes ``(B, k)``.
+            ValueError: As :meth:`attribute`.
+
+        Source:
+            Own.
+        """
+        model = _masking_model(self.forward_func)
+        if model is None:
+            raise TypeError(
+                "attribute_targets needs a trained MaskingModel, but got "
+                f"{type(self.forward_func).__name__}; call attribute once for each target."
+            )
+        self._check((inputs,), model)
+        extra = _format_additional_forward_args(additional_forward_args) or ()
+        if not isinstance(targets, Tensor) or targets.dim() != 2 or len(targets) != len(inputs):
+            raise TargetError(
+                f"targets must be a tensor ({len(inputs)}, k), a row for each example, but got "
+                f"{tuple(targets.shape) if isinstance(targets, Tensor) else targets!r}; for one "
+                "class of each there is attribute(inputs, target)."
+            )
+        with eval_mode(model), torch.no_grad():
+            logits, features = model.read(_like_weights(inputs, model), *extra)
+            masks = [
+                model.decode(
+                    features,
+                    size_of(inputs),
+                    **model.ask(logits, target=class_indices(logits, target), area=area),
+                )
+                for target in targets.unbind(1)
+            ]
+        stacked = torch.stack(masks, dim=1).to(inputs.dtype)  # (B, k, 1, *spatial)
+        check_finite(stacked, "the mask", "look for NaN, infinity or too large values in inputs.")
+        return stacked.expand(*stacked.shape[:2], *inputs.shape[1:]).contiguous()
+
+    def _say_once(self, unheard: bool) -> None:
+        if unheard and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "the target is not the predicted class, but this model's map does not depend on "
+                "it: the masker was trained without targets. For maps that do: "
+                "MaskingModel(classifier, target_aware=True), then MaskingTrainer(model).fit.",
+                stacklevel=4,
+            )
 
     def _check(self, tensors: tuple[Any, ...], model: MaskingModel | None) -> None:
         """Refuse at the door what would fail deep inside."""
@@ -208,14 +277,17 @@ def _predict(
     target: TargetType,
     extra: tuple,
     area: float | Tensor | None,
-) -> tuple[Tensor, ...]:
+) -> tuple[tuple[Tensor, ...], bool]:
+    """Return the masks, and whether another class was asked for than the one they are for."""
     with eval_mode(model), torch.no_grad():
         inputs = one_or_several(tuple(_like_weights(x, model) for x in tensors))
         logits, features = model.read(inputs, *extra)
         classes = class_indices(logits, target)  # refuses a wrong target
         asked = model.ask(logits, target=classes, area=area)
         masks = model.decode(features, size_of(inputs), **asked)
-        return masks if isinstance(masks, tuple) else (masks,)
+        unheard = target is not None and not model.target_aware
+        unheard = unheard and bool((classes != class_indices(logits, None)).any())
+        return masks if isinstance(masks, tuple) else (masks,), unheard
 
 
 def _masking_model(function: Any) -> MaskingModel | None:

@@ -26,6 +26,7 @@ def settings_of(trainer: MaskingTrainer) -> dict[str, str]:
         "infill_out": trainer.infill_out,
         "objective": trainer.objective,
         "regularizer": trainer.regularizer,
+        "questions": trainer.questions,
         "pool": trainer.pool,
         "lr": optimizer["lr"],
         "weight_decay": optimizer["weight_decay"],

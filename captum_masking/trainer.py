@@ -21,6 +21,8 @@ from captum_masking.checks import check_examples, check_labels, check_loader, ch
 from captum_masking.classifier_training import ClassifierTraining
 from captum_masking.engine import Engine, laid_out, precise
 from captum_masking.figures import Figures, Means, Record, as_record, judge_itself, measure
+from captum_masking.gated_masker import GatedMasker
+from captum_masking.gating import gate_loss
 from captum_masking.infill import Infill, Mean
 from captum_masking.inputs import Inputs, as_tuple, moved, size_of
 from captum_masking.loading import Loading
@@ -28,12 +30,14 @@ from captum_masking.masking import masked_halves
 from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode, given_back
 from captum_masking.monitor import Monitor
-from captum_masking.objective import Dual, Judgement, Objective
+from captum_masking.objective import Dual, Judgement, Objective, target_aware
 from captum_masking.outputs import logits_of
 from captum_masking.pool import History, Latest, Pool
 from captum_masking.processes import copy_from_main, rank, world
+from captum_masking.questions import Posed, Questions, as_labeled, one_label
 from captum_masking.rates import cosine
 from captum_masking.regularizer import Regularizer, over_inputs, smooth
+from captum_masking.regularizer import asked as asked_area
 from captum_masking.run import Run
 from captum_masking.schedule import FineTune
 from captum_masking.settings import settings_of
@@ -52,8 +56,14 @@ class MaskingTrainer:
             it bit-identical; give ``FineTune(...)`` or ``FromScratch(...)`` to say how.
         infill: What fills the holes.
         infill_out: What fills those of masked-out images; None is the same.
-        objective: The masker's, of what the judge says of masked images.
-        regularizer: Of the mask.
+        objective: The masker's, of what the judge says of masked images; None is
+            :class:`~captum_masking.objective.Dual`, or for a target-aware model
+            :func:`~captum_masking.objective.target_aware`.
+        regularizer: Of the mask; None is :func:`~captum_masking.regularizer.smooth`, or for a
+            target-aware model :func:`~captum_masking.regularizer.asked`.
+        questions: Which classes a target-aware masker, or its gate, is asked for; None is
+            :class:`~captum_masking.questions.Questions`. Any other model is asked for the labels.
+            With questions, labels may be ``(B, classes)`` of 0 and 1 (multi-label).
         pool: Draws the judge of each step; None is :class:`~captum_masking.pool.History` in joint
             training and :class:`~captum_masking.pool.Latest` otherwise.
         lr: Peak learning rate of the masker's Adam.
@@ -98,8 +108,9 @@ class MaskingTrainer:
         train_classifier: bool | FineTune = True,
         infill: Infill = Mean(),
         infill_out: Infill | None = None,
-        objective: Objective = Dual(),
-        regularizer: Regularizer = smooth(),
+        objective: Objective | None = None,
+        regularizer: Regularizer | None = None,
+        questions: Questions | None = None,
         pool: Pool | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
@@ -122,8 +133,10 @@ class MaskingTrainer:
         self.joint = FineTune() if train_classifier is True else train_classifier or None
         self.infill = infill
         self.infill_out = infill_out
-        self.objective = objective
-        self.regularizer = regularizer
+        aware = model.target_aware
+        self.questions = Questions() if questions is None and aware else questions
+        self.objective = objective or (target_aware() if aware else Dual())
+        self.regularizer = regularizer or (asked_area() if aware else smooth())
         self.pool = pool if pool is not None else History() if self.joint else Latest()
         self.pool_is_current = False
         self.masker_optimizer = torch.optim.Adam(
@@ -173,6 +186,8 @@ class MaskingTrainer:
             Phang et al. 2020, training iteration.
         """
         inputs, target = self._receive(inputs, target)
+        posed, labels, given = self._pose(inputs, target), target, inputs
+        inputs = inputs if posed is None else posed.inputs
         learner = self.learner if train_classifier else None
         with given_back(self.model), self.engine.autocast():
             self._set_modes(learner)
@@ -180,7 +195,8 @@ class MaskingTrainer:
             # 1. One clean pass: its logits say what is recognised, its features make the mask.
             logits, features = self.model.read(inputs)
             check_logits(logits)
-            check_labels(target, as_tuple(inputs)[0], classes=logits.shape[1])
+            check_labels(one_label(target), as_tuple(inputs)[0], classes=logits.shape[1])
+            target, answer = (target, {}) if posed is None else posed.ask(logits)
             asked = self.model.ask(logits, **self._question(target))
             mask = self.model.decode(features, size_of(inputs), **asked)  # (B, 1, *spatial)
             halves = masked_halves(inputs, mask, self.infill, self.infill_out)
@@ -190,15 +206,20 @@ class MaskingTrainer:
             with self._judging(judge, learner):
                 logits_in, logits_out = logits_of(self._to_call(judge)(*halves)).chunk(2)
             inside, outside = precise(logits_in), precise(logits_out)
-            judgement = Judgement(precise(logits), inside, outside, target, asked.get("area"))
+            said = precise(logits), inside, outside, target, asked.get("area")
+            judgement = Judgement(*said, **answer)  # type: ignore[arg-type]
 
             # 3. Both gradients, each for its own network, before either takes its step.
             loss = self.objective(judgement) + over_inputs(self.regularizer, mask, judgement)
+            if self.questions is not None and self._is_gated:
+                loss = loss + gate_loss(self.model, as_tuple(given)[0], labels, self.questions)
             losses = {"loss": loss}
             if learner:
                 losses["classifier_loss"] = learner.loss(judgement, inputs, judge)
             skipped = self._learn(losses, examples=len(target))
-        return skipped if skipped.get("skipped") else measure(judgement, mask, losses) | skipped
+        if skipped.get("skipped"):
+            return skipped
+        return measure(*as_labeled(judgement, mask), losses) | skipped
 
     def classifier_step(self, inputs: Inputs, target: Tensor) -> Record:
         """Take one step of the classifier alone, on clean images.
@@ -325,6 +346,7 @@ class MaskingTrainer:
         with eval_mode(self.model):
             for batch in Loading(loader, device=self.device).shares():
                 inputs, target = self._receive(*batch)
+                target = one_label(target)
                 judgement, mask = judge_itself(
                     self.model, inputs, target, self.infill, self.infill_out
                 )
@@ -353,6 +375,16 @@ class MaskingTrainer:
         if "area" not in getattr(self.model.masker, "asks", ()):
             return {"target": target}
         return {"target": target, "area": 0.25 + 0.5 * torch.rand(len(target))}  # as published
+
+    def _pose(self, inputs: Inputs, labels: Tensor) -> Posed | None:
+        """Pose questions, where there are any; a gate has its own, and the mask none."""
+        if self.questions is None:
+            return None
+        return (self.questions.plain if self._is_gated else self.questions)(inputs, labels)
+
+    @property
+    def _is_gated(self) -> bool:
+        return isinstance(self.model.masker, GatedMasker)
 
     def _draw_judge(self) -> nn.Module:
         """Draw from the pool, which is told of the classifier when that has learned something."""
@@ -425,7 +457,7 @@ class MaskingTrainer:
 
     def _receive(self, inputs: Inputs, target: Tensor) -> tuple[Inputs, Tensor]:
         """Check a batch and bring it to the model's device; losses ask for 64-bit labels."""
-        check_examples(inputs, target)
+        check_examples(inputs, one_label(target) if self._may_have_several(target) else target)
         self._agree()
         target = target.to(self.device, torch.long, non_blocking=True)
         return moved(inputs, self.device, self.memory_format), target
@@ -446,3 +478,8 @@ class MaskingTrainer:
         else:
             learner.set_modes()
         self.engine.remember(self.model)
+
+    def _may_have_several(self, labels: Any) -> bool:
+        """Whether labels ``(B, classes)`` can be learned from: with questions, a masker alone."""
+        several = isinstance(labels, Tensor) and labels.dim() == 2 and self.questions is not None
+        return several and not self.joint

@@ -48,6 +48,8 @@ OBJECTIVES = [
     objective.Dual(
         0.3, inside=objective.Hinge(), outside=objective.Hinge(maximize=False, margin=5.0)
     ),
+    objective.target_aware(),
+    objective.target_aware(objective.AnyOf()),
     objective.KeepRecognizing(),
     objective.KeepRecognizing(weight_in=0.5, weight_out=0.0),
 ]
@@ -66,6 +68,9 @@ REGULARIZERS = [
     regularizer.SizeRange(0.0, 0.5, weight=2.0),
     regularizer.SizeAsked(),
     regularizer.SizeAsked(weight_in=0.0, weight_out=3.0, squared=True),
+    regularizer.AskedArea(),
+    regularizer.AskedArea(2.0, 0.0, 3.0, belief=objective.AnyOf()),
+    regularizer.asked(),
     regularizer.Sum(regularizer.Area(), regularizer.Area(weight_in=2.0)),
     regularizer.published(),
     regularizer.smooth(),

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from captum_masking.checkpoint.errors import CheckpointError
+from captum_masking.class_maskers import ClassSelector, MaskPerClass
 from captum_masking.element_masker import ElementMasker
+from captum_masking.gated_masker import GatedMasker
 from captum_masking.joint import JointMasker, OfInput
 from captum_masking.masker import Masker, UNetMasker, linear, nearest
 from captum_masking.own_encoder import OwnEncoder
@@ -16,7 +18,16 @@ from captum_masking.tokens import ChannelsFirst, ChannelsLast, Tokens, Vectors
 #: What brings a mask to the size of the inputs, by name.
 UPSAMPLERS = {function.__name__: function for function in (linear, nearest)}
 
-_MASKERS: tuple[Any, ...] = (Masker, UNetMasker, ElementMasker, OwnEncoder, JointMasker)
+_MASKERS: tuple[Any, ...] = (
+    Masker,
+    UNetMasker,
+    ElementMasker,
+    OwnEncoder,
+    JointMasker,
+    ClassSelector,
+    MaskPerClass,
+    GatedMasker,
+)
 _LAYOUTS: tuple[Any, ...] = (ChannelsFirst, ChannelsLast, Tokens, Vectors)
 _PARTS = {kind.__name__: kind for kind in (*_MASKERS, *_LAYOUTS, Sigmoid, GumbelSigmoid)}
 

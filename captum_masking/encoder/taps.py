@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking.dry_run import hooked
+from captum_masking.tokens import first_tensor
 
 
 class Taps:
@@ -42,10 +43,24 @@ class Taps:
         self.layers = tuple(layers)
         self.modules = [_find(classifier, name) for name in self.layers]
 
-    def __call__(self, *inputs: Any) -> tuple[Any, list[Tensor]]:
-        """Run the classifier once; return its answer and the tapped outputs, in order."""
+    def __call__(self, *inputs: Any, traced: str | None = None) -> tuple[Any, list[Tensor]]:
+        """Run the classifier once; return its answer and the tapped outputs, in order.
+
+        With ``traced``, the name of one of the layers, the answer can be differentiated by that
+        layer's output, whatever the grad mode is outside; the layers before it are run as ever.
+        """
         outputs: dict[str, Any] = {}
-        with hooked(self.modules, self.layers, outputs.__setitem__):
+
+        def keep(name: str, output: Any) -> Any:
+            if name != traced:
+                outputs[name] = output
+                return None
+            outputs[name], passed_on = from_here(output)
+            return passed_on
+
+        # The context gives the grad mode back that the traced layer turns on for those after it.
+        grad_mode = torch.set_grad_enabled(torch.is_grad_enabled())
+        with grad_mode, hooked(self.modules, self.layers, keep):
             logits = self.classifier(*inputs)
         missing = [name for name in self.layers if name not in outputs]
         if missing:
@@ -58,6 +73,35 @@ class Taps:
 
     def __repr__(self) -> str:
         return f"Taps({', '.join(self.layers)})"
+
+
+def from_here(output: Any) -> tuple[Any, Any]:
+    """Let gradients be taken by a layer's output, and turn grad mode on for the layers after it.
+
+    Args:
+        output: Of a layer: a tensor, or several of which the first counts.
+
+    Returns:
+        The output to differentiate by, and what the next layers are to be given instead: a copy,
+        since they may write into it.
+
+    Source:
+        Own.
+
+    Example:
+        >>> with torch.no_grad():
+        ...     start, passed_on = from_here(torch.ones(1))
+        ...     torch.autograd.grad(3 * passed_on, start)
+        (tensor([3.]),)
+    """
+    tensor = first_tensor(output)
+    start = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+    torch.set_grad_enabled(True)
+    copy = start.clone()
+    if isinstance(output, Tensor):
+        return start, copy
+    rest = (copy, *output[1:])
+    return (start, *output[1:]), rest if isinstance(output, tuple) else list(rest)
 
 
 def check_tappable(classifier: object) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from captum_masking.objective.asked import Believe, Vanish, target_aware
+from captum_masking.objective.belief import AnyOf, Belief, OneOf
 from captum_masking.objective.criterion import Classification, Entropy, Hinge, entropy
 from captum_masking.objective.dual import Dual
 from captum_masking.objective.joint import KeepRecognizing
@@ -13,6 +15,9 @@ from captum_masking.objective.judgement import Judgement
 from captum_masking.objective.prior import KLToPrior, class_prior
 
 __all__ = [
+    "AnyOf",
+    "Belief",
+    "Believe",
     "Classification",
     "Criterion",
     "Dual",
@@ -22,8 +27,11 @@ __all__ = [
     "KLToPrior",
     "KeepRecognizing",
     "Objective",
+    "OneOf",
+    "Vanish",
     "class_prior",
     "entropy",
+    "target_aware",
 ]
 
 #: Called as ``objective(judgement)``; returns a scalar, lower is better.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -17,6 +18,10 @@ class Judgement(NamedTuple):
         target: Class of each image, ``(B,)``, integers.
         area: The size that the masker was asked for, a fraction of each image ``(B,)``, or None
             where it was not asked.
+        present: Whether the class is in the image, ``(B,)`` bool; None is everywhere.
+        alone: Whether the image has no other class in it, ``(B,)`` bool; None is everywhere.
+        elsewhere: Where it shows other images than one of the class, ``(B, 1, *spatial)`` bool; all
+            of an image that does not have the class. None is where ``present`` is False.
 
     Source:
         Phang et al. 2020; the three gates of the published masker loss are its properties.
@@ -34,6 +39,21 @@ class Judgement(NamedTuple):
     logits_out: Tensor
     target: Tensor
     area: Tensor | None = None
+    present: Tensor | None = None
+    alone: Tensor | None = None
+    elsewhere: Tensor | None = None
+
+    def only(self, rows: Tensor | slice) -> Judgement:
+        """Keep some images: ``rows`` is ``(B,)`` bool, indices, or a slice."""
+        kept = [None if part is None else part[rows] for part in self]
+        return Judgement(*kept)  # type: ignore[arg-type]
+
+    @property
+    def as_labeled(self) -> Tensor:
+        """``(B,)`` bool: the image shows the class that was asked for, and no other."""
+        everywhere = torch.ones_like(self.target, dtype=torch.bool)
+        present = everywhere if self.present is None else self.present
+        return present if self.alone is None else present & self.alone
 
     @property
     def correct(self) -> Tensor:

@@ -68,7 +68,7 @@ def judge_alone(
     """
     losses = []
     for row, its_mask in enumerate(mask.split(1)):
-        said = _row(judgement, slice(row, row + 1))
+        said = judgement.only(slice(row, row + 1))
         losses.append(objective(said) + regularizer(its_mask, said))
     return torch.stack(losses)
 
@@ -110,12 +110,6 @@ class Stopping:
         self.best[at] = torch.where(better, values, self.best[at])
         self.waited[at] = torch.where(better, 0, self.waited[at] + 1)
         return (self.waited[at] < self.patience).to(rows.device)
-
-
-def _row(judgement: Judgement, row: slice) -> Judgement:
-    logits, logits_in, logits_out, target, area = judgement
-    asked = None if area is None else area[row]
-    return Judgement(logits[row], logits_in[row], logits_out[row], target[row], asked)
 
 
 def _seed(seed: int, device: torch.device) -> None:

@@ -17,6 +17,7 @@ from captum_masking.masker import Masker, UNetMasker
 from captum_masking.model import MaskingModel
 from captum_masking.objective import Criterion, Dual
 from captum_masking.pool import Pool
+from captum_masking.questions import Questions
 from captum_masking.regularizer import Area, Regularizer, SizeAsked, smooth
 from captum_masking.sampler import GumbelSigmoid
 from captum_masking.schedule import FineTune
@@ -192,7 +193,13 @@ def told_class(
         Phang et al. 2020, class conditioning.
     """
     model = MaskingModel(classifier, layers, masker=partial(Masker, classes=classes))
-    return MaskingTrainer(model, train_classifier=False)
+    return MaskingTrainer(
+        model,
+        train_classifier=False,
+        objective=Dual(),
+        regularizer=smooth(),
+        questions=Questions(composed=0.0, absent=0.0),  # as published: asked for the label alone
+    )
 
 
 def with_infill(

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from captum_masking.objective import Judgement
 from captum_masking.regularizer.area import Area, PowerArea, UngatedArea
+from captum_masking.regularizer.asked import AskedArea, asked
 from captum_masking.regularizer.combined import Sum, over_inputs, published, smooth
 from captum_masking.regularizer.size import SizeAsked, SizeRange, SizeTarget
 from captum_masking.regularizer.variation import TotalVariation
 
 __all__ = [
     "Area",
+    "AskedArea",
     "PowerArea",
     "Regularizer",
     "SizeAsked",
@@ -22,6 +24,7 @@ __all__ = [
     "Sum",
     "TotalVariation",
     "UngatedArea",
+    "asked",
     "over_inputs",
     "published",
     "smooth",

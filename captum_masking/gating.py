@@ -1,0 +1,174 @@
+"""The gate of a target-aware masker: what it learns from, and how a trained masker gets one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import OneCycleLR
+
+from captum_masking.data.batches import read_batch
+from captum_masking.evidence import evidence
+from captum_masking.gated_masker import GatedMasker
+from captum_masking.masker import Masker
+from captum_masking.model import MaskingModel
+from captum_masking.modes import eval_mode, given_back
+from captum_masking.questions import Posed, Questions, Tiled
+
+
+def gate_loss(model: MaskingModel, inputs: Tensor, labels: Tensor, questions: Questions) -> Tensor:
+    """Ask questions about a batch, and say how wrong the gate is.
+
+    Costs a forward pass of the classifier; no judge is needed, since how an image was composed
+    says where the class is.
+
+    Args:
+        model: With a :class:`~captum_masking.gated_masker.GatedMasker`.
+        inputs: ``(B, C, *spatial)``.
+        labels: ``(B,)``, or ``(B, classes)`` of 0 and 1.
+        questions: Whether a batch is tiled, and otherwise what is composed and absent.
+
+    Returns:
+        A scalar, in nats.
+
+    Source:
+        Own.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(
+        ...     nn.Conv2d(1, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+        ... )
+        >>> model = MaskingModel(network, ["0"], target_aware=True)
+        >>> gate_loss(model, torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]), Questions()).shape
+        torch.Size([])
+    """
+    masker = model.masker
+    posed, logits, features = _read(model, inputs, labels, questions)
+    features = [maps.detach() for maps in features], features
+    losses = [
+        masker.gate_loss(features[0], evidence(features[1], target), shut)  # type: ignore[operator]
+        for target, shut in posed.ask_all(logits)
+    ]
+    return torch.stack(losses).mean()
+
+
+def _read(
+    model: MaskingModel, inputs: Tensor, labels: Tensor, questions: Questions
+) -> tuple[Posed | Tiled, Tensor, Any]:
+    """Pose questions and run the classifier, in eval mode, on their images."""
+    with eval_mode(model.classifier), torch.no_grad():
+        if questions.tiles(inputs, labels):
+            state = torch.get_rng_state()
+            tiled = Tiled.of(inputs, labels)
+            try:
+                return tiled, *model.read(tiled.inputs)
+            except (RuntimeError, AssertionError, ValueError):  # it takes inputs of one size only
+                questions.one_size = True
+                torch.set_rng_state(state)  # a training that is resumed finds out once more
+        posed = questions(inputs, labels)
+        return posed, *model.read(posed.inputs)
+
+
+def gated(model: MaskingModel) -> MaskingModel:
+    """Give a trained model's masker a gate, which is still to be trained; nothing is copied.
+
+    Args:
+        model: With the default :class:`~captum_masking.masker.Masker`, told nothing.
+
+    Returns:
+        A target-aware model of the same classifier; the mask behind its gate is that of ``model``.
+
+    Raises:
+        TypeError: If its masker is of another kind.
+
+    Source:
+        Own.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+        >>> model = MaskingModel(network, ["0"], example_inputs=torch.zeros(1, 1, 8, 8))
+        >>> gated(model).target_aware
+        True
+    """
+    masker = model.masker
+    if type(masker) is not Masker or masker.asks:
+        raise TypeError(
+            f"gated takes a model whose masker is a Masker that is told nothing, but got "
+            f"{type(masker).__name__}; train MaskingModel(classifier, target_aware=True) instead."
+        )
+    settings = masker.settings
+    gated_masker = GatedMasker(
+        settings["channels"],  # type: ignore[arg-type]
+        width=settings["width"],  # type: ignore[arg-type]
+        dims=settings["dims"],  # type: ignore[arg-type]
+    )
+    gated_masker.masker = masker
+    made = MaskingModel(
+        model.classifier,
+        model.layers,
+        masker=gated_masker.to(next(masker.parameters())),
+        sampler=model.sampler,
+        stride=model.stride,
+        upsample=model.upsample,
+        upsample_first=model.upsample_first,
+        layouts=model.layouts,
+    )
+    made.classifier_trained = model.classifier_trained
+    return made.train(model.training)
+
+
+def train_gate(
+    model: MaskingModel,
+    loader: Iterable[Any],
+    epochs: int = 4,
+    *,
+    questions: Questions | None = None,
+    lr: float = 3e-3,
+    weight_decay: float = 1e-4,
+) -> list[float]:
+    """Train the gate alone; classifier and mask stay bit-identical.
+
+    Args:
+        model: Of :func:`gated`, or target-aware by default.
+        loader: Gives batches ``(inputs, labels)``; read once an epoch.
+        epochs: Passes over the loader.
+        questions: None is :class:`~captum_masking.questions.Questions`.
+        lr: Peak rate of Adam, which rises and falls once.
+        weight_decay: Of Adam.
+
+    Returns:
+        Mean loss of each epoch, in nats.
+
+    Source:
+        Own.
+
+    Example:
+        See :func:`gated`.
+    """
+    asked = Questions() if questions is None else questions
+    batches = len(loader) * epochs  # type: ignore[arg-type]
+    gate = model.masker.gate
+    optimizer = Adam(gate.parameters(), lr=lr, weight_decay=weight_decay)  # type: ignore[union-attr]
+    schedule = OneCycleLR(optimizer, lr, total_steps=max(2, batches), pct_start=0.1)
+    device, means = next(model.masker.parameters()).device, []
+    with given_back(model):
+        model.eval().requires_grad_(False)
+        gate.train().requires_grad_(True)  # type: ignore[union-attr]
+        for _ in range(epochs):
+            losses = []
+            for batch in loader:
+                inputs, labels = read_batch(batch)
+                loss = gate_loss(model, inputs.to(device), labels.to(device), asked)  # type: ignore[union-attr]
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                losses.append(float(loss.detach()))
+            means.append(sum(losses) / len(losses))
+    optimizer.zero_grad(set_to_none=True)
+    return means
