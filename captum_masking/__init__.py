@@ -1,9 +1,13 @@
 """Saliency maps that are learned, fast and honest, inside Captum."""
 
-from captum_masking.model import MaskingModel
-from captum_masking.saliency import MaskingSaliency
-from captum_masking.schedule import FineTune, FromScratch
-from captum_masking.trainer import MaskingTrainer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captum_masking.model import MaskingModel
+    from captum_masking.saliency import MaskingSaliency
+    from captum_masking.schedule import FineTune, FromScratch
+    from captum_masking.trainer import MaskingTrainer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -14,3 +18,25 @@ __all__ = [
     "MaskingTrainer",
     "__version__",
 ]
+
+_HOMES = {
+    "FineTune": "schedule",
+    "FromScratch": "schedule",
+    "MaskingModel": "model",
+    "MaskingSaliency": "saliency",
+    "MaskingTrainer": "trainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a class when it is first asked for: ``captum-masking --help`` needs none of them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """List what there is, whether it has been imported or not."""
+    return sorted({*globals(), *__all__})

@@ -6,17 +6,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
+from tqdm.auto import tqdm
 
+from captum_masking.checks import check_examples, check_loader
+from captum_masking.checks.training import length_of
 from captum_masking.data.batches import read_batch
 from captum_masking.evidence import evidence
 from captum_masking.gated_masker import GatedMasker
 from captum_masking.masker import Masker
 from captum_masking.model import MaskingModel
 from captum_masking.modes import eval_mode, given_back
-from captum_masking.questions import Posed, Questions, Tiled
+from captum_masking.questions import Posed, Questions, Tiled, one_label
 
 
 def gate_loss(model: MaskingModel, inputs: Tensor, labels: Tensor, questions: Questions) -> Tensor:
@@ -130,45 +133,81 @@ def train_gate(
     questions: Questions | None = None,
     lr: float = 3e-3,
     weight_decay: float = 1e-4,
+    show_progress: bool = True,
 ) -> list[float]:
     """Train the gate alone; classifier and mask stay bit-identical.
 
     Args:
         model: Of :func:`gated`, or target-aware by default.
-        loader: Gives batches ``(inputs, labels)``; read once an epoch.
+        loader: Gives batches ``(inputs, labels)``; read once an epoch, and must know its length.
         epochs: Passes over the loader.
         questions: None is :class:`~captum_masking.questions.Questions`.
         lr: Peak rate of Adam, which rises and falls once.
         weight_decay: Of Adam.
+        show_progress: Whether to show a bar an epoch, with the loss.
 
     Returns:
         Mean loss of each epoch, in nats.
+
+    Raises:
+        TypeError: If the model has no gate, or the loader no length.
+        ValueError: If there is nothing to read.
 
     Source:
         Own.
 
     Example:
-        See :func:`gated`.
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+        >>> model = MaskingModel(network, ["0"], example_inputs=torch.zeros(1, 1, 8, 8))
+        >>> batches = [(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))]
+        >>> len(train_gate(gated(model), batches, epochs=3, show_progress=False))
+        3
     """
+    gate, batches = _gate_of(model), _count(loader, epochs)
     asked = Questions() if questions is None else questions
-    batches = len(loader) * epochs  # type: ignore[arg-type]
-    gate = model.masker.gate
-    optimizer = Adam(gate.parameters(), lr=lr, weight_decay=weight_decay)  # type: ignore[union-attr]
-    schedule = OneCycleLR(optimizer, lr, total_steps=max(2, batches), pct_start=0.1)
+    optimizer = Adam(gate.parameters(), lr=lr, weight_decay=weight_decay)
+    schedule = OneCycleLR(optimizer, lr, total_steps=max(2, batches * epochs), pct_start=0.1)
     device, means = next(model.masker.parameters()).device, []
     with given_back(model):
         model.eval().requires_grad_(False)
-        gate.train().requires_grad_(True)  # type: ignore[union-attr]
-        for _ in range(epochs):
-            losses = []
-            for batch in loader:
+        gate.train().requires_grad_(True)
+        for epoch in range(epochs):
+            losses: list[float] = []
+            name = f"gate, epoch {epoch + 1}/{epochs}"
+            bar = tqdm(loader, name, total=batches, disable=not show_progress)
+            for batch in bar:
                 inputs, labels = read_batch(batch)
+                check_examples(inputs, one_label(labels))
                 loss = gate_loss(model, inputs.to(device), labels.to(device), asked)  # type: ignore[union-attr]
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 schedule.step()
                 losses.append(float(loss.detach()))
+                bar.set_postfix_str(f"loss {sum(losses) / len(losses):.3f}", refresh=False)
             means.append(sum(losses) / len(losses))
     optimizer.zero_grad(set_to_none=True)
     return means
+
+
+def _gate_of(model: MaskingModel) -> nn.Module:
+    """Return the gate of a model's masker."""
+    if not isinstance(model.masker, GatedMasker):
+        raise TypeError(
+            f"train_gate needs a model with a GatedMasker, but its masker is "
+            f"{type(model.masker).__name__}; gated(model) gives a trained Masker a gate."
+        )
+    return model.masker.gate
+
+
+def _count(loader: Any, epochs: int) -> int:
+    """Return how many batches there are."""
+    check_loader(loader, epochs)
+    count = length_of(loader)
+    if count is None:
+        raise TypeError(
+            f"train_gate needs to know how many batches there are, but {type(loader).__name__} "
+            "has no length; pass a DataLoader over a data set, or a list of batches."
+        )
+    return count

@@ -271,6 +271,19 @@ class MaskingModel(nn.Module):
 
         return load_model(folder, classifier)
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Share it on the Hugging Face Hub; see :func:`~captum_masking.hub.push_to_hub`."""
+        from captum_masking.hub import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
+
+    @staticmethod
+    def from_pretrained(repo_id: str, classifier: nn.Module, **options: Any) -> MaskingModel:
+        """Fetch a shared model; see :func:`~captum_masking.hub.from_pretrained`."""
+        from captum_masking.hub import from_pretrained
+
+        return from_pretrained(repo_id, classifier, **options)
+
     @staticmethod
     def load_published(file: str | Path) -> MaskingModel:
         """Read the paper's own checkpoint; see :func:`~captum_masking.published.load_published`."""

@@ -61,6 +61,8 @@ def class_indices(output: Tensor, target: TargetType) -> Tensor:
     indices = torch.arange(output[0].numel(), device=output.device).reshape(1, *output.shape[1:])
     try:
         _refuse_booleans_and_fractions(target)
+        if isinstance(target, Tensor):
+            target = target.long()  # older PyTorch gathers by 64-bit indices only
         return _select_targets(indices.expand_as(output), target).reshape(len(output))
     except (AssertionError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise _target_error(output, target) from error

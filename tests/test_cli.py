@@ -1,17 +1,32 @@
 """Promises about the commands: what they write, and one clear line for each bad input."""
 
 import csv
+import importlib
+import io
 import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
+from tqdm import tqdm
 
-from captum_masking.cli import main
+import captum_masking
+from captum_masking.cli import COMMANDS, main, parser
+from captum_masking.cli.bars import bars_for_logs
 from captum_masking.cli.classifiers import prepare
+from captum_masking.cli.document import dumps
+from captum_masking.cli.examples import EXAMPLES
 from captum_masking.cli.explain import find_class
+from captum_masking.cli.launch import Terminated
 
 CLASSIFIER = """
 import torch
@@ -210,9 +225,23 @@ def test_the_shipped_masker_explains_a_photograph(folder, capsys):
     pytest.importorskip("efficientnet_lite_pytorch")
     data = pytest.importorskip("skimage.data")
     Image.fromarray(data.chelsea()).save(folder / "chelsea.png")
-    assert main(["explain", "chelsea.png", "--target", "Egyptian cat", "--out", "maps"]) == 0
+    assert main(["explain", "chelsea.png", "--out", "maps"]) == 0
     assert "Egyptian cat" in capsys.readouterr().out
     assert (folder / "maps" / "chelsea-explained.png").exists()
+
+
+def test_the_shipped_masker_answers_for_the_class_that_is_asked_for(folder, capsys):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    data = pytest.importorskip("skimage.data")
+    pictures = np.concatenate([data.chelsea()[:300, :400], data.coffee()[50:350, 100:500]], axis=1)
+    Image.fromarray(pictures).save(folder / "both.png")
+    found = {}
+    for target in ("Egyptian cat", "espresso", "goldfish"):
+        assert main(["explain", "both.png", "--target", target, "--out", "maps", "--json"]) == 0
+        (found[target],) = json.loads(capsys.readouterr().out)["pictures"]
+    assert found["goldfish"]["area"] < 0.2 * min(
+        found[name]["area"] for name in ("Egyptian cat", "espresso")
+    )
 
 
 def test_the_shipped_classifier_recognises_the_cat():
@@ -253,15 +282,20 @@ def test_benchmark_writes_a_report_of_the_methods_asked_for(folder, capsys):
     assert "<script" not in page and "MaskingSaliency" in page
 
 
-def test_two_models_are_two_rows_of_one_benchmark(folder):
+def test_two_models_are_two_rows_of_one_benchmark_and_json_prints_it(folder, capsys):
     assert train("--frozen") == 0
     (folder / "model").rename(folder / "first")
     assert train() == 0
     (folder / "model").rename(folder / "second")
     rows = ["--methods", "masking*"]
     models = ["--model", "first", "--model", "second"]
-    assert main(["benchmark", "--data", "data.csv", "--out", "bench", *models, *rows]) == 0
+    capsys.readouterr()
+    command = ["benchmark", "--data", "data.csv", "--out", "bench", *models, *rows, "--json"]
+    assert main(command) == 0
+    document, said = printed_json(capsys)
+    assert "centred square" in said and document["report"].endswith("report.html")
     found = json.loads((folder / "bench" / "result.json").read_text())
+    assert found["rows"] == document["rows"]
     names = [row["name"] for row in found["rows"]]
     assert names[4:] == ["MaskingSaliency (first)", "MaskingSaliency (second)"]
 
@@ -332,3 +366,224 @@ def test_pictures_are_squashed_and_normalised_to_the_classifiers_scale():
     prepared = Prepared("x", nn.Flatten(), (0.5,) * 3, (0.25,) * 3, image_size=4)
     inputs = prepared.read(np.full((8, 6, 3), 255, dtype=np.uint8))
     torch.testing.assert_close(inputs, torch.full((3, 4, 4), 2.0))
+
+
+# What a program reads.
+
+
+def printed_json(capsys):
+    """Return the one JSON document on standard output, and what standard error holds."""
+    said = capsys.readouterr()
+    return json.loads(said.out), said.err
+
+
+def test_explain_json_is_one_document_and_the_words_go_to_standard_error(folder, capsys):
+    assert train("--frozen") == 0
+    capsys.readouterr()
+    assert main(["explain", "3.png", "4.png", "--model", "model", "--out", "maps", "--json"]) == 0
+    document, said = printed_json(capsys)
+    first, second = document["pictures"]
+    assert first["picture"] == "3.png" and (folder / first["explained"]).exists()
+    assert {"target", "name", "clean", "masked_in", "masked_out", "area"} <= set(second)
+    assert 0 <= first["area"] <= 1 and "masked-in" in said
+
+
+def test_evaluate_json_without_a_file_is_the_document_and_with_one_the_file(folder, capsys):
+    assert train("--frozen") == 0
+    capsys.readouterr()
+    command = ["evaluate", "--model", "model", "--data", "data.csv"]
+    assert main([*command, "--json"]) == 0
+    document, said = printed_json(capsys)
+    assert document["images"] == 12 and "accuracy, clean" in said
+    assert main([*command, "--json", "f.json"]) == 0
+    assert "accuracy, clean" in capsys.readouterr().out
+    assert json.loads((folder / "f.json").read_text()) == document
+    assert main(command) == 0 and "accuracy, clean" in capsys.readouterr().out
+
+
+def test_train_json_holds_the_last_epoch_and_where_things_are(folder, capsys):
+    assert train("--frozen", "--val", "data.csv", "--json") == 0
+    document, said = printed_json(capsys)
+    assert document["model"] == "model" and document["ended_early"] is None
+    assert document["last_epoch"]["epoch"] == 1 and 0 <= document["last_epoch"]["val_area"] <= 1
+    assert "epoch 1/1" in said
+
+
+def test_study_json_is_what_the_table_file_holds(folder, capsys):
+    common = "--classifier my_classifiers:small --image-size 32 --batch-size 4 --epochs 1"
+    command = f"study --data data.csv --val data.csv --rows frozen --out study --json {common}"
+    assert main(command.split()) == 0
+    document, said = printed_json(capsys)
+    assert document == json.loads((folder / "study" / "table.json").read_text())
+    assert [row["row"] for row in document["rows"]] == ["frozen"] and "[1/1] frozen" in said
+
+
+def test_a_failure_with_json_prints_no_document(folder, capsys):
+    assert main(["evaluate", "--model", "nowhere", "--data", "data.csv", "--json"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("captum-masking: error:")
+
+
+# What a person reads.
+
+
+def examples(command):
+    """List the example commands of a command's help, each as its words."""
+    text = EXAMPLES[command].replace("\\\n", " ").splitlines()
+    return [shlex.split(line.split("|")[0].split(">")[0]) for line in text]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_ends_with_examples_that_the_parser_takes(capsys, command):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert capsys.readouterr().out.endswith(EXAMPLES[command])
+    assert 2 <= len(examples(command)) <= 4
+    for words in examples(command):
+        assert parser().parse_args(words[words.index(command) :]).command == command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_says_of_each_what_its_own_help_says_first(command):
+    module = importlib.import_module(f"captum_masking.cli.{command}")
+    first = module.__doc__.split("\n\n")[0]
+    assert " ".join(first.split()) == COMMANDS[command]
+
+
+def test_help_names_the_commands_and_the_exit_statuses(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0 and all(f"\n    {name} " in said for name in COMMANDS)
+    assert "exit status:" in said and "130  ended by Ctrl-C" in said
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"captum-masking {captum_masking.__version__}\n"
+
+
+# Exit statuses.
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["nothing"], ["train"], ["explain", "a.png", "--out"], ["evaluate", "--what"]]
+)
+def test_wrong_usage_is_status_2_and_names_the_option(capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: captum-masking") and "error:" in said
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        (KeyboardInterrupt(), 130, "captum-masking: interrupted"),
+        (Terminated(), 143, "captum-masking: terminated"),
+        (ValueError("no\nsuch"), 1, "captum-masking: error: no such"),
+        (OSError("disk"), 1, "captum-masking: error: disk"),
+    ],
+)
+def test_each_end_has_its_status_and_one_line(monkeypatch, capsys, raised, status, line):
+    def run(arguments):
+        raise raised
+
+    monkeypatch.setattr("captum_masking.cli.evaluate.run", run)
+    assert main(["evaluate", "--model", "m", "--data", "d"]) == status
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_a_command_does_not_load_the_libraries_of_another():
+    """Only to ask for help or for completion, nothing heavy is loaded on top of the package."""
+    code = (
+        "import sys, captum_masking.cli; before = set(sys.modules)\n"
+        "try: captum_masking.cli.main(['--help'])\n"
+        "except SystemExit: print(*set(sys.modules) - before, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded = {name.split(".")[0] for name in done.stderr.split()}
+    assert not loaded & {"torchmetrics", "torchvision", "transformers", "matplotlib", "PIL"}
+    assert not [name for name in done.stderr.split() if name.startswith("captum_masking.cli.e")]
+
+
+# Bars, colours, completion.
+
+
+def show_a_bar():
+    with bars_for_logs():
+        list(tqdm(range(500), "epoch"))
+
+
+def test_in_a_log_a_bar_is_its_first_and_last_line(capsys):
+    show_a_bar()
+    said = capsys.readouterr().err
+    assert "\r" not in said and "\x1b" not in said and "█" not in said
+    first, last = said.splitlines()
+    assert first.startswith("epoch: 0/500") and last.startswith("epoch: 500/500")
+
+
+def test_on_a_terminal_bars_are_as_ever(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    show_a_bar()
+    assert "\r" in sys.stderr.getvalue()
+
+
+def test_bars_are_themselves_again_after_a_command():
+    before = tqdm.__init__
+    with pytest.raises(ValueError, match="anything"), bars_for_logs():
+        raise ValueError("anything")
+    assert tqdm.__init__ is before
+
+
+def test_no_command_colours_what_it_says(folder, capsys, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert train("--frozen") == 0
+    assert main(["evaluate", "--model", "model", "--data", "data.csv"]) == 0
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_every_command_and_its_options(capsys, shell):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as stop:
+        main(["--print-completion", shell])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert all(name in said for name in COMMANDS) and "--checkpoint-every" in said
+
+
+def test_bash_completes_an_option(tmp_path):
+    pytest.importorskip("shtab")
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    script = tmp_path / "completion.sh"
+    with script.open("w") as stream, redirect_stdout(stream), pytest.raises(SystemExit):
+        main(["--print-completion", "bash"])
+    name = re.search(r"complete .*-F (\w+) captum-masking", script.read_text())[1]
+    code = f"source {script}; COMP_WORDS=(captum-masking train --ep); COMP_CWORD=2; {name}; "
+    done = subprocess.run(
+        [bash, "-c", code + 'echo "${COMPREPLY[@]}"'], capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["--epochs"], done.stderr
+
+
+def test_completion_without_shtab_says_how_to_get_it(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["--print-completion", "bash"]) == 1
+    assert "pip install 'captum-masking[completion]'" in capsys.readouterr().err
+
+
+def test_what_is_not_a_number_is_null_in_a_document():
+    document = {"a": float("nan"), "b": [float("inf"), Path("x/y")], "c": (1, True, None, "t")}
+    expected = {"a": None, "b": [None, "x/y"], "c": [1, True, None, "t"]}
+    assert json.loads(dumps(document)) == expected

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 import captum_masking
-from captum_masking import MaskingTrainer
+from captum_masking import MaskingModel, MaskingTrainer
 from captum_masking.callbacks import Callback, Pictures
 from captum_masking.cli.launch import Terminated, launched, terminable
+from captum_masking.cli.load import load
 
 folder = test_cli.folder  # a fixture: a classifier, twelve pictures, a CSV
 
@@ -267,3 +268,16 @@ def test_torchrun_trains_in_two_processes_what_one_trains_and_writes_once(folder
     one, two = (load_file(f"{name}/model.safetensors") for name in ("one", "two"))
     torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
     assert len(list(Path("kept").iterdir())) == len(list(Path("two-pictures").iterdir())) == 2
+
+
+def test_a_target_aware_masker_is_trained_and_a_trained_one_gets_a_gate(folder):
+    assert train("--frozen", "--target-aware") == 0
+    assert load_model_of("model").target_aware
+    assert train("--frozen", "--out", "plain") == 0
+    assert not load_model_of("plain").target_aware
+    assert train("--frozen", "--target-aware", "--start", "plain", "--out", "gated") == 0
+    assert load_model_of("gated").target_aware
+
+
+def load_model_of(folder: str) -> MaskingModel:
+    return load(folder)[0]

@@ -349,7 +349,9 @@ def test_a_trained_masker_gets_a_gate_and_is_left_bit_identical(images, labels):
     batches = [(images, labels)] * 2
     torch.testing.assert_close(everything(model), before, rtol=0, atol=0)
     gate = [p.clone() for p in aware.masker.gate.parameters()]
-    assert len(train_gate(aware, batches, 3, questions=Questions(tiled=0.5))) == 3
+    assert (
+        len(train_gate(aware, batches, 3, questions=Questions(tiled=0.5), show_progress=False)) == 3
+    )
     torch.testing.assert_close(everything(model), before, rtol=0, atol=0)
     after = list(aware.masker.gate.parameters())
     assert not all(torch.equal(a, b) for a, b in zip(gate, after, strict=True))
@@ -362,6 +364,20 @@ def test_a_trained_masker_gets_a_gate_and_is_left_bit_identical(images, labels):
 def test_only_a_masker_that_is_told_nothing_gets_a_gate(aware):
     with pytest.raises(TypeError, match="told nothing, but got GatedMasker"):
         gated(aware)
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [(iter([]), "iterator"), ([], "nothing|0 batches"), (map(str, "a"), "iterator")],
+)
+def test_a_gate_is_not_trained_on_what_cannot_be_counted(aware, batches, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        train_gate(aware, batches, 2)
+
+
+def test_only_a_gated_masker_has_a_gate_to_train(model):
+    with pytest.raises(TypeError, match=r"gated\(model\)"):
+        train_gate(model, [(torch.zeros(1, 3, 8, 8), torch.tensor([0]))])
 
 
 def test_tiles_are_asked_for_each_image_and_for_an_absent_class():

@@ -4,9 +4,6 @@ Without --methods: every method of Captum that applies to the classifier, those 
 if it is installed, and the model's own masks; always beside four trivial baselines. Further --model
 folders add a row each, judged by the first one's classifier. Writes table.md, table.csv,
 result.json, pictures and report.html; the same command again goes on where it was interrupted.
-
-  captum-masking benchmark --model my-model --data val.csv --out result
-  captum-masking benchmark --model my-model --data val.csv --out result --methods 'Masking*,*Cam'
 """
 
 from __future__ import annotations
@@ -83,10 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: 16")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--json", action="store_true", help="print what result.json holds, not the table"
+    )
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Measure, print, write."""
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print, write; return what was found."""
     check_counts(arguments, "limit", "batch_size", "curve_steps", "curve_images")
     models = [load(folder) for folder in arguments.model]
     model, prepared = models[0]
@@ -109,7 +109,9 @@ def run(arguments: argparse.Namespace) -> None:
         notes=notes,
     )
     print(text_table(result))
-    print(f"\nReport: {arguments.out / 'report.html'}")
+    report = arguments.out / "report.html"
+    print(f"\nReport: {report}")
+    return {"report": report, **result.as_json()}
 
 
 def read_images(arguments: argparse.Namespace, prepared: Prepared) -> BoxedImages:

@@ -215,3 +215,5 @@ def notes_of(prepared: Prepared, **more: Any) -> dict[str, Any]:
 
 
 SHIPPED = Path(__file__).parents[1] / "zoo" / "efficientnet-lite0"
+#: Of the models that are shipped; the maps of the second follow the target.
+SHIPPED_NAMES = ("efficientnet-lite0", "efficientnet-lite0-targets")

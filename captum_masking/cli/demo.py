@@ -3,8 +3,6 @@
 Offline, in a few minutes on two cores: real handwritten digits at random places on photographed
 textures; a benchmark beside Captum's own methods on held-out images, with a report; a montage;
 then the CC0 photographs of scikit-image through an ImageNet classifier.
-
-  captum-masking demo --out demo-output
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Measure a trained model on labelled images, with boxes where there are any.
 
-Prints a table and writes the same figures as JSON: accuracy on clean, masked-in and masked-out
+Prints a table, and gives the same figures as JSON: accuracy on clean, masked-in and masked-out
 images, entropy of the masked-out predictions, mask area, and, with boxes, the localization error
 beside that of the whole frame and of a centred square.
-
-  captum-masking evaluate --model my-model --data val.csv --json val.json
 """
 
 from __future__ import annotations
@@ -39,22 +37,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", required=True, type=Path, metavar="CSV", help="a CSV, or a folder per class"
     )
-    parser.add_argument("--json", required=True, type=Path, metavar="FILE", help="where it goes")
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const=True,
+        type=Path,
+        metavar="FILE",
+        help="write the figures into this file too; without a file, print them, not the table",
+    )
     parser.add_argument(
         "--label-column", metavar="NAME", help="of the CSV; default: as the model was trained"
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: 32")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Measure, print, write."""
+def run(arguments: argparse.Namespace) -> dict[str, float]:
+    """Measure, print, write; return the figures."""
     model, prepared = load(arguments.model)
     column = arguments.label_column or prepared.label_column
     images = BoxedImages(arguments.data, transform=prepared.read, label_column=column)
     figures = measure_model(model, images, batch_size=arguments.batch_size)
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if isinstance(arguments.json, Path):
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(describe(figures))
+    return figures
 
 
 @torch.no_grad()

@@ -2,9 +2,8 @@
 
 For each picture a PNG goes to --out: the picture with the class, the map, the picture masked in
 and masked out, with the probabilities of the class in each. Works out of the box on ImageNet's
-thousand classes; --model takes a folder written by `captum-masking train`.
-
-  captum-masking explain cat.jpg --out maps
+thousand classes; --model takes a folder written by `captum-masking train`. With --target, the map
+is the evidence for that class, where the model is target-aware; the shipped one then is.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from captum_masking.cli.classifiers import SHIPPED_NAMES
 from captum_masking.cli.load import load
 from captum_masking.cli.pictures import explain_picture, read_picture
 from captum_masking.viz import montage
@@ -23,29 +24,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="JPEG or PNG files")
     parser.add_argument(
         "--model",
-        default="efficientnet-lite0",
-        metavar="FOLDER|efficientnet-lite0",
-        help="a folder written by train; default: the shipped masker for EfficientNet-Lite0",
+        metavar="FOLDER|NAME",
+        help="a folder written by train, or a shipped masker for EfficientNet-Lite0: "
+        "efficientnet-lite0, or efficientnet-lite0-targets, which is taken where --target is given",
     )
     parser.add_argument(
         "--target",
         metavar="CLASS",
-        help="number or name of the class whose probabilities are shown; default: the predicted "
-        "one. The map is the same for every class: this masker is class-agnostic",
+        help="number or name of the class that is asked for; default: the predicted one",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where PNGs go")
+    parser.add_argument(
+        "--json", action="store_true", help="print what was found as JSON, not a line a picture"
+    )
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Explain every picture; nothing is written unless all of them can be read."""
     pictures = [read_picture(file) for file in arguments.pictures]
-    model, prepared = load(arguments.model)
+    name = arguments.model or SHIPPED_NAMES[arguments.target is not None]
+    model, prepared = load(name)
     target = find_class(arguments.target, prepared.class_names)
     explained = [explain_picture(model, prepared, picture, target) for picture in pictures]
-    names = _file_names(arguments.pictures)
-    for file, name, (panels, line) in zip(arguments.pictures, names, explained, strict=True):
-        montage([panels], arguments.out / name)
-        print(f"{file}: {line} -> {arguments.out / name}")
+    outputs = [arguments.out / output for output in _file_names(arguments.pictures)]
+    found = []
+    for file, output, (panels, said) in zip(arguments.pictures, outputs, explained, strict=True):
+        montage([panels], output)
+        print(f"{file}: {said} -> {output}")
+        found.append({"picture": file, "explained": output, **said._asdict()})
+    return {"model": name, "pictures": found}
 
 
 def find_class(target: str | None, names: Sequence[str]) -> int | None:

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -75,6 +73,8 @@ def launched(
         ...     accelerator.num_processes, accelerator.is_main_process
         (1, True)
     """
+    import torch  # here, so that --help does not wait for it
+
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             "--device cuda needs a GPU that torch can use, but finds none; leave --device out, or "
@@ -103,5 +103,7 @@ def launched(
 
 
 def _is_accelerated() -> bool:
+    import torch
+
     others = getattr(torch, "accelerator", None)  # since torch 2.6
     return torch.cuda.is_available() or (others is not None and others.is_available())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from captum_masking.checkpoint import CheckpointError, load_model, read_config
-from captum_masking.cli.classifiers import SHIPPED, Prepared, prepare
+from captum_masking.cli.classifiers import SHIPPED, SHIPPED_NAMES, Prepared, prepare
 from captum_masking.model import MaskingModel
 
 
@@ -13,7 +13,8 @@ def load(model: str) -> tuple[MaskingModel, Prepared]:
     """Load a model saved by ``captum-masking train``, or the one that is shipped.
 
     Args:
-        model: A folder, or ``efficientnet-lite0``.
+        model: A folder; or ``efficientnet-lite0``, or ``efficientnet-lite0-targets``, whose maps
+            follow the target.
 
     Returns:
         ``(model, prepared)``: the model in eval mode, and its classifier's preprocessing.
@@ -24,7 +25,7 @@ def load(model: str) -> tuple[MaskingModel, Prepared]:
     Source:
         Own.
     """
-    folder = SHIPPED if model == "efficientnet-lite0" else Path(model)
+    folder = SHIPPED.parent / model if model in SHIPPED_NAMES else Path(model)
     notes = read_config(folder)["notes"]
     if "spec" not in notes:
         raise CheckpointError(folder, "it does not say how to make its classifier (notes: spec)")

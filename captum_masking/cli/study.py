@@ -1,12 +1,9 @@
-r"""Train and score every row of the paper's study on your own pictures, and say what holds.
+"""Train and score every row of the paper's study on your own pictures, and say what holds.
 
 --data is a CSV with columns file,label or a folder per class, as for train; --val is a CSV with
 boxes, as for evaluate. Run again, it goes on where it stopped, and rows may be added; two
 commands may share one --out if their --rows differ. The table, its CSV and the pictures are
 written again after each run.
-
-  captum-masking study --data train.csv --val val.csv --classifier efficientnet-lite0 --seeds 3 \
-      --rows 'frozen,joint,in-*,out-*,infill-blur' --out study
 """
 
 from __future__ import annotations
@@ -67,10 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-column", default="label", metavar="NAME", help="of both CSVs; default: label"
     )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes")
+    parser.add_argument(
+        "--json", action="store_true", help="print what table.json holds, not the table"
+    )
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run what has not been run, and write the tables after each run."""
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run what has not been run, and write the tables after each run; return the last."""
     rows = select(arguments.rows)
     check_counts(arguments, "seeds", "epochs", "batch_size")
     study = _study(arguments, prepare(arguments.classifier, image_size=arguments.image_size))
@@ -100,6 +100,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(write_tables(arguments.out))
     if failures:
         raise RuntimeError(f"{len(failures)} runs failed, run again to repeat: {failures}")
+    found: dict[str, Any] = json.loads((arguments.out / "table.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _possible(rows: dict[str, Row], study: Study) -> dict[str, Row]:

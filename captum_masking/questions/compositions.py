@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from captum_masking.masker import linear
-from captum_masking.metrics.localization import mosaics
 
 #: Called as ``composition(inputs, rows)`` with images ``(B, C, *spatial)`` and indices
 #: ``(n, parts)`` of those that go together; returns ``(n, C, *spatial)`` in which a share of each
@@ -37,6 +36,8 @@ class Quarters:
         """Make one mosaic of each row of indices, in reading order."""
         height, width = inputs.shape[2:]
         cells = _shrunk(inputs[rows.flatten()], (-(-height // 2), -(-width // 2)))
+        from captum_masking.metrics.localization import mosaics  # it brings torchmetrics
+
         return mosaics(cells)[..., :height, :width]
 
     def __repr__(self) -> str:

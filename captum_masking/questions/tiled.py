@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_masking.metrics.localization import mosaics
 from captum_masking.questions.absent import absent_classes, classes_in
 
 _ROWS = _COLUMNS = 2
@@ -41,6 +40,8 @@ class Tiled(NamedTuple):
         """Lay the images of a batch side by side, in random order; up to three are left out."""
         cells = _ROWS * _COLUMNS
         order = torch.randperm(len(inputs))[: len(inputs) // cells * cells].to(inputs.device)
+        from captum_masking.metrics.localization import mosaics  # it brings torchmetrics
+
         return cls(mosaics(inputs[order], _ROWS, _COLUMNS), labels, order.reshape(-1, cells))
 
     def ask_all(self, logits: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -3,13 +3,9 @@
 --data is a CSV with columns file,label (further columns are ignored) or a folder with one folder
 of pictures per class. With --val the accuracy is watched and the best state kept.
 
-  captum-masking train --data train.csv --val val.csv --classifier efficientnet-lite0 --out my-model
-
 With --checkpoints the training is saved as it goes; the same command with --resume goes on after
 Ctrl-C, SIGTERM, or an error. On several devices or machines, start it with accelerate launch or
-torchrun:
-
-  torchrun --nproc-per-node 2 -m captum_masking train --data train.csv ...
+torchrun.
 """
 
 from __future__ import annotations
@@ -30,6 +26,7 @@ from captum_masking.cli.train.options import KEPT, add_arguments, check_argument
 from captum_masking.cli.train.watching import callbacks_of
 from captum_masking.data import BoxedImages, Readable
 from captum_masking.figures import summary
+from captum_masking.gating import gated
 from captum_masking.model import MaskingModel
 from captum_masking.schedule import FineTune, FromScratch
 from captum_masking.trainer import MaskingTrainer
@@ -40,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "augmented", "match_labels", "run"]
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Read the data, train, save; nothing is written before the first epoch has ended."""
     check_destination(arguments.out)
     check_arguments(arguments)
@@ -56,7 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
         prepared.label_column = arguments.label_column
         match_labels(images, prepared, arguments.data)
         images.transform = augmented(prepared)
-        _train(arguments, prepared, images, accelerator, notes_of(prepared, from_scratch=scratch))
+        notes = notes_of(prepared, from_scratch=scratch)
+        return _train(arguments, prepared, images, accelerator, notes)
 
 
 def _train(
@@ -65,7 +63,7 @@ def _train(
     images: BoxedImages,
     accelerator: Accelerator,
     notes: dict[str, Any],
-) -> None:
+) -> dict[str, Any] | None:
     readable: Callable[[Any], Any] = Readable if arguments.skip_unreadable else lambda data: data
     training = readable(images)
     validation = None if arguments.val is None else readable(still(arguments.val, prepared))
@@ -91,20 +89,30 @@ def _train(
             log=log,
         )
     reports = [report(data) for data in (training, validation) if isinstance(data, Readable)]
-    if trainer.is_main:
-        save_model(trainer.model, arguments.out, notes=notes)
-        ending = [] if trainer.stopping is None else [f"ended early: {trainer.stopping}"]
-        print(f"last epoch: {summary(records[-1])}", *ending, *reports, sep="\n")
-        print(f"model: {arguments.out}\nlog: {log}")
+    if not trainer.is_main:
+        return None
+    save_model(trainer.model, arguments.out, notes=notes)
+    ending = [] if trainer.stopping is None else [f"ended early: {trainer.stopping}"]
+    print(f"last epoch: {summary(records[-1])}", *ending, *reports, sep="\n")
+    print(f"model: {arguments.out}\nlog: {log}")
+    return {
+        "model": arguments.out,
+        "log": log,
+        "last_epoch": records[-1],
+        "ended_early": trainer.stopping,
+        "unreadable": reports,
+    }
 
 
 def _trainer(
     arguments: argparse.Namespace, prepared: Prepared, accelerator: Accelerator
 ) -> MaskingTrainer:
     if arguments.start is None:
-        model, lr = MaskingModel(prepared.classifier, prepared.layers), 1e-3
+        aware = arguments.target_aware
+        model, lr = MaskingModel(prepared.classifier, prepared.layers, target_aware=aware), 1e-3
     else:
         model, lr = load_model(arguments.start, prepared.classifier), 5e-4
+        model = gated(model) if arguments.target_aware and not model.target_aware else model
     how = _how(arguments)
     return MaskingTrainer(model, train_classifier=how, lr=lr, accelerator=accelerator)
 

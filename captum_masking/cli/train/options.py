@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with one output per class of the data",
     )
     parser.add_argument(
+        "--target-aware",
+        action="store_true",
+        help="maps follow the class asked for, and are next to empty where it is not; the masker "
+        "of --start then gets a gate",
+    )
+    parser.add_argument(
         "--start",
         metavar="DIR",
         help="a model that train wrote for this classifier, to go on from; joint training then "
@@ -104,6 +110,9 @@ def _add_watching(group: argparse._ArgumentGroup) -> None:
         help="draw the same few pictures' maps after every epoch, into OUT-pictures",
     )
     group.add_argument("--tensorboard", metavar="DIR", help="write the figures for TensorBoard")
+    group.add_argument(
+        "--json", action="store_true", help="print the last epoch's figures as JSON, not in words"
+    )
 
 
 def _add_computing(group: argparse._ArgumentGroup) -> None:
