@@ -16,7 +16,7 @@ demo: $(VENV)/.installed-demo ## train a masker on digits, explain photographs; 
 	$(BIN)/captum-masking demo --out demo-output
 
 test: $(VENV)/.installed-test ## run the tests and the examples in the docstrings
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 tutorials: $(VENV)/.installed-test ## run every tutorial from its first line to its last
 	$(BIN)/python -m pytest tests/test_tutorials.py

@@ -23,8 +23,13 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 SPATIAL = [(9,), (6, 9), (4, 5, 6)]
 
 
+def _short(part: object) -> str:
+    """Name a part: a function by its name, as its repr is another in every process."""
+    return getattr(part, "__name__", " ".join(repr(part).split())[:60])
+
+
 def each(parts: list, name: str = "part") -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(name, parts, ids=lambda part: " ".join(repr(part).split())[:60])
+    return pytest.mark.parametrize(name, parts, ids=_short)
 
 
 def smooth_mask(dtype: torch.dtype, device: torch.device) -> Tensor:
