@@ -191,29 +191,60 @@ def montage(rows: Sequence[Sequence[Panel]], file: str | Path) -> None:
     Source:
         Own.
     """
-    if not rows:
-        raise ValueError("expected at least one row of panels to draw, but got none.")
     figure = _figure(rows)
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
 
 
-def _figure(rows: Sequence[Sequence[Panel]]) -> Figure:
+def show(rows: Sequence[Sequence[Panel]], *, width: float = 1.7) -> None:
+    """Show rows of pictures in a notebook, or in a window.
+
+    Args:
+        rows: Each a list of panels; titles belong above each.
+        width: Of a panel, in inches.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+
+    Source:
+        Own.
+
+    Example:
+        >>> show([[Panel(np.zeros((8, 8, 3)), "black"), Panel(np.ones((8, 8, 3)), "white")]])
+    """
+    import matplotlib.pyplot as plt
+
+    heights = _heights(rows, width)
+    size = (width * max(map(len, rows)), sum(heights))
+    _fill(plt.figure(figsize=size, layout="constrained"), rows, heights)
+
+
+def _figure(rows: Sequence[Sequence[Panel]], width: float = 2.4) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
-    columns, width = max(map(len, rows)), 2.4  # inches
-    heights = [width * _aspect(row[0]) + 0.4 for row in rows]  # with room for two lines of title
-    figure = Figure(figsize=(width * columns, sum(heights)), layout="constrained")
+    heights = _heights(rows, width)
+    figure = Figure(figsize=(width * max(map(len, rows)), sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
+    _fill(figure, rows, heights)
+    return figure
+
+
+def _heights(rows: Sequence[Sequence[Panel]], width: float) -> list[float]:
+    """Return how high each row is, in inches, with room for two lines of title."""
+    if not rows:
+        raise ValueError("expected at least one row of panels to draw, but got none.")
+    return [width * _aspect(row[0]) + 0.4 for row in rows]
+
+
+def _fill(figure: Figure, rows: Sequence[Sequence[Panel]], heights: list[float]) -> None:
     ratios = {"height_ratios": heights}
-    axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw=ratios)
+    axes = figure.subplots(len(rows), max(map(len, rows)), squeeze=False, gridspec_kw=ratios)
     for axis in axes.flat:
         axis.set_axis_off()
     for row, row_axes in zip(rows, axes, strict=True):
         for panel, axis in zip(row, row_axes, strict=False):
             _draw(panel, axis)
-    return figure
 
 
 def _aspect(panel: Panel) -> float:

@@ -106,7 +106,7 @@ def test_a_wrapped_masking_model_is_explained_in_one_pass_without_a_warning(devi
     counted.calls = 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        saliency.attribute(pair, target=1)
+        saliency.attribute(pair)
     assert counted.calls == 1
 
 

@@ -39,8 +39,8 @@ def frozen(classifier: nn.Module, *, layers: Layers = None, **parts: Any) -> Mas
 
     Example:
         >>> from torchvision.models import resnet18
-        >>> frozen(resnet18()).objective == frozen(resnet18()).objective
-        True
+        >>> frozen(resnet18()).settings()["train_classifier"]
+        'False'
     """
     return MaskingTrainer(MaskingModel(classifier, layers), train_classifier=False, **parts)
 

@@ -1,0 +1,261 @@
+"""Train on a cluster
+==================
+
+You will have a training script that a scheduler may kill at any moment and start again, on one
+process or on many. You will kill it, take it up again, and compare the weights bit by bit.
+"""
+
+import copy
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import matplotlib.pyplot as plt
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn.functional import cross_entropy, pad
+
+from captum_masking import MaskingModel
+from captum_masking.checkpoint import Checkpoints, fingerprint
+
+temporary = tempfile.TemporaryDirectory()  # removed in the end
+FOLDER = Path(temporary.name)
+
+# %%
+# A classifier to explain
+# -----------------------
+#
+# Digits of scikit-learn in a dark frame, and a small network that is trained as any other. Both are
+# written to files, as yours will be.
+
+torch.manual_seed(0)
+source = load_digits()
+images = pad(torch.tensor(source.images[:1280]).float()[:, None], (4, 4, 4, 4)) / 8 - 1
+labels = torch.tensor(source.target[:1280])
+
+
+def block(before: int, after: int, stride: int) -> nn.Sequential:
+    """Make a convolution with batch norm."""
+    convolution = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU())
+
+
+classifier = nn.Sequential(
+    *(block(1, 16, 2), block(16, 32, 2), block(32, 64, 1)),
+    *(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, 10)),
+)
+optimizer = torch.optim.AdamW(classifier.parameters(), lr=3e-3)
+for _ in range(100):
+    batch = torch.randint(len(images), (64,))
+    moved = images[batch].roll(torch.randint(-4, 5, (2,)).tolist(), (2, 3))
+    optimizer.zero_grad()
+    cross_entropy(classifier(moved), labels[batch]).backward()
+    optimizer.step()
+torch.save(classifier.eval(), FOLDER / "classifier.pt")
+torch.save((images, labels), FOLDER / "digits.pt")
+
+# %%
+# The script
+# ----------
+#
+# An ordinary joint training. What makes it fit for a cluster are ``checkpoints`` and ``resume``,
+# the same folder, so that the script need not know whether it is started for the first time; and an
+# ``accelerator``, which knows of other processes and devices. Images are moved at random each time
+# they are read, and judges are drawn from a pool of past classifiers: plenty of chance to get out
+# of step.
+#
+# ``Diary`` writes the loss of each step to a file. It is also the scheduler of our small cluster:
+# at a given step it kills its own process with SIGKILL, which no program can catch.
+
+SCRIPT = """
+import os, signal, sys, warnings
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Dataset
+
+from captum_masking import MaskingModel, MaskingTrainer
+from captum_masking.callbacks import Callback
+from captum_masking.checkpoint import Checkpoints
+
+HERE = Path(__file__).parent
+
+
+class Moved(Dataset):
+    def __init__(self):
+        self.images, self.labels = torch.load(HERE / "digits.pt")
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        by = torch.randint(-4, 5, (2,)).tolist()
+        return self.images[index].roll(by, (1, 2)), int(self.labels[index])
+
+
+class Diary(Callback):
+    def __init__(self, file, die_at):
+        self.file, self.die_at = file, die_at
+
+    def on_step(self, trainer, record):
+        if trainer.is_main:
+            with self.file.open("a") as lines:
+                lines.write(f"{trainer.steps_done} {record['loss']}\\n")
+        if trainer.steps_done == self.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(folder, die_at=None):
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    trainer = MaskingTrainer(
+        MaskingModel(torch.load(HERE / "classifier.pt", weights_only=False)),
+        accelerator=Accelerator(cpu=True),  # on GPUs: Accelerator(mixed_precision="bf16")
+    )
+    trainer.fit(
+        DataLoader(Moved(), batch_size=64, shuffle=True),
+        epochs=4,
+        checkpoints=Checkpoints(folder / "checkpoints", every=15),
+        resume=folder / "checkpoints",
+        callbacks=[Diary(folder / "diary.txt", die_at)],
+        show_progress=False,
+    )
+    if trainer.is_main:
+        trainer.model.save(folder / "model")
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", message=".*holds no checkpoint yet")
+    train(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+"""
+_ = (FOLDER / "train.py").write_text(SCRIPT)
+
+# %%
+# Killed, and started again
+# -------------------------
+#
+# Let it be killed after step 55, in the third of four epochs of 20 steps.
+
+
+def run(*command: str | Path) -> int:
+    """Run a command with one thread a process; return its exit status."""
+    threads = {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *map(str, command)], env=os.environ | threads).returncode
+
+
+killed = FOLDER / "killed"
+status = run(FOLDER / "train.py", killed, 55)
+saved = Checkpoints(killed / "checkpoints").steps()
+print(f"exit status {status}; checkpoints of the steps {saved}")
+
+# %%
+# Minus nine is SIGKILL. One checkpoint was written at the end of each epoch and one every 15 steps;
+# the last three are kept. The steps after the newest are lost, and will be taken again. Now the
+# same script, again with the same folder; and, for comparison, in a folder of its own, one that is
+# left alone. Both run within this process, only to save the time of starting others.
+
+
+def imported(file: Path) -> ModuleType:
+    """Import a script."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+script = imported(FOLDER / "train.py")
+alone = FOLDER / "alone"
+script.train(killed)
+warnings.filterwarnings("ignore", message=".*holds no checkpoint yet")
+script.train(alone)
+
+# %%
+# Both diaries in one picture:
+
+
+def diary(folder: Path) -> tuple[list[int], list[float]]:
+    """Read the steps and losses that a training wrote down."""
+    lines = [line.split() for line in (folder / "diary.txt").read_text().splitlines()]
+    return [int(step) for step, _ in lines], [float(loss) for _, loss in lines]
+
+
+steps, losses = diary(killed)
+again = steps.index(55) + 1
+_, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+axes.plot(*diary(alone), color="0.8", linewidth=6, label="left alone")
+axes.plot(steps[:again], losses[:again], label="killed after step 55")
+axes.plot(steps[again:], losses[again:], "--", label=f"started again, from step {steps[again]}")
+axes.axvline(55, color="black", linewidth=0.8)
+axes.set(xlabel="step", ylabel="the masker's loss")
+_ = axes.legend(frameon=False, loc="lower left")
+
+# %%
+# The two lie on each other, also where the classifier begins to learn along, after three quarters
+# of the steps. And the weights, of classifier and masker?
+
+
+def model_of(folder: Path) -> nn.Module:
+    """Load what a training saved."""
+    return MaskingModel.load(folder / "model", copy.deepcopy(classifier))
+
+
+for folder in (alone, killed):
+    print(f"{folder.name:<7}{fingerprint(model_of(folder))[:32]}")
+
+assert status == -9
+assert fingerprint(model_of(alone)) == fingerprint(model_of(killed))
+
+# %%
+# The hashes of all weights are the same: not close, the same bits. So are optimizers, pool and
+# random numbers, or the weights would not be.
+#
+# In two processes
+# ----------------
+#
+# The same script, now with a launcher. The batch of 64 is the *global* one: each process takes 32.
+#
+# .. code-block:: console
+#
+#    $ torchrun --standalone --nproc-per-node 2 train.py two
+
+two = FOLDER / "two"
+launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+status = run(*launcher, FOLDER / "train.py", two)
+
+one, other = model_of(alone).state_dict(), model_of(two).state_dict()
+apart = max(float((one[name] - other[name]).abs().max()) for name in one)
+print(f"exit status {status}; weights differ by at most {apart:.1e}")
+
+assert status == 0 and apart < 1e-3
+
+# %%
+# Here the bits do differ: sums are taken in another order, and training makes rounding grow. The
+# images, their moves and the judges are the same. Two processes of this size are no faster on one
+# machine; :doc:`../training` says what was measured, and where the limits are.
+#
+# On a real cluster
+# -----------------
+#
+# .. code-block:: console
+#
+#    $ torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HOST:29500 \
+#          train.py /shared/run
+#    $ accelerate launch --multi_gpu --num_processes 8 train.py /shared/run
+#
+# with a folder that all machines see. Schedulers that send SIGTERM before they kill lose nothing:
+# the step is finished, a checkpoint is written, and the process ends. The commands of the package
+# take the same launchers, with ``--checkpoints`` and ``--resume``.
+#
+# **Exercise.** Kill it while a checkpoint is being written: set ``every=1``, start ``train.py`` by
+# hand, and send ``kill -9`` until it happens (a hidden file is left behind). What does a new start
+# make of it?
+#
+# **Go on**: :doc:`../training` on precision, accumulation and choosing the state to keep;
+# :doc:`../faults` on what else can go wrong; :doc:`../commands`.
