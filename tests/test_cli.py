@@ -22,11 +22,13 @@ from tqdm import tqdm
 import captum_masking
 from captum_masking.cli import COMMANDS, main, parser
 from captum_masking.cli.bars import bars_for_logs
+from captum_masking.cli.benchmark import read_images
 from captum_masking.cli.classifiers import prepare
 from captum_masking.cli.document import dumps
 from captum_masking.cli.examples import EXAMPLES
 from captum_masking.cli.explain import find_class
 from captum_masking.cli.launch import Terminated
+from captum_masking.cli.load import load
 
 CLASSIFIER = """
 import torch
@@ -127,6 +129,28 @@ def test_validation_folders_are_numbered_as_the_training_folders(folder):
     match_labels(training, prepared, folder)
     match_labels(validation, prepared, folder)
     assert training.labels == [0, 1] and validation.labels == [1, 1]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
+def test_class_folders_are_numbered_as_the_classifier_numbers_its_logits(folder, command):
+    """The folders' order is another: bright comes first, and is the classifier's class 1."""
+    for name, first in (("dark", 0), ("bright", 1)):
+        (folder / "sorted" / name).mkdir(parents=True)
+        for index in range(first, 12, 2):
+            shutil.copy(folder / f"{index}.png", folder / "sorted" / name)
+    assert train("--frozen") == 0
+    arguments = ["--model", "model", "--data", "sorted"]
+    if command == "evaluate":
+        figures = []
+        for data in ("data.csv", "sorted"):
+            assert main(["evaluate", *arguments[:2], "--data", data, "--json", "x.json"]) == 0
+            figures.append(json.loads((folder / "x.json").read_text())["clean"])
+        assert figures[0] == figures[1]
+    else:
+        parsed = parser().parse_args(["benchmark", *arguments, "--out", "o"])
+        read = read_images(parsed, load("model")[1])
+        assert sorted(read.labels) == [0] * 6 + [1] * 6
+        assert read.labels[0] == 1  # a bright one
 
 
 def test_a_destination_that_is_taken_is_refused_before_training(folder, capsys):

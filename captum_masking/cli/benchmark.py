@@ -26,6 +26,7 @@ from captum_masking.benchmark.store import digest
 from captum_masking.cli.classifiers import Prepared
 from captum_masking.cli.counts import check_counts
 from captum_masking.cli.load import load
+from captum_masking.cli.train.data import match_labels
 from captum_masking.data import BoxedImages, SegmentedImages
 from captum_masking.data.boxed import columns_of
 from captum_masking.model import MaskingModel
@@ -120,7 +121,10 @@ def read_images(arguments: argparse.Namespace, prepared: Prepared) -> BoxedImage
     options: dict[str, Any] = {"transform": prepared.read, "label_column": column}
     if arguments.mask_column in columns_of(arguments.data):
         return SegmentedImages(arguments.data, mask_column=arguments.mask_column, **options)
-    return BoxedImages(arguments.data, **options)
+    images = BoxedImages(arguments.data, **options)
+    if not arguments.predicted:
+        match_labels(images, prepared, arguments.data)
+    return images
 
 
 def choose(

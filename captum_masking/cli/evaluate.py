@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from captum_masking.cli.load import load
 from captum_masking.cli.table import table
+from captum_masking.cli.train.data import still
 from captum_masking.data import BoxedImages, DigitsOnTextures
 from captum_masking.figures import Means, Record, judge_itself, measure
 from captum_masking.infill import Mean
@@ -54,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, float]:
     """Measure, print, write; return the figures."""
     model, prepared = load(arguments.model)
-    column = arguments.label_column or prepared.label_column
-    images = BoxedImages(arguments.data, transform=prepared.read, label_column=column)
+    prepared.label_column = arguments.label_column or prepared.label_column
+    images = still(arguments.data, prepared)
     figures = measure_model(model, images, batch_size=arguments.batch_size)
     if isinstance(arguments.json, Path):
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
