@@ -183,7 +183,7 @@ def test_the_commands_of_a_page_are_ones_that_there_are(page: Path) -> None:
 
 def _commands(code: str) -> Iterator[str]:
     for line in code.replace("\\\n", " ").splitlines():
-        yield line.strip().removeprefix("$ ")
+        yield line.split(" > ")[0].strip().removeprefix("$ ")  # where output goes is the shell's
 
 
 def _check_command(words: list[str]) -> None:
@@ -193,7 +193,8 @@ def _check_command(words: list[str]) -> None:
         arguments = [w for w in words[start + 1 :] if w != "..."]
         if "..." in words:  # what is left out, train cannot do without
             arguments += ["--classifier", "efficientnet-lite0"]
-        parser().parse_args(arguments)
+        if "--print-completion" not in arguments:  # it prints, and ends
+            parser().parse_args(arguments)
     elif words[:1] == ["python"] and words[1].endswith(".py"):
         assert (ROOT / words[1]).is_file(), f"there is no {words[1]}"
     elif words[:1] == ["make"]:

@@ -3,12 +3,9 @@
 
 You will have two kinds of maps: of photographs, from a masker that comes with the package, and of
 handwritten digits, from a masker that you train for a classifier of your own. All of it takes less
-than half a minute on one CPU core.
+than a minute on one CPU core.
 """
 
-from itertools import chain
-
-import matplotlib.pyplot as plt
 import torch
 from PIL import Image
 from skimage.data import chelsea, coffee
@@ -28,7 +25,7 @@ from captum_masking.metrics import (
     localization_error,
     localization_error_of_boxes,
 )
-from captum_masking.viz import Panel, overlay, to_pixels
+from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # %%
 # Photographs, nothing to train
@@ -39,21 +36,10 @@ from captum_masking.viz import Panel, overlay, to_pixels
 
 model, prepared = load("efficientnet-lite0")
 photographs = [Image.fromarray(picture()) for picture in (coffee, chelsea)]
-rows = [explain_picture(model, prepared, picture, target=None)[0] for picture in photographs]
+explained = [explain_picture(model, prepared, picture, target=None) for picture in photographs]
 
 
-def show(rows: list[list[Panel]], width: float = 9.0) -> None:
-    """Draw rows of panels."""
-    height, breadth = rows[0][0].pixels.shape[:2]
-    size = (width, len(rows) * (width / len(rows[0]) * height / breadth + 0.4))
-    _, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, layout="constrained")
-    for axis, panel in zip(axes.flat, chain(*rows), strict=True):
-        axis.imshow(panel.pixels)
-        axis.set_title(panel.title, fontsize=9)
-        axis.set_axis_off()
-
-
-show(rows)
+show([panels for panels, line in explained], width=2.2)
 
 # %%
 # *Masked-in* is the photograph where the map says evidence, and the mean color elsewhere;
@@ -85,12 +71,12 @@ for _ in range(4):
 # ----------------
 #
 # The masker reads the classifier's own feature maps, and ``train_classifier=False``
-# leaves the classifier as it is, bit for bit. One pass over the images is enough to see something.
+# leaves the classifier as it is, bit for bit. Eighty steps are enough to see something.
 
 classifier.eval()
 model = MaskingModel(classifier)
 trainer = MaskingTrainer(model, train_classifier=False, lr=1e-2)
-records = trainer.fit(loader, epochs=1, show_progress=False)
+records = trainer.fit(loader, epochs=1, steps_per_epoch=80, show_progress=False)
 
 # %%
 # The maps of new images
@@ -107,22 +93,22 @@ masked_in, masked_out = mask_images(images, mask, Mean())
 
 with torch.no_grad():
     seen = [classifier(x).argmax(1) for x in (images, masked_in, masked_out)]
-rows = []
-for i in range(4):
-    whole, inside, outside = (
-        to_pixels(x[i], [0.5], [0.5]) for x in (images, masked_in, masked_out)
-    )
-    rows.append(
-        [
-            Panel(whole, f"a {labels[i]}, seen as {seen[0][i]}"),
-            Panel(overlay(whole, mask[i]), "evidence"),
-            Panel(inside, f"masked-in: {seen[1][i]}"),
-            Panel(outside, f"masked-out: {seen[2][i]}"),
-        ]
-    )
-show(rows, width=6.5)
+
+whole, inside, outside = (
+    [to_pixels(image, [0.5], [0.5]) for image in x[:6]] for x in (images, masked_in, masked_out)
+)
+show(
+    [
+        [Panel(whole[i], f"a {labels[i]}, seen as {seen[0][i]}") for i in range(6)],
+        [Panel(overlay(whole[i], mask[i]), "evidence") for i in range(6)],
+        [Panel(inside[i], f"masked-in: {seen[1][i]}") for i in range(6)],
+        [Panel(outside[i], f"masked-out: {seen[2][i]}") for i in range(6)],
+    ]
+)
 
 # %%
+# These are the first six images, not chosen.
+#
 # Is it any good?
 # ---------------
 #
@@ -148,7 +134,7 @@ print(f"localization error: {error:.0%}, of a square in the middle: {of_a_square
 assert error < of_a_square - 0.2
 
 # %%
-# This took one pass over 4000 images and one seed; ``make demo`` trains longer. No box was used.
+# That was one seed and a short training; ``make demo`` trains longer. No box was used for it.
 #
 # Keep it
 # -------

@@ -5,9 +5,6 @@ You will have a masker for a network of your own, on grey-scale images of your o
 know the four things to mind when you bring them.
 """
 
-from itertools import chain
-
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -18,7 +15,9 @@ from captum_masking.data import DigitsOnTextures
 from captum_masking.infill import Mean
 from captum_masking.masking import mask_images
 from captum_masking.metrics import energy_pointing
-from captum_masking.viz import Panel, overlay, to_pixels
+from captum_masking.viz import Panel, overlay, show, to_pixels
+
+# sphinx_gallery_thumbnail_number = 2
 
 # %%
 # The data
@@ -37,16 +36,6 @@ def grey(digits: DigitsOnTextures) -> tuple[Tensor, Tensor]:
 pixels, labels = grey(DigitsOnTextures(4000, size=48))
 held_out = DigitsOnTextures(300, size=48, train=False, seed=1)
 held_out_pixels, held_out_labels = grey(held_out)
-
-
-def show(rows: list[list[Panel]]) -> None:
-    """Draw rows of panels."""
-    size = (1.7 * len(rows[0]), 2.0 * len(rows))
-    _, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, layout="constrained")
-    for axis, panel in zip(axes.flat, chain(*rows), strict=True):
-        axis.imshow(panel.pixels.squeeze(), cmap="gray", vmin=0, vmax=1)
-        axis.set_title(panel.title, fontsize=9)
-        axis.set_axis_off()
 
 
 show([[Panel(pixels[i, 0].numpy(), f"a {labels[i]}") for i in range(5)]])
@@ -149,20 +138,17 @@ masked_in, masked_out = mask_images(inputs, mask, Mean())
 with torch.no_grad():
     seen = [classifier(x).argmax(1) for x in (inputs, masked_in, masked_out)]
 
-rows = []
-for i in range(4):
-    whole, inside, outside = (
-        to_pixels(x[i], [mean], [std]) for x in (inputs, masked_in, masked_out)
-    )
-    rows.append(
-        [
-            Panel(whole, f"a {held_out_labels[i]}, seen as {seen[0][i]}"),
-            Panel(overlay(whole, mask[i]), "evidence"),
-            Panel(inside, f"masked-in: {seen[1][i]}"),
-            Panel(outside, f"masked-out: {seen[2][i]}"),
-        ]
-    )
-show(rows)
+whole, inside, outside = (
+    [to_pixels(image, [mean], [std]) for image in x[:5]] for x in (inputs, masked_in, masked_out)
+)
+show(
+    [
+        [Panel(whole[i], f"a {held_out_labels[i]}, seen as {seen[0][i]}") for i in range(5)],
+        [Panel(overlay(whole[i], mask[i]), "evidence") for i in range(5)],
+        [Panel(inside[i], f"masked-in: {seen[1][i]}") for i in range(5)],
+        [Panel(outside[i], f"masked-out: {seen[2][i]}") for i in range(5)],
+    ]
+)
 
 # %%
 # Here we happen to know which pixels are the digit's. What share of the map's weight lies on them?

@@ -6,9 +6,7 @@ masker. You will see what that changes in the maps, in the figures, and in the c
 """
 
 import copy
-from itertools import chain
 
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -23,7 +21,7 @@ from captum_masking.metrics import (
     masked_in_accuracy,
     masked_out_accuracy,
 )
-from captum_masking.viz import Panel, overlay, to_pixels
+from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # %%
 # A classifier that is already good
@@ -79,16 +77,6 @@ frozen = explained(False)
 joint = explained(FineTune(lr=3e-3, masker_first=0.25, stay=0.0))
 models = {"frozen": frozen, "joint": joint}
 maps = {name: MaskingSaliency(model).attribute(images)[:, :1] for name, model in models.items()}
-
-
-def show(rows: list[list[Panel]]) -> None:
-    """Draw rows of panels."""
-    size = (1.7 * len(rows[0]), 2.0 * len(rows))
-    _, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, layout="constrained")
-    for axis, panel in zip(axes.flat, chain(*rows), strict=True):
-        axis.imshow(panel.pixels)
-        axis.set_title(panel.title, fontsize=9)
-        axis.set_axis_off()
 
 
 pixels = [to_pixels(image, [0.5], [0.5]) for image in images[:5]]

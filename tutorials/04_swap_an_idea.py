@@ -6,10 +6,8 @@ infill, the sampler, the pool. And you will have written an infill of your own, 
 """
 
 import copy
-from itertools import chain
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -28,7 +26,9 @@ from captum_masking.metrics import (
 )
 from captum_masking.pool import Fixed
 from captum_masking.sampler import GumbelSigmoid
-from captum_masking.viz import Panel, overlay, to_pixels
+from captum_masking.viz import Panel, overlay, show, to_pixels
+
+# sphinx_gallery_thumbnail_number = 2
 
 # %%
 # The classifier
@@ -67,16 +67,6 @@ with torch.no_grad():
 def mirrored(inputs: Tensor, hole: Tensor) -> Tensor:
     """Fill holes with what lies on the other side of the image."""
     return inputs.flip(-1)
-
-
-def show(rows: list[list[Panel]]) -> None:
-    """Draw rows of panels."""
-    size = (1.7 * len(rows[0]), 2.0 * len(rows))
-    _, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, layout="constrained")
-    for axis, panel in zip(axes.flat, chain(*rows), strict=True):
-        axis.imshow(panel.pixels)
-        axis.set_title(panel.title, fontsize=9)
-        axis.set_axis_off()
 
 
 def draw(image: Tensor) -> Any:

@@ -6,9 +6,6 @@ place of four hundred. The classifier is there already; only the masker has few 
 from.
 """
 
-from itertools import chain
-
-import matplotlib.pyplot as plt
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, RandomSampler
@@ -23,7 +20,9 @@ from captum_masking.metrics import (
     masked_in_accuracy,
     masked_out_accuracy,
 )
-from captum_masking.viz import Panel, overlay, to_pixels
+from captum_masking.viz import Panel, overlay, show, to_pixels
+
+# sphinx_gallery_thumbnail_number = 2
 
 # %%
 # The classifier
@@ -56,16 +55,6 @@ with torch.no_grad():
 #
 # :func:`~captum_masking.data.few_shot` chooses as many of each class, the same ones for the same
 # seed; one a class is the beginning of ten a class.
-
-
-def show(rows: list[list[Panel]], width: float) -> None:
-    """Draw rows of panels, each ``width`` inches wide."""
-    size = (width * len(rows[0]), (width + 0.3) * len(rows))
-    _, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, layout="constrained")
-    for axis, panel in zip(axes.flat, chain(*rows), strict=True):
-        axis.imshow(panel.pixels)
-        axis.set_title(panel.title, fontsize=9)
-        axis.set_axis_off()
 
 
 one_each = few_shot(data, per_class=1)

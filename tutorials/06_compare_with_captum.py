@@ -5,9 +5,6 @@ You will have a masker and four methods of Captum side by side, on the same imag
 one table. And you will know what each column of it asks, and which kind of map it favors.
 """
 
-from itertools import chain
-
-import matplotlib.pyplot as plt
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion, Saliency
 from torch.nn.functional import cross_entropy
@@ -17,7 +14,7 @@ from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking.benchmark import as_method, benchmark
 from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures
-from captum_masking.viz import Panel, overlay, to_pixels
+from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # %%
 # A classifier and its masker
@@ -73,16 +70,6 @@ held_out = DigitsOnTextures(60, size=48, train=False, seed=1)
 images, labels = next(iter(DataLoader(held_out, batch_size=4)))
 seen = classifier(images).argmax(1)
 maps = {name: as_method(method).maps(images, seen) for name, method in methods.items()}
-
-
-def show(rows: list[list[Panel]]) -> None:
-    """Draw rows of panels."""
-    size = (1.6 * len(rows[0]), 1.9 * len(rows))
-    _, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, layout="constrained")
-    for axis, panel in zip(axes.flat, chain(*rows), strict=True):
-        axis.imshow(panel.pixels)
-        axis.set_title(panel.title, fontsize=9)
-        axis.set_axis_off()
 
 
 rows = []
@@ -157,11 +144,11 @@ for key in ("error_at_best", "masked_in_accuracy", "insertion"):
     print(f"    {shown[key]:<8}{found.low:.0%} to {found.high:.0%}")
 
 # %%
-# Where two methods lie within such an interval, 60 images do not decide between them.
+# Sixty images do not decide between two methods that are closer than such an interval is wide.
 #
 # Here the masker wins clearly where the digit is to be found, at a low price. It loses too:
 # occlusion with its large windows keeps the class better recognizable and takes more of it away, at
-# the price of some hundred passes and an area twice as large; and by insertion and deletion the
+# the price of dozens of passes and an area twice as large; and by insertion and deletion the
 # masker is no better than gradients. On photographs the distances are smaller, and cuts matter
 # more: :doc:`../benchmark`.
 
