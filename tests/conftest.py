@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import warnings
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 import torch
 from networks import Lookup, Quadrants, cnn
@@ -36,19 +34,6 @@ def ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(autouse=True)
-def seeds() -> Iterator[None]:
-    """Every test starts from the same random state and leaves the one it found."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)
 
 
 @pytest.fixture

@@ -280,7 +280,7 @@ def test_the_shipped_classifier_recognises_the_cat():
 def test_the_demo_runs(folder, capsys):
     pytest.importorskip("sklearn")
     pytest.importorskip("efficientnet_lite_pytorch")
-    sizes = ["--images", "128", "--epochs", "2", "--held-out", "50"]
+    sizes = ["--images", "128", "--epochs", "1", "--held-out", "20"]
     assert main(["demo", "--out", "out", *sizes]) == 0
     printed = capsys.readouterr().out
     for method in ("centred square", "IntegratedGradients", "MaskingSaliency"):
