@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from captum_masking.evidence import EVIDENCE
 from captum_masking.layers import BATCH_NORMS, CONVOLUTIONS
 from captum_masking.masker import Masker, linear
+from captum_masking.modes import eval_mode
 
 # Cells without an object count too, but little: what a gate does there hardly shows in the map.
 _FLOOR = 0.02
@@ -159,7 +160,8 @@ class GatedMasker(nn.Module):
             how much of a mask there is to be let through.
         """
         gate = self.gate(features[-1], evidence).float()
-        with torch.no_grad():
+        # In eval mode: images made for the gate must not move the statistics of the mask's layers.
+        with torch.no_grad(), eval_mode(self.masker):
             mask = self.masker(features, features[-1].shape[2:]).sigmoid().float()
         weight = mask + _FLOOR
         loss = binary_cross_entropy_with_logits(gate, _share(~shut, gate), weight, reduction="sum")

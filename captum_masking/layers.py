@@ -30,7 +30,9 @@ class OverProcesses(_BatchNorm):
         variance = summed(centered.square().sum(axes)) / cells
         self._remember(mean.detach(), variance.detach() * cells / (cells - 1).clamp(min=1))
         normed = centered * (variance + self.eps).rsqrt().reshape(shape)
-        return (normed * self.weight.reshape(shape) + self.bias.reshape(shape)).to(maps.dtype)
+        if self.affine:
+            normed = normed * self.weight.reshape(shape) + self.bias.reshape(shape)
+        return normed.to(maps.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics, as :class:`torch.nn.BatchNorm2d` does."""

@@ -217,6 +217,7 @@ class MaskingSaliency(Attribution):
                 f"{tuple(targets.shape) if isinstance(targets, Tensor) else targets!r}; for one "
                 "class of each there is attribute(inputs, target)."
             )
+        self._say_once(targets.shape[1] > 1 and not model.target_aware)
         with eval_mode(model), torch.no_grad():
             logits, features = model.read(_like_weights(inputs, model), *extra)
             masks = [

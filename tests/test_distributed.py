@@ -123,6 +123,14 @@ def batch_norm_in_train_mode(folder: Path) -> dict[str, Any]:
     return fit(build(FromScratch()), loader(shuffle=True))
 
 
+def target_aware(folder: Path) -> dict[str, Any]:
+    """Shares of four become mosaics of four, or not; those of one and two never do."""
+    torch.manual_seed(rank())
+    model = MaskingModel(cnn(dropout=0.0, seed=rank()), target_aware=True).double()
+    trainer = MaskingTrainer(model, train_classifier=False)
+    return fit(trainer, DataLoader(examples(19), 8, shuffle=True), epochs=3)
+
+
 def accumulated(folder: Path) -> dict[str, Any]:
     return fit(build(JOINT, accelerator=Accumulate()), loader(shuffle=True))
 
@@ -232,7 +240,14 @@ SCENES = [
     *(frozen, joint, scratch, single_precision, accumulated, list_of_batches, streams),
     *(two_are_left_out_alone, shared_out_already),
 ]
-ONLY_TOGETHER = [batch_norm_in_train_mode, small_batches, stopped, with_accelerate, batch_norms]
+ONLY_TOGETHER = [
+    batch_norm_in_train_mode,
+    target_aware,
+    small_batches,
+    stopped,
+    with_accelerate,
+    batch_norms,
+]
 
 
 class Raise(Callback):
@@ -328,7 +343,7 @@ def test_two_processes_train_what_one_trains(scene, together, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "scene", [*SCENES, batch_norm_in_train_mode], ids=lambda scene: scene.__name__
+    "scene", [*SCENES, batch_norm_in_train_mode, target_aware], ids=lambda scene: scene.__name__
 )
 def test_processes_agree_bit_by_bit_whatever_seeds_they_started_from(scene, together):
     one, other = together(scene)

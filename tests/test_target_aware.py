@@ -304,6 +304,11 @@ def test_a_map_that_does_not_depend_on_the_target_says_so_once(model, images):
     assert warning.filename == __file__  # it points at the caller's line
 
 
+def test_several_targets_of_a_model_that_is_told_none_say_so_too(model, images):
+    with pytest.warns(UserWarning, match="does not depend on it"):
+        MaskingSaliency(model).attribute_targets(images, torch.zeros(len(images), 2).long())
+
+
 def test_a_target_aware_model_does_not_warn(aware, images):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -330,6 +335,14 @@ def test_the_gate_learns_where_images_of_the_class_are_weighted_by_the_mask():
     torch.testing.assert_close(loss, (weight * terms).sum() / weight.sum())
     loss.backward()
     assert all(parameter.grad is None for parameter in masker.masker.parameters())
+
+
+def test_what_the_gate_learns_from_moves_no_statistic_of_the_mask(classifier, images, labels):
+    model = MaskingModel(classifier, target_aware=True).train()
+    before = copy.deepcopy(model.masker.masker.state_dict())
+    gate_loss(model, images, labels, Questions(tiled=1.0))
+    torch.testing.assert_close(model.masker.masker.state_dict(), before, rtol=0, atol=0)
+    assert model.masker.masker.training
 
 
 def test_in_train_mode_the_mask_is_the_one_behind_the_gate(classifier, images):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_masking.inputs import Inputs
 from captum_masking.objective.weights import check_weights
+from captum_masking.processes import any_of, from_main, world
 from captum_masking.questions.absent import absent_classes, classes_in
 from captum_masking.questions.compositions import Composition, Halves, Pasted, Quarters
 
@@ -155,9 +156,15 @@ class Questions:
         return Questions(composed=0.0, absent=0.0)(inputs, labels)
 
     def tiles(self, inputs: Inputs, labels: Tensor) -> bool:
-        """Draw whether this batch is to be tiled; only images in fours can be."""
+        """Draw whether this batch is to be tiled; only images in fours can be.
+
+        All processes that train together do the same, as they ask each other in between.
+        """
         images = isinstance(inputs, Tensor) and inputs.dim() == 4 and len(labels) >= 4
-        return bool(torch.rand(()) < self.tiled) and images and not self.one_size
+        drawn, possible = bool(torch.rand(()) < self.tiled), images and not self.one_size
+        if world() == 1:
+            return drawn and possible
+        return from_main(drawn) and not any_of(not possible, labels.device)
 
     def __repr__(self) -> str:
         return (
