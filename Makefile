@@ -47,6 +47,6 @@ $(VENV)/.installed-%: setup.py
 	    "captum-masking needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	@echo "Installing captum-masking[$*] into $(VENV). The first time this downloads PyTorch and takes a few minutes ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[$*]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -e '.[$*]'
 	@touch $@
 	@echo "Installed."

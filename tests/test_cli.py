@@ -291,8 +291,8 @@ def test_the_demo_runs(folder, capsys):
 
 
 def benchmark(*more):
-    common = ["--model", "model", "--data", "data.csv", "--out", "bench", "--batch-size", "4"]
-    return main(["benchmark", *common, *more])
+    common = ["--model", "model", "--data", "data.csv", "--out", "bench"]
+    return main(["benchmark", *common, "--batch-size", "4", "--cost-seconds", "0.01", *more])
 
 
 def test_benchmark_writes_a_report_of_the_methods_asked_for(folder, capsys):
@@ -311,7 +311,7 @@ def test_two_models_are_two_rows_of_one_benchmark_and_json_prints_it(folder, cap
     (folder / "model").rename(folder / "first")
     assert train() == 0
     (folder / "model").rename(folder / "second")
-    rows = ["--methods", "masking*"]
+    rows = ["--methods", "masking*", "--cost-seconds", "0.01"]
     models = ["--model", "first", "--model", "second"]
     capsys.readouterr()
     command = ["benchmark", "--data", "data.csv", "--out", "bench", *models, *rows, "--json"]

@@ -36,6 +36,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import captum_masking
+from captum_masking.benchmark import benchmark
 from captum_masking.cli import parser
 
 ROOT = Path(__file__).parent.parent
@@ -116,6 +117,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     loader = DataLoader(list(zip(inputs, labels.tolist(), strict=True)), batch_size=4)
     model = captum_masking.MaskingModel(cnn())
     monkeypatch.setattr(captum_masking.MaskingTrainer, "fit", for_one_epoch())
+    monkeypatch.setitem(benchmark.__kwdefaults__, "cost_seconds", 0.01)
     module = types.ModuleType("page")  # one that pickle finds classes in
     monkeypatch.setitem(sys.modules, "page", module)
     names = {
@@ -221,13 +223,18 @@ def _toctree(page: str) -> Iterator[str]:
                     yield re.sub(r".*<(.*)>", r"\1", entry.strip())
 
 
+def _is_page(there: str) -> bool:
+    """Whether a page is in docs/, or will be made of a tutorial."""
+    return (DOCS / f"{there}.rst").is_file() or (ROOT / f"{there}.py").is_file()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     labels = {label for each in DOCS.glob("*.rst") for label in _labels(each)} | {"genindex"}
     roles = r":(ref|doc):`(?:[^`<]*<)?([^`>]+)>?`"
     for kind, there in re.findall(roles, text):
-        known = there in labels if kind == "ref" else (DOCS / f"{there}.rst").is_file()
+        known = there in labels if kind == "ref" else _is_page(there)
         assert known or there in FROM_ELSEWHERE, f"{page.name}: no {kind} {there!r}"
     files = re.findall(r"^\s*(?:\.\. (?:image|figure|include)::|:file:) (\S+)", text, flags=re.M)
     if page.suffix == ".md":

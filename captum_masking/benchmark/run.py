@@ -95,7 +95,7 @@ def benchmark(
         >>> from captum_masking.data import DigitsOnTextures
         >>> classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 10))
         >>> result = benchmark(
-        ...     classifier, DigitsOnTextures(4), {"mine": Saliency(classifier)}, show_progress=False
+        ...     classifier, DigitsOnTextures(4), {"mine": Saliency(classifier)}, cost_seconds=0.1
         ... )
         >>> [row.name for row in result.rows]
         ['whole frame', 'centred square', 'random', 'edge detector', 'mine']

@@ -79,6 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="insertion and deletion, most of the work, on so many of the images only",
     )
+    parser.add_argument(
+        "--cost-seconds", type=float, default=2.0, metavar="S", help="to time a method; default: 2"
+    )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: 16")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
@@ -102,6 +105,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         predicted=arguments.predicted,
         batch_size=arguments.batch_size,
         curve_steps=arguments.curve_steps,
+        cost_seconds=arguments.cost_seconds,
         curve_images=arguments.curve_images,
         robustness=arguments.robustness,
         seed=arguments.seed,
