@@ -11,7 +11,27 @@ from torch import Tensor, nn
 from captum_masking.masker import Masker, UNetMasker
 
 
-class ClassSelector(nn.Module):
+class _OfClasses(nn.Module):
+    """What maskers with a table of classes share: what they ask for, and their settings."""
+
+    asks = ("target",)
+
+    def __init__(self, channels: Sequence[int], *, classes: int, width: int, dims: int) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError(
+                "classes must be the number of the classifier's logits, at least 1, but got "
+                f"{classes}."
+            )
+        self.settings = {
+            "channels": list(channels),
+            "classes": classes,
+            "width": width,
+            "dims": dims,
+        }
+
+
+class ClassSelector(_OfClasses):
     """A masker that sees only those cells of the deepest features that are like the class.
 
     Each class has an embedding as long as the deepest features; the sigmoid of its product with
@@ -37,19 +57,10 @@ class ClassSelector(nn.Module):
         torch.Size([2, 1, 4, 4])
     """
 
-    asks = ("target",)
-
     def __init__(
         self, channels: Sequence[int], *, classes: int, width: int = 64, dims: int = 2
     ) -> None:
-        super().__init__()
-        _check_classes(classes)
-        self.settings = {
-            "channels": list(channels),
-            "classes": classes,
-            "width": width,
-            "dims": dims,
-        }
+        super().__init__(channels, classes=classes, width=width, dims=dims)
         self.decoder = UNetMasker(channels, width=width, dims=dims)
         self.embedding = nn.Embedding(classes, channels[-1])
 
@@ -61,7 +72,7 @@ class ClassSelector(nn.Module):
         return self.decoder([*finer, deepest * gate], grid)
 
 
-class MaskPerClass(nn.Module):
+class MaskPerClass(_OfClasses):
     """A masker that makes a mask for every class at once, of which the one asked for is taken.
 
     Args:
@@ -84,29 +95,13 @@ class MaskPerClass(nn.Module):
         torch.Size([2, 1, 4, 4])
     """
 
-    asks = ("target",)
-
     def __init__(
         self, channels: Sequence[int], *, classes: int, width: int = 64, dims: int = 2
     ) -> None:
-        super().__init__()
-        _check_classes(classes)
-        self.settings = {
-            "channels": list(channels),
-            "classes": classes,
-            "width": width,
-            "dims": dims,
-        }
+        super().__init__(channels, classes=classes, width=width, dims=dims)
         self.decoder = Masker(channels, width=width, dims=dims, outputs=classes)
 
     def forward(self, features: Sequence[Tensor], grid: Sequence[int], *, target: Tensor) -> Tensor:
         """Map features to mask logits ``(B, 1, *grid)`` for the classes ``target``, ``(B,)``."""
         masks = self.decoder(features, grid)  # (B, classes, *grid)
         return masks[torch.arange(len(masks), device=masks.device), target][:, None]
-
-
-def _check_classes(classes: int) -> None:
-    if classes < 1:
-        raise ValueError(
-            f"classes must be the number of the classifier's logits, at least 1, but got {classes}."
-        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,3 +72,36 @@ class ClassifierTraining:
         """After a step in train mode: average the batch-norm statistics over the processes."""
         if self.how.train_mode:
             average_buffers(self.classifier)
+
+
+def train_alone(
+    classifier: nn.Module, loader: Iterable[Any], epochs: int = 4, *, lr: float = 5e-3
+) -> None:
+    """Train a classifier without a masker, plainly: for examples that need one to explain.
+
+    Args:
+        classifier: Trained in place, and left in eval mode.
+        loader: Gives batches ``(inputs, labels)``, and knows how many.
+        epochs: Passes over it.
+        lr: Peak rate of AdamW, which rises and falls once.
+
+    Source:
+        Own.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> train_alone(network, [(torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 1]))])
+        >>> network.training
+        False
+    """
+    classifier.train()
+    optimizer = torch.optim.AdamW(classifier.parameters())
+    steps = epochs * len(loader)  # type: ignore[arg-type]
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+    for _ in range(epochs):
+        for inputs, labels in loader:
+            optimizer.zero_grad()
+            cross_entropy(classifier(inputs), labels).backward()
+            optimizer.step()
+            rates.step()
+    classifier.eval()

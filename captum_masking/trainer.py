@@ -185,8 +185,8 @@ class MaskingTrainer:
         Source:
             Phang et al. 2020, training iteration.
         """
-        inputs, target = self._receive(inputs, target)
-        posed, labels, given = self._pose(inputs, target), target, inputs
+        batch = inputs, target = self._receive(inputs, target)
+        posed = self._pose(inputs, target)
         inputs = inputs if posed is None else posed.inputs
         learner = self.learner if train_classifier else None
         with given_back(self.model), self.engine.autocast():
@@ -211,9 +211,7 @@ class MaskingTrainer:
 
             # 3. Both gradients, each for its own network, before either takes its step.
             loss = self.objective(judgement) + over_inputs(self.regularizer, mask, judgement)
-            if self.questions is not None and self._is_gated:
-                loss = loss + gate_loss(self.model, as_tuple(given)[0], labels, self.questions)
-            losses = {"loss": loss}
+            losses = {"loss": loss + self._gate_loss(*batch)}
             if learner:
                 losses["classifier_loss"] = learner.loss(judgement, inputs, judge)
             skipped = self._learn(losses, examples=len(target))
@@ -381,6 +379,12 @@ class MaskingTrainer:
         if self.questions is None:
             return None
         return (self.questions.plain if self._is_gated else self.questions)(inputs, labels)
+
+    def _gate_loss(self, inputs: Inputs, labels: Tensor) -> Tensor | float:
+        """Ask the gate, where there is one, questions of its own."""
+        if self.questions is None or not self._is_gated:
+            return 0.0
+        return gate_loss(self.model, as_tuple(inputs)[0], labels, self.questions)
 
     @property
     def _is_gated(self) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking.classifier_training import train_alone
 from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures
 from captum_masking.infill import Blur, Mean, Noise
@@ -43,14 +43,7 @@ held_out = DigitsOnTextures(300, size=48, train=False, seed=1)
 images, labels = next(iter(DataLoader(held_out, batch_size=300)))
 
 classifier = small_classifier()
-optimizer = torch.optim.AdamW(classifier.parameters())
-rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=4 * len(loader))
-for _ in range(4):
-    for inputs, target in loader:
-        optimizer.zero_grad()
-        cross_entropy(classifier(inputs), target).backward()
-        optimizer.step()
-        rates.step()
+train_alone(classifier, loader, epochs=4, lr=5e-3)
 
 with torch.no_grad():
     print(f"recognized: {(classifier.eval()(images).argmax(1) == labels).float().mean():.0%}")

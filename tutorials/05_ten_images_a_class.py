@@ -7,10 +7,10 @@ from.
 """
 
 import torch
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking.classifier_training import train_alone
 from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures, few_shot
 from captum_masking.metrics import (
@@ -37,14 +37,7 @@ held_out = DigitsOnTextures(300, size=48, train=False, seed=1)
 images, labels = next(iter(DataLoader(held_out, batch_size=300)))
 
 classifier = small_classifier()
-optimizer = torch.optim.AdamW(classifier.parameters())
-rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=4 * len(loader))
-for _ in range(4):
-    for inputs, target in loader:
-        optimizer.zero_grad()
-        cross_entropy(classifier(inputs), target).backward()
-        optimizer.step()
-        rates.step()
+train_alone(classifier, loader, epochs=4, lr=5e-3)
 
 with torch.no_grad():
     print(f"recognized: {(classifier.eval()(images).argmax(1) == labels).float().mean():.0%}")

@@ -7,11 +7,11 @@ one table. And you will know what each column of it asks, and which kind of map 
 
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion, Saliency
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking.benchmark import as_method, benchmark
+from captum_masking.classifier_training import train_alone
 from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures
 from captum_masking.viz import Panel, overlay, show, to_pixels
@@ -28,14 +28,7 @@ data = DigitsOnTextures(4000, size=48)
 loader = DataLoader(data, batch_size=32, shuffle=True, drop_last=True)
 
 classifier = small_classifier()
-optimizer = torch.optim.AdamW(classifier.parameters())
-rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=4 * len(loader))
-for _ in range(4):
-    for inputs, target in loader:
-        optimizer.zero_grad()
-        cross_entropy(classifier(inputs), target).backward()
-        optimizer.step()
-        rates.step()
+train_alone(classifier, loader, epochs=4, lr=5e-3)
 
 model = MaskingModel(classifier.eval())
 trainer = MaskingTrainer(model, train_classifier=False, lr=1e-2)

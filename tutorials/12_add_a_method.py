@@ -12,10 +12,11 @@ import torch
 from skimage.data import gravel
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate, pad
+from torch.nn.functional import interpolate, pad
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking.classifier_training import train_alone
 from captum_masking.infill import Mean
 from captum_masking.masker import Masker, linear
 from captum_masking.masking import mask_images
@@ -60,16 +61,7 @@ classifier = nn.Sequential(
     *(block(1, 16, 2), block(16, 32, 1), block(32, 64, 2)),
     *(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, 10)),
 )
-epochs = 4
-optimizer = torch.optim.AdamW(classifier.parameters())
-rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=epochs * len(loader))
-for _ in range(epochs):
-    for inputs, target in loader:
-        optimizer.zero_grad()
-        cross_entropy(classifier(inputs), target).backward()
-        optimizer.step()
-        rates.step()
-classifier.eval()
+train_alone(classifier, loader, epochs=4, lr=5e-3)
 
 inputs, strokes = scenes(digits[1350:])
 target = labels[1350:]
