@@ -1,0 +1,33 @@
+"""Promises that outlive every rebuilding: what was shipped keeps giving the same maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captum_masking import MaskingSaliency
+from captum_masking.cli.load import load
+
+#: Maps from before the package was rebuilt, every eighth pixel, of the Egyptian cat and the
+#: espresso that scikit-image ships; keys are the masker and the first of the two targets.
+GOLDEN = Path(__file__).with_name("golden_maps.npz")
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite0-targets"])
+@pytest.mark.parametrize(
+    "target", [(285, 967), (281, 504)], ids=["what is there", "what is like it"]
+)
+def test_the_shipped_masker_gives_the_maps_it_always_gave(name, target):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    photographs = pytest.importorskip("skimage.data")
+    model, prepared = load(name)
+    inputs = [
+        prepared.read(photograph) for photograph in (photographs.chelsea(), photographs.coffee())
+    ]
+    # In double precision the figures do not depend on the processor.
+    maps = MaskingSaliency(model.double()).attribute(torch.stack(inputs).double(), target=list(target))
+    golden = np.load(GOLDEN)[f"{name} {target[0]}"]
+    np.testing.assert_allclose(maps[:, 0, 3::8, 3::8].numpy(), golden, rtol=0, atol=1e-6)
