@@ -24,6 +24,7 @@ tutorials: $(VENV)/.installed-test ## run every tutorial from its first line to 
 check: $(VENV)/.installed-test $(VENV)/.installed-docs ## lint, formatting, types, docs without a warning
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
 

@@ -107,5 +107,5 @@ setup(
             *CHECKS,
         ],
     },
-    entry_points={"console_scripts": ["captum-masking = captum_masking.cli:main"]},
+    entry_points={"console_scripts": ["captum-masking = captum_masking.cli.main:main"]},
 )

@@ -24,11 +24,11 @@ import torchvision
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingSaliency
+from captum_masking._base.text import table
+from captum_masking.benchmark import Cost
 from captum_masking.benchmark.cost import measure_cost
-from captum_masking.benchmark.result import Cost
-from captum_masking.cli.load import load
-from captum_masking.cli.memory import keep_freed_memory
-from captum_masking.cli.table import table
+from captum_masking.cli.classifiers import load
+from captum_masking.cli.main import keep_freed_memory
 
 PROMISED_FORWARDS = 1.1
 

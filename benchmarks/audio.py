@@ -25,13 +25,13 @@ from torch.nn.functional import cross_entropy
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.audio import Clips, Spectrogram, draw_sound, write_sound
-from captum_masking.cli.table import table
-from captum_masking.infill import Color, Infill, Mean
-from captum_masking.masking import mask_images
-from captum_masking.rates import cosine
-from captum_masking.regularizer import Area, smooth
-from captum_masking.schedule import FromScratch
+from captum_masking._base.rates import cosine
+from captum_masking._base.text import table
+from captum_masking.data.audio import Clips, Spectrogram, draw_sound, write_sound
+from captum_masking.parts.infill import Color, Infill, Mean
+from captum_masking.parts.masking import mask_images
+from captum_masking.parts.regularizer import Area, smooth
+from captum_masking.training.classifier import FromScratch
 
 #: What one row of the table holds, in fractions.
 COLUMNS = ["area", "picture_in", "picture_out", "render_in", "render_out", "gain_in", "gain_out"]

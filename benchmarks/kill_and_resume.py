@@ -30,10 +30,11 @@ from torch.utils.data import DataLoader, Dataset
 
 import captum_masking
 from captum_masking import FromScratch, MaskingModel, MaskingTrainer
-from captum_masking.checkpoint import Checkpoints, fingerprint, read_state
 from captum_masking.data import BoxedImages, DigitsOnTextures
-from captum_masking.pool import History
-from captum_masking.sampler import GumbelSigmoid
+from captum_masking.model.files import fingerprint
+from captum_masking.parts.pool import History
+from captum_masking.parts.sampler import GumbelSigmoid
+from captum_masking.training.checkpoint import Checkpoints, read_state
 
 EPOCHS, BATCH_SIZE, SEED = 3, 16, 0
 

@@ -25,23 +25,23 @@ import torch
 from torch import Tensor
 
 import captum_masking
-from captum_masking.cli.load import load
-from captum_masking.cli.memory import keep_freed_memory
-from captum_masking.cli.table import table
+from captum_masking._base.borrow import eval_mode
+from captum_masking._base.text import table
+from captum_masking.cli.classifiers import load
+from captum_masking.cli.main import keep_freed_memory
 from captum_masking.data import BoxedImages
-from captum_masking.infill import Blur, Mean
-from captum_masking.masking import mask_images
-from captum_masking.metrics.localization import (
+from captum_masking.metrics import (
     boxes_to_pixels,
     centered_square,
     localization_error,
     localization_error_of_boxes,
     whole_frame,
 )
-from captum_masking.model import MaskingModel
-from captum_masking.modes import eval_mode
-from captum_masking.per_input import PerInput
-from captum_masking.regularizer import smooth
+from captum_masking.model.model import MaskingModel
+from captum_masking.parts.infill import Blur, Mean
+from captum_masking.parts.masking import mask_images
+from captum_masking.parts.regularizer import smooth
+from captum_masking.saliency.per_input import PerInput
 
 #: What is compared; the first is the default.
 SETTINGS = {

@@ -24,8 +24,8 @@ from torch import distributed, multiprocessing
 
 import captum_masking
 from captum_masking import MaskingTrainer
-from captum_masking.cli.load import load
-from captum_masking.cli.table import table
+from captum_masking._base.text import table
+from captum_masking.cli.classifiers import load
 
 
 def main() -> None:

@@ -29,12 +29,12 @@ from torch.nn.functional import cross_entropy
 
 import captum_masking
 from captum_masking import FineTune, MaskingModel, MaskingTrainer
+from captum_masking._base.borrow import eval_mode, frozen
+from captum_masking._base.text import table
 from captum_masking.benchmark.cost import in_turns, peak_mb, timed
-from captum_masking.cli.load import load
-from captum_masking.cli.memory import keep_freed_memory
-from captum_masking.cli.table import table
-from captum_masking.modes import eval_mode, frozen
-from captum_masking.pool import History, Latest
+from captum_masking.cli.classifiers import load
+from captum_masking.cli.main import keep_freed_memory
+from captum_masking.parts.pool import History, Latest
 
 PROMISED = {"frozen": 1.1, "joint": 1.15}
 

@@ -28,26 +28,24 @@ from torch.utils.data import DataLoader
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.benchmark.captum_methods import captum_methods
-from captum_masking.benchmark.method import of_layer
-from captum_masking.checkpoint import save_model
-from captum_masking.cli.classifiers import Prepared, notes_of
-from captum_masking.cli.load import load
-from captum_masking.cli.memory import keep_freed_memory
-from captum_masking.cli.table import table
+from captum_masking._base.text import table
+from captum_masking.benchmark.methods import captum_methods, of_layer
+from captum_masking.cli.classifiers import Prepared, load, notes_of
+from captum_masking.cli.main import keep_freed_memory
 from captum_masking.cli.train import augmented
 from captum_masking.data import BoxedImages
-from captum_masking.gating import gated, train_gate
-from captum_masking.infill import Mean
-from captum_masking.masking import mask_images
-from captum_masking.metrics.leakage import leakage
-from captum_masking.metrics.localization import (
+from captum_masking.metrics import (
     MaxBoxAcc,
     boxes_to_pixels,
     grid_pointing,
+    leakage,
     localization_error,
-    mosaics,
 )
+from captum_masking.model.files import save_model
+from captum_masking.parts.infill import Mean
+from captum_masking.parts.masking import mask_images
+from captum_masking.parts.questions import mosaics
+from captum_masking.training.gate import gated, train_gate
 
 Explain = Callable[[Tensor, Tensor], Tensor]
 

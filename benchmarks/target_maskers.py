@@ -28,14 +28,13 @@ from torch.utils.data import DataLoader, Subset
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.class_maskers import ClassSelector, MaskPerClass
+from captum_masking._base.text import table
 from captum_masking.cli.classifiers import Prepared, prepare
-from captum_masking.cli.memory import keep_freed_memory
-from captum_masking.cli.table import table
+from captum_masking.cli.main import keep_freed_memory
 from captum_masking.cli.train import augmented
 from captum_masking.data import BoxedImages
-from captum_masking.masker import Masker
-from captum_masking.metrics.localization import mosaics
+from captum_masking.parts.masker import ClassSelector, Masker, MaskPerClass
+from captum_masking.parts.questions import mosaics
 
 CLASSES = 10
 MASKERS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {

@@ -27,9 +27,9 @@ from torchvision.models.vision_transformer import ConvStemConfig
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.evidence import evidence
-from captum_masking.masker import nearest
 from captum_masking.metrics import energy_pointing
+from captum_masking.parts.evidence import evidence
+from captum_masking.parts.masker import nearest
 
 TRAINING = 1350  # digits; the others are held out
 SIDE, DIGIT = 24, 8

@@ -4,10 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captum_masking.model import MaskingModel
-    from captum_masking.saliency import MaskingSaliency
-    from captum_masking.schedule import FineTune, FromScratch
-    from captum_masking.trainer import MaskingTrainer
+    from captum_masking.model.model import MaskingModel
+    from captum_masking.saliency.saliency import MaskingSaliency
+    from captum_masking.training.classifier import FineTune, FromScratch
+    from captum_masking.training.trainer import MaskingTrainer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,11 +20,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FineTune": "schedule",
-    "FromScratch": "schedule",
-    "MaskingModel": "model",
-    "MaskingSaliency": "saliency",
-    "MaskingTrainer": "trainer",
+    "FineTune": "training.classifier",
+    "FromScratch": "training.classifier",
+    "MaskingModel": "model.model",
+    "MaskingSaliency": "saliency.saliency",
+    "MaskingTrainer": "training.trainer",
 }
 
 

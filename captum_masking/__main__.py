@@ -2,6 +2,6 @@
 
 import sys
 
-from captum_masking.cli import main
+from captum_masking.cli.main import main
 
 sys.exit(main())

@@ -12,6 +12,15 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+__all__ = [
+    "Panel",
+    "compare",
+    "montage",
+    "overlay",
+    "show",
+    "to_pixels",
+]
+
 
 class Panel(NamedTuple):
     """One picture of a montage.
@@ -154,7 +163,7 @@ def _one_map(attribution: Tensor, image: Tensor, name: str) -> Tensor:
         raise ValueError(
             f"the map {name!r} must be (1, H, W) or (C, H, W) for an image of shape "
             f"{tuple(image.shape)}, but got {tuple(attribution.shape)}; resample it first, for "
-            "example with captum_masking.masker.linear."
+            "example with captum_masking.parts.masker.linear."
         )
     return maps if maps.dim() == 2 else maps.mean(0)
 

@@ -111,7 +111,7 @@ class CommandHelp(Directive):
 
     def run(self) -> list[nodes.Node]:
         """Run the command's parser and return its help as a literal block."""
-        from captum_masking.cli import main
+        from captum_masking.cli.main import main
 
         os.environ.update(COLUMNS="88", NO_COLOR="1")  # argparse wraps and colours by these
         printed = io.StringIO()

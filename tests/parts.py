@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from captum_masking import infill, masker, objective, pool, regularizer, sampler
-from captum_masking.objective import Judgement
+from captum_masking.parts import infill, masker, objective, pool, regularizer, sampler
+from captum_masking.parts.objective import Judgement
 
 # Those with a value for each channel are in test_infill.py: here any number of channels goes.
 INFILLS = [

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.audio import (
+from captum_masking import FromScratch, MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking.data.audio import (
     Clips,
     Spectrogram,
     draw_sound,
@@ -25,9 +25,8 @@ from captum_masking.audio import (
     read_sound,
     write_sound,
 )
-from captum_masking.infill import Color
-from captum_masking.masking import mask_images
-from captum_masking.schedule import FromScratch
+from captum_masking.parts.infill import Color
+from captum_masking.parts.masking import mask_images
 
 soundfile = pytest.importorskip("soundfile", reason="sound files are read by soundfile")
 

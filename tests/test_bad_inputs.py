@@ -14,7 +14,7 @@ from torch import Tensor
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingSaliency
-from captum_masking.masker import Masker
+from captum_masking.parts.masker import Masker
 
 pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings  # noqa: E402

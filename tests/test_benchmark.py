@@ -16,9 +16,10 @@ from torch import Tensor
 
 from captum_masking import MaskingModel, MaskingSaliency
 from captum_masking.benchmark import Method, benchmark, default_methods
-from captum_masking.benchmark.measures import MEASURES
-from captum_masking.benchmark.scores import Scores
-from captum_masking.benchmark.statistic import (
+from captum_masking.benchmark.images import Images
+from captum_masking.benchmark.measures import (
+    MEASURES,
+    Scores,
     at_best_threshold,
     draw,
     halves,
@@ -27,8 +28,7 @@ from captum_masking.benchmark.statistic import (
     pooled_precision,
     spread,
 )
-from captum_masking.benchmark.truth import Images
-from captum_masking.data.segmented import EmptyObjectError
+from captum_masking.data.images import EmptyObjectError
 from captum_masking.metrics import (
     PxAP,
     completeness,

@@ -15,17 +15,18 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captum_masking.benchmark.cam_methods import SLOW, cam_methods
-from captum_masking.benchmark.captum_methods import captum_methods
-from captum_masking.benchmark.captum_recipes import RECIPES
-from captum_masking.benchmark.lending import borrowed
-from captum_masking.benchmark.relu6 import (
+from captum_masking.benchmark import trivial_methods
+from captum_masking.benchmark.methods import (
+    RECIPES,
+    SLOW,
     PerCall,
     RectifiedCap,
+    borrowed,
+    cam_methods,
+    captum_methods,
     count_rectifiers,
     split_relu6,
 )
-from captum_masking.benchmark.trivial import trivial_methods
 from captum_masking.metrics import masks_to_boxes, min_max
 
 _KINDS = ["GradCAM", "HiResCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "EigenCAM"]

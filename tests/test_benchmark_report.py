@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from captum_masking.benchmark.html import html
-from captum_masking.benchmark.markdown import markdown, text_table
-from captum_masking.benchmark.markdown.reading import best, ranks
-from captum_masking.benchmark.markdown.verdict import contests
-from captum_masking.benchmark.pictures import Sample, draw_cost_quality, draw_montage, family_colors
-from captum_masking.benchmark.report import write_report
-from captum_masking.benchmark.result import Column, Cost, Interval, Result, Row
+from captum_masking.benchmark import Column, Cost, Interval, Result, Row, markdown, text_table
+from captum_masking.benchmark.images import Sample
+from captum_masking.benchmark.report import (
+    best,
+    contests,
+    draw_cost_quality,
+    draw_montage,
+    family_colors,
+    html,
+    ranks,
+    write_report,
+)
 
 ERROR = Column("error_at_best", "LE, %", "Where", False, 100, 1, "Objects missed.", headline=True)
 INSERTION = Column("insertion", "insertion", "Order", True, 1, 2, "Area under a curve.")

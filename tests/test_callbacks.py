@@ -21,20 +21,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from captum_masking import MaskingModel, MaskingTrainer
-from captum_masking.callbacks import (
+from captum_masking._base.rates import constant, step_decay
+from captum_masking.parts.other_maskers import JointMasker
+from captum_masking.parts.regularizer import Area, Sum, TotalVariation, UngatedArea, smooth
+from captum_masking.training import callbacks as pictures
+from captum_masking.training.callbacks import (
     AdaptiveArea,
     Callback,
     EarlyStopping,
     Pictures,
     TensorBoard,
     forget,
-    pictures,
     saliency_metric_figure,
     zero_last_layer,
 )
-from captum_masking.joint import JointMasker
-from captum_masking.rates import constant, step_decay
-from captum_masking.regularizer import Area, Sum, TotalVariation, UngatedArea, smooth
 
 
 def trainer(**parts) -> SimpleNamespace:

@@ -18,8 +18,8 @@ from networks import Lookup, cnn
 from torch import Tensor, nn
 
 from captum_masking import MaskingModel, MaskingSaliency
-from captum_masking.infill import Color
-from captum_masking.masker import Masker
+from captum_masking.parts.infill import Color
+from captum_masking.parts.masker import Masker
 
 PARAMETERS = inspect.signature(MaskingSaliency.attribute).parameters
 

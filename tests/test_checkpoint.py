@@ -14,12 +14,13 @@ import torch
 from test_tuple_inputs import PictureAndNotes, examples
 from torch import nn
 
-from captum_masking import MaskingModel, MaskingTrainer, checkpoint
-from captum_masking.checkpoint import CheckpointError
-from captum_masking.joint import JointMasker, OfInput
-from captum_masking.masker import Masker, UNetMasker, nearest
-from captum_masking.sampler import GumbelSigmoid
-from captum_masking.tokens import ChannelsLast, Tokens
+from captum_masking import MaskingModel, MaskingTrainer
+from captum_masking.model.files import CheckpointError
+from captum_masking.model.layouts import ChannelsLast, OfInput, Tokens
+from captum_masking.parts.masker import Masker, UNetMasker, nearest
+from captum_masking.parts.other_maskers import JointMasker
+from captum_masking.parts.sampler import GumbelSigmoid
+from captum_masking.training import checkpoint
 
 
 def killed_before(call: int, work: Callable[[], object]) -> bool:

@@ -25,8 +25,15 @@ from safetensors import SafetensorError
 from test_checkpoint import killed_before
 from torch import Tensor, nn
 
-from captum_masking.checkpoint import CheckpointError, Checkpoints, read_state, write_state
-from captum_masking.checkpoint.state import STATE, TENSORS, _first_line
+from captum_masking.model.files import CheckpointError
+from captum_masking.training.checkpoint import (
+    STATE,
+    TENSORS,
+    Checkpoints,
+    _first_line,
+    read_state,
+    write_state,
+)
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402

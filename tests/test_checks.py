@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_masking import checks
+from captum_masking._base import checks
 
 IMAGES = torch.zeros(2, 3, 8, 8)
 

@@ -20,15 +20,13 @@ from torch import nn
 from tqdm import tqdm
 
 import captum_masking
-from captum_masking.cli import COMMANDS, main, parser
-from captum_masking.cli.bars import bars_for_logs
+from captum_masking._base.text import dumps
 from captum_masking.cli.benchmark import read_images
-from captum_masking.cli.classifiers import prepare
-from captum_masking.cli.document import dumps
-from captum_masking.cli.examples import EXAMPLES
+from captum_masking.cli.classifiers import load, prepare
 from captum_masking.cli.explain import find_class
-from captum_masking.cli.launch import Terminated
-from captum_masking.cli.load import load
+from captum_masking.cli.main import COMMANDS, bars_for_logs, main, parser
+from captum_masking.cli.options import EXAMPLES
+from captum_masking.cli.train import Terminated
 
 CLASSIFIER = """
 import torch
@@ -525,7 +523,7 @@ def test_a_command_does_not_load_the_libraries_of_another():
     """Only to ask for help or for completion, nothing heavy is loaded on top of the package."""
     code = (
         "import sys, captum_masking.cli; before = set(sys.modules)\n"
-        "try: captum_masking.cli.main(['--help'])\n"
+        "try: captum_masking.cli.main.main(['--help'])\n"
         "except SystemExit: print(*set(sys.modules) - before, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

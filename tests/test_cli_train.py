@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingTrainer
-from captum_masking.callbacks import Callback, Pictures
-from captum_masking.cli.launch import Terminated, launched, terminable
-from captum_masking.cli.load import load
+from captum_masking.cli.classifiers import load
+from captum_masking.cli.train import Terminated, launched, terminable
+from captum_masking.training.callbacks import Callback, Pictures
 
 folder = test_cli.folder  # a fixture: a classifier, twelve pictures, a CSV
 

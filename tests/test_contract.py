@@ -14,10 +14,10 @@ from parts import INFILLS, MASKERS, OBJECTIVES, POOLS, REGULARIZERS, SAMPLERS, U
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from captum_masking import objective, pool, regularizer, sampler
-from captum_masking.masking import mask_images
-from captum_masking.objective import Judgement
-from captum_masking.pool import LiveJudge, Pool
+from captum_masking.parts import objective, pool, regularizer, sampler
+from captum_masking.parts.masking import mask_images
+from captum_masking.parts.objective import Judgement
+from captum_masking.parts.pool import LiveJudge, Pool
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 SPATIAL = [(9,), (6, 9), (4, 5, 6)]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from captum_masking import MaskingModel, MaskingSaliency
-from captum_masking.checks import TargetError
+from captum_masking._base.checks import TargetError
 
 GPUS = torch.cuda.device_count()
 needs_gpu = pytest.mark.skipif(GPUS == 0, reason="no CUDA device")

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
 from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
-from captum_masking.callbacks import Callback
-from captum_masking.checkpoint import Checkpoints
-from captum_masking.layers import BATCH_NORMS
-from captum_masking.loading import Loading
-from captum_masking.pool import History
-from captum_masking.processes import rank, world
-from captum_masking.sampler import GumbelSigmoid
+from captum_masking._base.processes import rank, world
+from captum_masking.parts.masker import BATCH_NORMS
+from captum_masking.parts.pool import History
+from captum_masking.parts.sampler import GumbelSigmoid
+from captum_masking.training.callbacks import Callback
+from captum_masking.training.checkpoint import Checkpoints
+from captum_masking.training.epochs import Loading
 
 PATIENCE_S = 60
 JOINT = FineTune(lr=0.05, masker_first=0.0)

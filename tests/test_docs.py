@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader
 
 import captum_masking
 from captum_masking.benchmark import benchmark
-from captum_masking.cli import parser
+from captum_masking.cli.main import parser
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

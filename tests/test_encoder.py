@@ -12,10 +12,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.encoder import Taps, find_layers
-from captum_masking.own_encoder import OwnEncoder
-from captum_masking.regularizer import Area
-from captum_masking.tokens import ChannelsFirst, ChannelsLast, Tokens, layout_of
+from captum_masking.model.layers import find_layers
+from captum_masking.model.layouts import ChannelsFirst, ChannelsLast, Tokens, layout_of
+from captum_masking.model.taps import Taps
+from captum_masking.parts.other_maskers import OwnEncoder
+from captum_masking.parts.regularizer import Area
 
 
 class SkipInit(TorchFunctionMode):

@@ -16,11 +16,10 @@ from networks import Flat, assert_same, cnn, same_weights
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_masking import FineTune, MaskingModel, MaskingTrainer
-from captum_masking.engine import Engine
-from captum_masking.pool import Latest
-from captum_masking.rates import constant
-from captum_masking.schedule import FromScratch
+from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
+from captum_masking._base.rates import constant
+from captum_masking.parts.pool import Latest
+from captum_masking.training.update import Engine
 
 accelerate = pytest.importorskip("accelerate")
 

@@ -14,7 +14,8 @@ from test_families import FAMILIES, built
 from torch import Tensor, nn
 
 from captum_masking import MaskingModel
-from captum_masking.own_encoder import OwnEncoder
+from captum_masking.model.export import HeatmapModule
+from captum_masking.parts.other_maskers import OwnEncoder
 
 SIZES = {"cnn": (3, 20, 28), "vit": (3, 12, 20), "own encoder": (3, 20, 28), "vectors": (10,)}
 
@@ -40,14 +41,14 @@ def assert_gives(module, model: MaskingModel, inputs: Tensor, **tolerance) -> No
 
 def test_it_gives_logits_and_mask_as_the_model_does(case):
     model, inputs = case
-    assert_gives(model.heatmap_module(), model, inputs, rtol=0, atol=0)
+    assert_gives(HeatmapModule(model), model, inputs, rtol=0, atol=0)
 
 
 def test_it_is_a_copy_that_leaves_the_model_alone(case):
     model, inputs = case
     model.train()
     before = everything(model)
-    module = model.heatmap_module()
+    module = HeatmapModule(model)
     expected = module(inputs)
     assert_same(before, everything(model))
     nn.init.zeros_(next(model.classifier.parameters()))
@@ -57,7 +58,7 @@ def test_it_is_a_copy_that_leaves_the_model_alone(case):
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_it_can_be_copied_and_sent_to_another_process(case, copied):
     model, inputs = case
-    twin = copied(model.heatmap_module())
+    twin = copied(HeatmapModule(model))
     assert_gives(twin, model, inputs)
     assert_gives(twin, model, inputs + 1)  # and reads its own layers, not the first module's
 
@@ -66,7 +67,7 @@ def test_it_is_exported_with_the_same_values(case):
     model, inputs = case
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(
-        model.heatmap_module(), (inputs,), dynamic_shapes=({0: batch},)
+        HeatmapModule(model), (inputs,), dynamic_shapes=({0: batch},)
     ).module()
     assert_gives(program, model, inputs)
     assert_gives(program, model, torch.randn(5, *inputs.shape[1:]))
@@ -76,7 +77,7 @@ def test_it_is_traced_with_the_same_values(case):
     model, inputs = case
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the sizes that become constants
-        traced = torch.jit.trace(model.heatmap_module(), inputs)
+        traced = torch.jit.trace(HeatmapModule(model), inputs)
     assert_gives(traced, model, torch.randn_like(inputs))
 
 
@@ -87,7 +88,7 @@ def test_it_is_converted_to_onnx_with_the_same_values(case, tmp_path):
     model, inputs = case
     file = str(tmp_path / "heatmap.onnx")
     torch.onnx.export(
-        model.heatmap_module(),
+        HeatmapModule(model),
         (inputs,),
         file,
         dynamo=True,
@@ -108,5 +109,5 @@ def test_it_is_converted_to_onnx_with_the_same_values(case, tmp_path):
 def test_networks_of_the_families_are_exported_with_the_same_values(name):
     _, model = built(name)
     inputs = torch.randn(2, 3, *FAMILIES[name][1])
-    program = torch.export.export(model.heatmap_module(), (inputs,)).module()
+    program = torch.export.export(HeatmapModule(model), (inputs,)).module()
     assert_gives(program, model, torch.randn_like(inputs), rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ from test_encoder import SkipInit
 from torch import Tensor, nn
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.outputs import logits_of
+from captum_masking.model.taps import logits_of
 
 CLASSES = 5
 

@@ -35,10 +35,10 @@ from test_resume import Augmented, assert_same_training, build, fit, still
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
-from captum_masking.best import Best
-from captum_masking.callbacks import Callback
-from captum_masking.checkpoint import CheckpointError, Checkpoints
-from captum_masking.monitor import write_csv
+from captum_masking.model.files import CheckpointError
+from captum_masking.training.callbacks import Best, Callback
+from captum_masking.training.checkpoint import Checkpoints
+from captum_masking.training.records import write_csv
 
 FAULTS = Path(__file__).parents[1] / "docs" / "faults.rst"
 AT = 6  # the step of the fault, in the middle of the second of two epochs of four steps

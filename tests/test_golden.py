@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from captum_masking import MaskingSaliency
-from captum_masking.cli.load import load
+from captum_masking.cli.classifiers import load
 
 #: Maps from before the package was rebuilt, every eighth pixel, of the Egyptian cat and the
 #: espresso that scikit-image ships; keys are the masker and the first of the two targets.
@@ -28,6 +28,8 @@ def test_the_shipped_masker_gives_the_maps_it_always_gave(name, target):
         prepared.read(photograph) for photograph in (photographs.chelsea(), photographs.coffee())
     ]
     # In double precision the figures do not depend on the processor.
-    maps = MaskingSaliency(model.double()).attribute(torch.stack(inputs).double(), target=list(target))
+    maps = MaskingSaliency(model.double()).attribute(
+        torch.stack(inputs).double(), target=list(target)
+    )
     golden = np.load(GOLDEN)[f"{name} {target[0]}"]
     np.testing.assert_allclose(maps[:, 0, 3::8, 3::8].numpy(), golden, rtol=0, atol=1e-6)

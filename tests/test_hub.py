@@ -19,8 +19,8 @@ from networks import cnn
 from torch import nn
 
 from captum_masking import MaskingModel
-from captum_masking.checkpoint import CheckpointError, save_model
-from captum_masking.hub import from_pretrained, model_card, push_folder, push_to_hub
+from captum_masking.model.files import CheckpointError, save_model
+from captum_masking.model.hub import from_pretrained, model_card, push_folder, push_to_hub
 
 hub = pytest.importorskip("huggingface_hub")
 

@@ -11,7 +11,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from captum_masking.infill import (
+from captum_masking.parts.infill import (
     VARIANTS,
     Black,
     Blur,
@@ -24,8 +24,8 @@ from captum_masking.infill import (
     UniformColor,
     gaussian_blur,
 )
-from captum_masking.masker import linear
-from captum_masking.masking import mask_images
+from captum_masking.parts.masker import linear
+from captum_masking.parts.masking import mask_images
 
 
 def hole_for(inputs: Tensor) -> Tensor:

@@ -10,15 +10,15 @@ from networks import everything
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_masking.infill import Blur, Inpainter, Mean
-from captum_masking.inpainting import (
+from captum_masking.parts.infill import Blur, Inpainter, Mean
+from captum_masking.parts.inpainting import (
     InpaintingNetwork,
     random_holes,
     spread,
     train_inpainter,
     visible,
 )
-from captum_masking.masking import mask_images
+from captum_masking.parts.masking import mask_images
 
 
 def awake(channels: int, width: int = 8) -> InpaintingNetwork:

@@ -14,14 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.metrics import (
-    centered_square,
-    localization_error,
-    localization_error_of_boxes,
-)
-from captum_masking.objective import entropy
-from captum_masking.schedule import FromScratch
+from captum_masking import FromScratch, MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking.metrics import centered_square, localization_error, localization_error_of_boxes
+from captum_masking.parts.objective import entropy
 
 SIDE = 32
 

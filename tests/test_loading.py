@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
-from captum_masking.loading import Loading
+from captum_masking.training.epochs import Loading
 
 
 class Numbered(Dataset):
@@ -69,12 +69,12 @@ def processes(monkeypatch) -> Callable[[int, Callable[[], Any]], list[Any]]:
     def ask(count: int, question: Callable[[], Any]) -> list[Any]:
         answers = []
         for place in range(count):
-            monkeypatch.setattr("captum_masking.loading.world", lambda: count)
-            monkeypatch.setattr("captum_masking.loading.rank", lambda place=place: place)
+            monkeypatch.setattr("captum_masking._base.processes.world", lambda: count)
+            monkeypatch.setattr("captum_masking._base.processes.rank", lambda place=place: place)
             answers.append(question())
         return answers
 
-    monkeypatch.setattr("captum_masking.loading.any_of", lambda flag, device: flag)
+    monkeypatch.setattr("captum_masking._base.processes.any_of", lambda flag, device: flag)
     return ask
 
 
@@ -211,7 +211,7 @@ def test_a_stream_is_every_processes_own(processes):
 
 def test_the_batches_of_a_distributed_sampler_are_not_shared_again(processes):
     def own() -> list[list[int]]:
-        from captum_masking import loading
+        from captum_masking.training import epochs as loading
 
         sampler = DistributedSampler(Numbered(12), 2, loading.rank(), shuffle=False)
         return labels(Loading(DataLoader(Numbered(12), 2, sampler=sampler)).batches(3))

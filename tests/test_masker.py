@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking import FromScratch, MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.masker import Masker, UNetMasker, linear, nearest
-from captum_masking.regularizer import SizeAsked
+from captum_masking.parts.masker import Masker, UNetMasker, linear, nearest
+from captum_masking.parts.regularizer import SizeAsked
 
 RESNET50 = {1: 256, 2: 512, 3: 1024, 4: 2048}  # channels of its stages
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from captum_masking.infill import Mean
-from captum_masking.masking import fill, mask_images
+from captum_masking.parts.infill import Mean
+from captum_masking.parts.masking import fill, mask_images
 
 
 def nines(inputs, hole):

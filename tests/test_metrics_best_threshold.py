@@ -7,14 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_masking.metrics import (
-    MaxBoxAcc,
-    MaxBoxAccV2,
-    max_box_acc,
-    max_box_acc_v2,
-    min_max,
-)
-from captum_masking.metrics.localization.parts import contour_area
+from captum_masking.metrics import MaxBoxAcc, MaxBoxAccV2, max_box_acc, max_box_acc_v2, min_max
+from captum_masking.metrics.boxes import contour_area
 
 
 def draw(*rows: str) -> Tensor:

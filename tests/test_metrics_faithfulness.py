@@ -11,11 +11,11 @@ import torch
 from networks import Broken, Counted, Quadrants, assert_same, cnn, everything, mixed_modes
 from torch import Tensor, nn
 
-from captum_masking import infill
 from captum_masking import metrics as m
-from captum_masking.checks import TargetError
-from captum_masking.infill import Color, Mean
-from captum_masking.metrics.faithfulness.curve import counts_of
+from captum_masking._base.checks import TargetError
+from captum_masking.metrics.curves import counts_of
+from captum_masking.parts import infill
+from captum_masking.parts.infill import Color, Mean
 
 NAN = math.nan
 

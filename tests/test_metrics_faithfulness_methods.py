@@ -14,7 +14,7 @@ from torch import nn
 
 from captum_masking import MaskingModel, MaskingSaliency
 from captum_masking import metrics as m
-from captum_masking.infill import Color, Mean
+from captum_masking.parts.infill import Color, Mean
 
 FUNCTIONS = {"infidelity": m.infidelity, "max_sensitivity": m.max_sensitivity}
 each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)

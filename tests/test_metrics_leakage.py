@@ -8,9 +8,8 @@ import pytest
 import torch
 from sklearn.linear_model import RidgeCV
 
-from captum_masking.metrics.leakage import Leakage, leakage
-from captum_masking.metrics.leakage.audit import _drawn
-from captum_masking.metrics.leakage.reader import ridge
+from captum_masking.metrics import Leakage, leakage
+from captum_masking.metrics.leakage import _drawn, ridge
 
 
 def shapes(count: int, side: int = 48) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,11 +15,11 @@ from captum_masking.metrics import (
     grid_pointing,
     mask_iou,
     mask_iou_by_threshold,
-    mosaics,
     pixel_histograms,
     pointing_game,
     pxap,
 )
+from captum_masking.parts.questions import mosaics
 
 
 def row(*values: float) -> Tensor:

@@ -254,7 +254,10 @@ def test_layers_are_the_modules_that_own_parameters_in_their_order():
 
 
 def test_classifier_and_masker_layers_share_nothing_and_are_the_whole_model(model):
-    parts = [*s.classifier_layers(model).items(), *s.masker_layers(model).items()]
+    parts = [
+        *s.layers_of(model.classifier, prefix="classifier").items(),
+        *s.layers_of(model.masker, prefix="masker").items(),
+    ]
     assert {name.split(".")[0] for name, _ in parts} == {"classifier", "masker"}
     for name, modules in parts:
         assert modules == (model.get_submodule(name),)
@@ -387,8 +390,10 @@ def test_the_mask_changes_with_the_masker_and_not_with_the_head_it_does_not_read
     def maps():
         return saliency.attribute(images)[:, :1]
 
-    by_masker = s.independent(model, maps, layers=s.masker_layers(model))
-    by_classifier = s.independent(model, maps, layers=s.classifier_layers(model))
+    by_masker = s.independent(model, maps, layers=s.layers_of(model.masker, prefix="masker"))
+    by_classifier = s.independent(
+        model, maps, layers=s.layers_of(model.classifier, prefix="classifier")
+    )
     head = next(iter(by_classifier))  # the last layer comes first
     assert isinstance(model.get_submodule(head), nn.Linear)
     torch.testing.assert_close(by_classifier[head]["spearman"], torch.ones(6))
@@ -423,10 +428,13 @@ def test_what_cannot_be_randomized_is_refused(images):
 
 
 def test_a_sampler_with_a_parameter_belongs_to_neither():
-    from captum_masking.sampler import GumbelSigmoid
+    from captum_masking.parts.sampler import GumbelSigmoid
 
     model = MaskingModel(cnn(), sampler=GumbelSigmoid(learnable=True))
-    names = {*s.classifier_layers(model), *s.masker_layers(model)}
+    names = {
+        *s.layers_of(model.classifier, prefix="classifier"),
+        *s.layers_of(model.masker, prefix="masker"),
+    }
     assert set(s.layers_of(model)) - names == {"sampler"}
 
 

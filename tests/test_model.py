@@ -24,7 +24,7 @@ from test_encoder import SkipInit
 from torch import nn
 
 from captum_masking import MaskingModel, MaskingSaliency
-from captum_masking.masker import Masker, nearest
+from captum_masking.parts.masker import Masker, nearest
 
 # The classifier's answer.
 

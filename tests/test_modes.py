@@ -6,7 +6,7 @@ import pytest
 import torch
 from networks import assert_same, cnn, everything, mixed_modes
 
-from captum_masking.modes import eval_mode, frozen, given_back, module_of
+from captum_masking._base.borrow import eval_mode, frozen, given_back, module_of
 
 BORROWED = [eval_mode, frozen, given_back]
 FLAGGED = [frozen, given_back]

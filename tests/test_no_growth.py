@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking import MaskingSaliency
-from captum_masking.checks import TargetError
+from captum_masking._base.checks import TargetError
 
 STATM = Path("/proc/self/statm")  # Linux only: elsewhere the process's memory is not looked at
 PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024 if STATM.exists() else 0

@@ -11,7 +11,7 @@ import slow
 import torch
 from parts import judgement
 
-from captum_masking.objective import (
+from captum_masking.parts.objective import (
     Classification,
     Dual,
     Entropy,

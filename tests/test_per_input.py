@@ -13,14 +13,20 @@ import torch
 from networks import Broken, Counted, Lookup, Quadrants, assert_same, cnn, everything, mixed_modes
 from torch import Tensor, nn
 
-from captum_masking import infill
-from captum_masking.checks import TargetError
-from captum_masking.masker import linear
-from captum_masking.objective import Dual, Judgement
-from captum_masking.per_input import PerInput, of_area, optimize_mask, shift
-from captum_masking.per_input.alone import Stopping
-from captum_masking.per_input.arguments import rows_of, twice
-from captum_masking.regularizer import Area, Sum, TotalVariation, UngatedArea, smooth
+from captum_masking._base.checks import TargetError
+from captum_masking.parts import infill
+from captum_masking.parts.masker import linear
+from captum_masking.parts.objective import Dual, Judgement
+from captum_masking.parts.regularizer import Area, Sum, TotalVariation, UngatedArea, smooth
+from captum_masking.saliency.per_input import (
+    PerInput,
+    Stopping,
+    of_area,
+    optimize_mask,
+    rows_of,
+    shift,
+    twice,
+)
 
 FEW = PerInput(steps=4)
 
@@ -454,7 +460,7 @@ def test_settings_are_stored_under_their_names_and_changed_in_copies():
 
 def test_it_prints_every_setting_and_can_be_rebuilt_from_that():
     names = {**vars(infill), "Dual": Dual, "PerInput": PerInput}
-    from captum_masking import objective
+    from captum_masking.parts import objective
 
     names.update(vars(objective))
     per_input = PerInput(regularizer=UngatedArea(weight=2.0), grid=(3, 4), patience=5, area=0.2)

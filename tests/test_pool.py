@@ -9,7 +9,15 @@ import torch
 from networks import cnn, same_weights
 from torch import nn
 
-from captum_masking.pool import DrawnUnused, FirstAndLast, Fixed, History, Latest, LiveJudge, Pool
+from captum_masking.parts.pool import (
+    DrawnUnused,
+    FirstAndLast,
+    Fixed,
+    History,
+    Latest,
+    LiveJudge,
+    Pool,
+)
 
 
 def constant(value: float) -> nn.Linear:

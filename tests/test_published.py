@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
 from captum_masking import MaskingModel
-from captum_masking.checkpoint import CheckpointError
-from captum_masking.published import load_published
-from captum_masking.sampler import GumbelSigmoid, Sigmoid
+from captum_masking.model.files import CheckpointError
+from captum_masking.model.published import load_published
+from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
 
 # Values of the published masker. Ours are its 1x1 weights and its features turned together into
 # the 64 directions the weights read, of 1,024 and 2,048: their products stay what they were.
@@ -211,7 +211,7 @@ def test_a_loaded_model_is_in_eval_mode_and_can_be_trained_further(content, load
 
 def test_the_front_door_loads_published_checkpoints(content, tmp_path):
     torch.save(content, tmp_path / "ca.chk")
-    model = MaskingModel.load_published(tmp_path / "ca.chk")
+    model = load_published(tmp_path / "ca.chk")
     assert model.layers == ("layer3", "layer4") and model.classifier_trained
 
 

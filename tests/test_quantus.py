@@ -9,7 +9,7 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 from captum_masking import MaskingModel, MaskingSaliency
-from captum_masking.quantus import Explainer, Score
+from captum_masking.benchmark.quantus import Explainer, Score
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # targets that change nothing
 

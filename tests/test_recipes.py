@@ -9,13 +9,15 @@ import torch
 from networks import cnn
 from torch import nn
 
-from captum_masking import infill, recipes
-from captum_masking.engine import parameters_of
-from captum_masking.inpainting import InpaintingNetwork, train_inpainter
-from captum_masking.masker import linear, nearest
-from captum_masking.objective import Classification, Dual, Entropy
-from captum_masking.pool import DrawnUnused, FirstAndLast, History, Latest
-from captum_masking.recipes import ROWS, Setting, select, variants
+from captum_masking import recipes
+from captum_masking import recipes as variants
+from captum_masking.parts import infill
+from captum_masking.parts.inpainting import InpaintingNetwork, train_inpainter
+from captum_masking.parts.masker import linear, nearest
+from captum_masking.parts.objective import Classification, Dual, Entropy
+from captum_masking.parts.pool import DrawnUnused, FirstAndLast, History, Latest
+from captum_masking.recipes import ROWS, Setting, select
+from captum_masking.training.update import parameters_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:the masker has collapsed")
 

@@ -13,9 +13,9 @@ import torch
 from parts import judgement
 from torch import Tensor
 
-from captum_masking.masker import nearest
-from captum_masking.objective import Dual, Judgement
-from captum_masking.regularizer import (
+from captum_masking.parts.masker import nearest
+from captum_masking.parts.objective import Dual, Judgement
+from captum_masking.parts.regularizer import (
     Area,
     PowerArea,
     SizeAsked,

@@ -18,18 +18,17 @@ from networks import assert_same, cnn, everything, same_weights
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
-from captum_masking.best import Best, Newest
-from captum_masking.callbacks import AdaptiveArea, Callback, EarlyStopping
-from captum_masking.checkpoint import CheckpointError, Checkpoints
+from captum_masking._base.rates import step_decay
 from captum_masking.data import BalancedSampler
-from captum_masking.infill import Mean, Noise
-from captum_masking.masker import Masker
-from captum_masking.objective import Dual
-from captum_masking.pool import DrawnUnused, FirstAndLast, Fixed, History, Latest
-from captum_masking.rates import step_decay
-from captum_masking.regularizer import Area, smooth
-from captum_masking.resume import load_training_state, training_state
-from captum_masking.sampler import GumbelSigmoid, Sigmoid
+from captum_masking.model.files import CheckpointError
+from captum_masking.parts.infill import Mean, Noise
+from captum_masking.parts.masker import Masker
+from captum_masking.parts.objective import Dual
+from captum_masking.parts.pool import DrawnUnused, FirstAndLast, Fixed, History, Latest
+from captum_masking.parts.regularizer import Area, smooth
+from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
+from captum_masking.training.callbacks import AdaptiveArea, Best, Callback, EarlyStopping, Newest
+from captum_masking.training.checkpoint import Checkpoints, load_training_state, training_state
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the masker has collapsed:UserWarning"),

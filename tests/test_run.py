@@ -15,11 +15,9 @@ from test_resume import Stream, accumulating, build, fit, without_time
 from torch.utils.data import DataLoader
 
 from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
-from captum_masking.best import Best
-from captum_masking.callbacks import Callback
-from captum_masking.checkpoint import Checkpoints
-from captum_masking.monitor import Monitor
-from captum_masking.stopping import Signals, causes_in_words, check_writable
+from captum_masking.training.callbacks import Best, Callback
+from captum_masking.training.checkpoint import Checkpoints, Signals, causes_in_words, check_writable
+from captum_masking.training.records import Monitor
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to be copied")
 pytestmark = [

@@ -18,8 +18,8 @@ from networks import Broken, Counted, Lookup, Quadrants, assert_same, cnn, every
 from torch import Tensor, nn
 
 from captum_masking import MaskingModel, MaskingSaliency
-from captum_masking.checks import TargetError
-from captum_masking.per_input import PerInput
+from captum_masking._base.checks import TargetError
+from captum_masking.saliency.per_input import PerInput
 
 # An input optimised for few steps keeps every promise but that of being good.
 FEW = {"steps": 3}

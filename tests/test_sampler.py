@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_masking.sampler import GumbelSigmoid, Sigmoid
+from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
 
 
 def sampled(sampler: GumbelSigmoid, mask_logits: Tensor, seed: int = 1) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from captum_masking.data import BoxedImages, SegmentedImages
-from captum_masking.data.segmented import EmptyObjectError
+from captum_masking.data.images import EmptyObjectError
 
 HEADER = "file,label,trimap"
 # 1 = object, 2 = background, 3 = border: 4 rows of 8, as the pictures below.

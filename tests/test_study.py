@@ -10,10 +10,17 @@ import pytest
 import torch
 from test_cli import folder  # noqa: F401  (a fixture: twelve pictures with boxes, a classifier)
 
-from captum_masking.cli import main
+from captum_masking.benchmark.study import (
+    CLAIMS,
+    Claim,
+    Difference,
+    difference,
+    judge_claims,
+    read_runs,
+    summarize,
+)
+from captum_masking.cli.main import main
 from captum_masking.recipes import ROWS, Row
-from captum_masking.study import CLAIMS, Claim, Difference, difference, judge_claims, read_runs
-from captum_masking.study.summary import summarize
 
 
 def study(*more, rows="frozen,infill-noise", seeds="1"):

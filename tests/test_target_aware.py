@@ -12,27 +12,26 @@ import torch
 from networks import Counted, cnn, everything, same_weights
 from torch import Tensor, nn
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.checks import TargetError
-from captum_masking.class_maskers import ClassSelector, MaskPerClass
-from captum_masking.evidence import Traced, evidence
-from captum_masking.gated_masker import GatedMasker, both
-from captum_masking.gating import gate_loss, gated, train_gate
-from captum_masking.masker import Masker
-from captum_masking.metrics.localization import grid_pointing, mosaics
-from captum_masking.objective import AnyOf, Believe, Judgement, OneOf, Vanish, target_aware
-from captum_masking.questions import (
+from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking._base.checks import TargetError
+from captum_masking.metrics import grid_pointing
+from captum_masking.model.export import HeatmapModule
+from captum_masking.parts.evidence import Traced, evidence
+from captum_masking.parts.gate import GatedMasker, both
+from captum_masking.parts.masker import ClassSelector, Masker, MaskPerClass
+from captum_masking.parts.objective import AnyOf, Believe, Judgement, OneOf, Vanish, target_aware
+from captum_masking.parts.questions import (
     Halves,
     Pasted,
     Quarters,
     Questions,
     Tiled,
     absent_classes,
-    absent_to_present,
+    mosaics,
     one_label,
 )
-from captum_masking.regularizer import AskedArea, asked
-from captum_masking.schedule import FineTune
+from captum_masking.parts.regularizer import AskedArea, asked
+from captum_masking.training.gate import absent_to_present, gate_loss, gated, train_gate
 
 
 @pytest.fixture
@@ -287,7 +286,7 @@ def test_what_has_no_maps_is_refused_in_words():
 
 def test_a_masker_told_the_gradient_is_not_exported(aware):
     with pytest.raises(ValueError, match="exported programs cannot take"):
-        aware.heatmap_module()
+        HeatmapModule(aware)
 
 
 @pytest.mark.filterwarnings("default::UserWarning")

@@ -19,7 +19,7 @@ from networks import assert_same, cnn, everything, mixed_modes
 from torch import Tensor, nn
 
 from captum_masking import MaskingModel, MaskingSaliency
-from captum_masking.masker import Masker, UNetMasker
+from captum_masking.parts.masker import Masker, UNetMasker
 from captum_masking.testing import (
     attribution_checks,
     check_attribution,

@@ -27,14 +27,13 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_masking import MaskingModel, MaskingTrainer
-from captum_masking.masker import Masker
-from captum_masking.masking import mask_images
-from captum_masking.objective import Judgement, KeepRecognizing
-from captum_masking.pool import Fixed, History, Latest
-from captum_masking.rates import cosine
-from captum_masking.regularizer import published
-from captum_masking.schedule import FineTune, FromScratch
+from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
+from captum_masking._base.rates import cosine
+from captum_masking.parts.masker import Masker
+from captum_masking.parts.masking import mask_images
+from captum_masking.parts.objective import Judgement, KeepRecognizing
+from captum_masking.parts.pool import Fixed, History, Latest
+from captum_masking.parts.regularizer import published
 
 FROZEN, GENTLE, SCRATCH = False, FineTune(), FromScratch()
 NAMES = ["frozen", "gentle", "scratch"]

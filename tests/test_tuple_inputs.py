@@ -12,8 +12,10 @@ from networks import assert_same, cnn, everything, mixed_modes
 from torch import Tensor, nn
 
 from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.joint import JointMasker, OfInput
-from captum_masking.masking import fill
+from captum_masking.model.export import HeatmapModule
+from captum_masking.model.layouts import OfInput
+from captum_masking.parts.masking import fill
+from captum_masking.parts.other_maskers import JointMasker
 
 FEW = {"steps": 3}
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no masker:UserWarning")
@@ -247,7 +249,7 @@ def test_a_model_of_three_inputs_refuses_two_with_the_way_out():
 
 def test_it_is_exported_with_the_same_values():
     model, inputs = MaskingModel(PictureAndNotes(), example_inputs=examples(1)).eval(), examples()
-    program = torch.export.export(model.heatmap_module(), inputs).module()
+    program = torch.export.export(HeatmapModule(model), inputs).module()
     logits, masks = program(*inputs)
     expected_logits, expected = model.explain(inputs)
     torch.testing.assert_close(logits, expected_logits)

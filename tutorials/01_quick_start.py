@@ -13,18 +13,18 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking.cli.classifiers import load
 from captum_masking.cli.demo import small_classifier
-from captum_masking.cli.load import load
-from captum_masking.cli.pictures import explain_picture
+from captum_masking.cli.explain import explain_picture
 from captum_masking.data import DigitsOnTextures
-from captum_masking.infill import Mean
-from captum_masking.masking import mask_images
 from captum_masking.metrics import (
     boxes_to_pixels,
     centered_square,
     localization_error,
     localization_error_of_boxes,
 )
+from captum_masking.parts.infill import Mean
+from captum_masking.parts.masking import mask_images
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # %%
@@ -82,7 +82,7 @@ records = trainer.fit(loader, epochs=1, steps_per_epoch=80, show_progress=False)
 # The maps of new images
 # ----------------------
 #
-# :class:`~captum_masking.saliency.MaskingSaliency` is an ``Attribution`` of Captum: images in,
+# :class:`~captum_masking.MaskingSaliency` is an ``Attribution`` of Captum: images in,
 # attributions of the same shape out, for one forward pass.
 
 held_out = DigitsOnTextures(300, size=48, train=False, seed=1)

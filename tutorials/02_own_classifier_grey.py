@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking.data import DigitsOnTextures
-from captum_masking.infill import Mean
-from captum_masking.masking import mask_images
 from captum_masking.metrics import energy_pointing
+from captum_masking.parts.infill import Mean
+from captum_masking.parts.masking import mask_images
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # sphinx_gallery_thumbnail_number = 2
@@ -165,7 +165,7 @@ assert share > 0.35
 #
 # **Exercise.** Leave out the normalization: pass pixels in [0, 1]. What do the holes look like, and
 # which figures suffer? Then repair it without touching the data, with
-# ``MaskingTrainer(model, infill=Color([mean]), ...)`` of :mod:`captum_masking.infill`.
+# ``MaskingTrainer(model, infill=Color([mean]), ...)`` of :mod:`captum_masking.parts.infill`.
 #
 # **Go on**: :doc:`../own-data` and :doc:`../data` for files, folders and streams;
 # :doc:`../any-model` for other networks; :doc:`03_frozen_or_joint` for what

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.classifier_training import train_alone
 from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures
 from captum_masking.metrics import (
@@ -21,6 +20,7 @@ from captum_masking.metrics import (
     masked_in_accuracy,
     masked_out_accuracy,
 )
+from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # %%

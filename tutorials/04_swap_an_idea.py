@@ -13,19 +13,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.classifier_training import train_alone
 from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures
-from captum_masking.infill import Blur, Mean, Noise
-from captum_masking.masking import mask_images
 from captum_masking.metrics import (
     boxes_to_pixels,
     localization_error,
     masked_in_accuracy,
     masked_out_accuracy,
 )
-from captum_masking.pool import Fixed
-from captum_masking.sampler import GumbelSigmoid
+from captum_masking.parts.infill import Blur, Mean, Noise
+from captum_masking.parts.masking import mask_images
+from captum_masking.parts.pool import Fixed
+from captum_masking.parts.sampler import GumbelSigmoid
+from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # sphinx_gallery_thumbnail_number = 2
@@ -147,7 +147,8 @@ assert max(errors[name] for name in ("as it is", "mirrored", "Gumbel")) < 0.6
 #
 # **Exercise.** Write an infill that fills holes with the mean color of each image's own border. Is
 # it an infill that the classifier likes better? Then swap the regularizer: what does
-# ``trained(regularizer=smooth(Area(weight_out=2)))`` of :mod:`captum_masking.regularizer` do to the
+# ``trained(regularizer=smooth(Area(weight_out=2)))`` of :mod:`captum_masking.parts.regularizer` do
+# to the
 # area?
 #
 # **Go on**: :doc:`../extend` for parts of your own, with their contracts; :doc:`../settings` for

@@ -10,7 +10,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.classifier_training import train_alone
 from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures, few_shot
 from captum_masking.metrics import (
@@ -20,6 +19,7 @@ from captum_masking.metrics import (
     masked_in_accuracy,
     masked_out_accuracy,
 )
+from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # sphinx_gallery_thumbnail_number = 2
@@ -46,7 +46,7 @@ with torch.no_grad():
 # All the images that one masker will see
 # ---------------------------------------
 #
-# :func:`~captum_masking.data.few_shot` chooses as many of each class, the same ones for the same
+# :func:`~captum_masking.data.subsets` chooses as many of each class, the same ones for the same
 # seed; one a class is the beginning of ten a class.
 
 

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking.benchmark import as_method, benchmark
-from captum_masking.classifier_training import train_alone
 from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures
+from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # %%
@@ -38,7 +38,7 @@ records = trainer.fit(loader, epochs=1, steps_per_epoch=60, show_progress=False)
 # Five methods, one interface
 # ---------------------------
 #
-# :class:`~captum_masking.saliency.MaskingSaliency` is an ``Attribution`` like the others. Occlusion
+# :class:`~captum_masking.MaskingSaliency` is an ``Attribution`` like the others. Occlusion
 # needs further arguments, and becomes a row by a function of images and classes.
 
 
@@ -56,7 +56,7 @@ methods = {
 }
 
 # %%
-# :func:`~captum_masking.benchmark.method.as_method` turns whatever they return into maps of one
+# :func:`~captum_masking.benchmark.as_method` turns whatever they return into maps of one
 # channel. A mask is used as it is; every other map is stretched to [0, 1], image by image.
 
 held_out = DigitsOnTextures(60, size=48, train=False, seed=1)

@@ -18,10 +18,10 @@ from torch.nn.functional import interpolate, pad
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.classifier_training import train_alone
-from captum_masking.cli.load import load
-from captum_masking.gating import gated, train_gate
+from captum_masking.cli.classifiers import load
 from captum_masking.metrics import grid_pointing
+from captum_masking.training.classifier import train_alone
+from captum_masking.training.gate import gated, train_gate
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # %%
@@ -112,7 +112,8 @@ print(f"recognized: {recognized.float().mean():.0%} of {len(classes)} digits not
 # A masker, and then a gate for it
 # --------------------------------
 #
-# First the masker of the paper. Then :func:`~captum_masking.gating.gated` puts a gate in front of
+# First the masker of the paper. Then :func:`~captum_masking.training.gate.gated` puts a gate in
+# front of
 # it, which reads the classifier's evidence for the class asked for. It learns from the same
 # pictures, put together to mosaics: how a mosaic was made says where each class is. Classifier and
 # masker stay as they are. (``MaskingModel(classifier, target_aware=True)`` trains both at once.)

@@ -15,10 +15,10 @@ from torchvision.models import VisionTransformer
 from torchvision.models.vision_transformer import ConvStemConfig
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.infill import Mean
-from captum_masking.masker import nearest
-from captum_masking.masking import mask_images
 from captum_masking.metrics import energy_pointing
+from captum_masking.parts.infill import Mean
+from captum_masking.parts.masker import nearest
+from captum_masking.parts.masking import mask_images
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # %%

@@ -16,10 +16,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.audio import Spectrogram
-from captum_masking.infill import Mean
-from captum_masking.masking import mask_images
+from captum_masking.data.audio import Spectrogram
 from captum_masking.metrics import energy_pointing
+from captum_masking.parts.infill import Mean
+from captum_masking.parts.masking import mask_images
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # %%
@@ -70,7 +70,7 @@ sounds, alone, kinds = clips(200)
 
 # %%
 # A player for the page, so that you can listen along. It needs nothing but the standard library;
-# on your disk, :func:`~captum_masking.audio.files.write_sound` writes files.
+# on your disk, :func:`~captum_masking.data.audio.write_sound` writes files.
 
 
 class Player:
@@ -177,7 +177,7 @@ show(
 # Listen
 # ------
 #
-# :meth:`~captum_masking.audio.spectrogram.Spectrogram.render` turns a masked picture back into
+# :meth:`~captum_masking.data.audio.Spectrogram.render` turns a masked picture back into
 # sound: each band of the clip is brought to the level it has in the picture, phase kept. What you
 # hear is what the classifier was shown.
 
@@ -228,7 +228,7 @@ assert share > 0.35
 # A mask as a gain
 # ----------------
 #
-# The other way back to sound, :meth:`~captum_masking.audio.spectrogram.Spectrogram.invert`,
+# The other way back to sound, :meth:`~captum_masking.data.audio.Spectrogram.invert`,
 # multiplies each band with the mask. The two halves then sum to the clip. But a hole is now
 # silence, which the classifier has never heard, while it knows the noise of the mean level:
 
@@ -242,7 +242,8 @@ Player(**{"rendered": evidence[0], "as a gain": by_gain[0]})
 # To your ear the second is the cleaner one. Listening shows what a mask keeps; what the classifier
 # makes of it is another question, and depends on the infill.
 #
-# **Exercise.** Train with ``infill=Color(spectrogram.silence)`` of :mod:`captum_masking.infill`,
+# **Exercise.** Train with ``infill=Color(spectrogram.silence)`` of
+# :mod:`captum_masking.parts.infill`,
 # and with a classifier that has heard silence: in its training, set a random stretch of each
 # picture to ``spectrogram.silence``. Is the evidence recognized as a gain?
 #

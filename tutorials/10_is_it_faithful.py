@@ -17,17 +17,17 @@ from torch.nn.functional import interpolate, pad
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.classifier_training import train_alone
 from captum_masking.metrics import (
     boxes_to_masks,
     cascading,
-    classifier_layers,
+    layers_of,
     leakage,
     masked_in_accuracy,
     masked_out_accuracy,
     masks_to_boxes,
     randomize,
 )
+from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 warnings.filterwarnings("ignore", module="captum")  # on the hooks that GuidedBackprop sets
@@ -141,7 +141,7 @@ methods = {
     "Saliency": lambda: Saliency(classifier).attribute(some.requires_grad_(), of),
     "GuidedBackprop": lambda: GuidedBackprop(classifier).attribute(some.requires_grad_(), of).abs(),
 }
-layers = classifier_layers(model, depth=1)
+layers = layers_of(model.classifier, depth=1, prefix="classifier")
 found = {name: cascading(model, maps_of, layers=layers) for name, maps_of in methods.items()}
 
 

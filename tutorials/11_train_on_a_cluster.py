@@ -22,7 +22,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
 from captum_masking import MaskingModel
-from captum_masking.checkpoint import Checkpoints, fingerprint
+from captum_masking.model.files import fingerprint
+from captum_masking.training.checkpoint import Checkpoints
 
 temporary = tempfile.TemporaryDirectory()  # removed in the end
 FOLDER = Path(temporary.name)
@@ -82,8 +83,8 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
 from captum_masking import MaskingModel, MaskingTrainer
-from captum_masking.callbacks import Callback
-from captum_masking.checkpoint import Checkpoints
+from captum_masking.training.callbacks import Callback
+from captum_masking.training.checkpoint import Checkpoints
 
 HERE = Path(__file__).parent
 

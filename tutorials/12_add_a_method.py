@@ -16,14 +16,14 @@ from torch.nn.functional import interpolate, pad
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.classifier_training import train_alone
-from captum_masking.infill import Mean
-from captum_masking.masker import Masker, linear
-from captum_masking.masking import mask_images
 from captum_masking.metrics import energy_pointing, masked_in_accuracy, masked_out_accuracy
-from captum_masking.objective import Judgement
-from captum_masking.regularizer import Sum, smooth
+from captum_masking.parts.infill import Mean
+from captum_masking.parts.masker import Masker, linear
+from captum_masking.parts.masking import mask_images
+from captum_masking.parts.objective import Judgement
+from captum_masking.parts.regularizer import Sum, smooth
 from captum_masking.testing import check_attribution, check_masker
+from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 # %%

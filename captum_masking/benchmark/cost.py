@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from captum_masking.benchmark.method import Explain
+from captum_masking._base.checks import check_inputs
+from captum_masking.benchmark.methods import Explain
 from captum_masking.benchmark.result import Cost
-from captum_masking.checks import check_inputs
-from captum_masking.metrics.faithfulness.explaining import borrowed
+from captum_masking.metrics.robustness import borrowed
 
 _FEWEST_TURNS = 3
 # On a CPU each forward pass leaves megabytes of profile behind: beyond both, no figure.

@@ -1,4 +1,4 @@
-"""All methods on the same images, measured in one run."""
+"""The loop of a benchmark: batch by batch, method by method, each kept on disk once it is done."""
 
 from __future__ import annotations
 
@@ -8,21 +8,107 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from captum_masking.benchmark.loop import Loop
-from captum_masking.benchmark.method import Explain, Method, as_method
-from captum_masking.benchmark.methods import default_methods, in_words
+from captum_masking.benchmark.cost import measure_cost
+from captum_masking.benchmark.images import Batch, Images, samples_of, stretched
+from captum_masking.benchmark.measures import Arrays, Scores, summarize
+from captum_masking.benchmark.methods import (
+    Explain,
+    Method,
+    as_method,
+    default_methods,
+    in_words,
+    trivial_methods,
+    untouched,
+)
 from captum_masking.benchmark.report import write_report
-from captum_masking.benchmark.result import Result
-from captum_masking.benchmark.samples import samples_of, stretched
-from captum_masking.benchmark.scores import Scores
-from captum_masking.benchmark.store import Store, digest
-from captum_masking.benchmark.summary import summarize
-from captum_masking.benchmark.trivial import trivial_methods
-from captum_masking.benchmark.truth import Images
-from captum_masking.model import MaskingModel
+from captum_masking.benchmark.result import Cost, Result, Store, digest
+from captum_masking.model.model import MaskingModel
+
+#: Images in the montage, and in the batch that is timed.
+SHOWN, TIMED = 6, 8
+
+
+class Loop:
+    """Measures methods and keeps what it finds.
+
+    Args:
+        methods: By name.
+        judge: The classifier whose answers count, in eval mode.
+        scores: What is measured.
+        store: Where it is kept.
+        seed: Of each batch's random numbers.
+        cost_seconds: For timing a method.
+
+    Attributes:
+        failures: By name, why a method was dropped.
+
+    Source:
+        Own.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        judge: nn.Module,
+        scores: Scores,
+        store: Store,
+        *,
+        seed: int,
+        cost_seconds: float,
+    ) -> None:
+        self.methods, self.judge, self.scores = methods, judge, scores
+        self.store, self.seed, self.cost_seconds = store, seed, cost_seconds
+        self.failures: dict[str, str] = {}
+
+    def run(self, images: Images, *, predicted: bool, show_progress: bool) -> None:
+        """Measure what is not yet in the store; a method that raises is dropped."""
+        with tqdm(
+            total=len(images) * len(self.methods), unit="map", disable=not show_progress
+        ) as bar:
+            for batch in images.batches(self.judge, predicted=predicted):
+                for name in self.methods:
+                    bar.set_postfix_str(name)
+                    self._try(name, batch)
+                    bar.update(len(batch.inputs))
+
+    def _try(self, name: str, batch: Batch) -> None:
+        if name in self.failures or self.store.has(name, batch.first):
+            return
+        method = self.methods[name]
+        modules = [] if method.module is None else [method.module]
+        try:
+            with untouched(self.judge, *modules, seed=self.seed + batch.first):
+                arrays = self._measure(name, method, batch)
+        except Exception as error:  # any method may raise anything; the others are to go on
+            told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self.failures[name] = f"failed after {batch.first} images: {told}"
+        else:
+            self.store.write(name, batch.first, arrays)
+
+    def _measure(self, name: str, method: Method, batch: Batch) -> Arrays:
+        inputs, target = batch.inputs, batch.target
+        maps = method.maps(inputs.clone(), target)
+        if batch.first == 0:
+            self.store.write_cost(name, self._cost(method, inputs[:TIMED].clone(), target[:TIMED]))
+            self.store.write(name, "maps", {"maps": maps[:SHOWN, 0].half()})
+        return self.scores(method, maps, batch)
+
+    def _cost(self, method: Method, inputs: Tensor, target: Tensor) -> Cost:
+        seconds = self.cost_seconds
+        return measure_cost(method.explain, self._forward, inputs, target, seconds=seconds)
+
+    @torch.no_grad()
+    def _forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.judge(inputs)
+        return logits
+
+
+# ---- All methods on the same images, measured in one run.
 
 
 def benchmark(
@@ -92,7 +178,7 @@ def benchmark(
 
     Example:
         >>> from captum.attr import Saliency
-        >>> from captum_masking.data import DigitsOnTextures
+        >>> from captum_masking.data.digits import DigitsOnTextures
         >>> classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 10))
         >>> result = benchmark(
         ...     classifier, DigitsOnTextures(4), {"mine": Saliency(classifier)}, cost_seconds=0.1

@@ -19,17 +19,15 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from captum_masking.benchmark import benchmark, default_methods, text_table
-from captum_masking.benchmark.method import Method
-from captum_masking.benchmark.methods import in_words, ours_of
-from captum_masking.benchmark.store import digest
-from captum_masking.cli.classifiers import Prepared
-from captum_masking.cli.counts import check_counts
-from captum_masking.cli.load import load
-from captum_masking.cli.train.data import match_labels
-from captum_masking.data import BoxedImages, SegmentedImages
-from captum_masking.data.boxed import columns_of
-from captum_masking.model import MaskingModel
+from captum_masking.benchmark.methods import Method, default_methods, in_words, ours_of
+from captum_masking.benchmark.report import text_table
+from captum_masking.benchmark.result import digest
+from captum_masking.benchmark.run import benchmark
+from captum_masking.cli.classifiers import Prepared, load
+from captum_masking.cli.options import check_counts
+from captum_masking.cli.train import match_labels
+from captum_masking.data.images import BoxedImages, SegmentedImages, columns_of
+from captum_masking.model.model import MaskingModel
 from captum_masking.viz import to_pixels
 
 

@@ -15,20 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from captum_masking.benchmark import Result, benchmark
+from captum_masking._base.borrow import eval_mode
+from captum_masking._base.text import table
+from captum_masking.benchmark.result import Result
+from captum_masking.benchmark.run import benchmark
 from captum_masking.cli.benchmark import told, wanted
+from captum_masking.cli.classifiers import load
 from captum_masking.cli.evaluate import measure_model
-from captum_masking.cli.load import load
-from captum_masking.cli.pictures import explain_picture
-from captum_masking.cli.table import table
-from captum_masking.data import DigitsOnTextures
-from captum_masking.infill import Mean
-from captum_masking.masking import mask_images
-from captum_masking.metrics.localization import boxes_to_pixels, masks_to_boxes
-from captum_masking.model import MaskingModel
-from captum_masking.modes import eval_mode
-from captum_masking.schedule import FromScratch
-from captum_masking.trainer import MaskingTrainer
+from captum_masking.cli.explain import explain_picture
+from captum_masking.data.digits import DigitsOnTextures
+from captum_masking.metrics.boxes import boxes_to_pixels, masks_to_boxes
+from captum_masking.model.model import MaskingModel
+from captum_masking.parts.infill import Mean
+from captum_masking.parts.masking import mask_images
+from captum_masking.training.classifier import FromScratch
+from captum_masking.training.trainer import MaskingTrainer
 from captum_masking.viz import Panel, montage, overlay, to_pixels
 
 _MEAN, _STD = [0.5] * 3, [0.5] * 3  # of DigitsOnTextures

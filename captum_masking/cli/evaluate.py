@@ -15,21 +15,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_masking.cli.load import load
-from captum_masking.cli.table import table
-from captum_masking.cli.train.data import still
-from captum_masking.data import BoxedImages, DigitsOnTextures
-from captum_masking.figures import Means, Record, judge_itself, measure
-from captum_masking.infill import Mean
-from captum_masking.metrics.localization import (
-    boxes_to_pixels,
-    centered_square,
-    localization_error,
-    localization_error_of_boxes,
-    whole_frame,
-)
-from captum_masking.model import MaskingModel
-from captum_masking.modes import eval_mode
+from captum_masking._base.borrow import eval_mode
+from captum_masking._base.text import describe
+from captum_masking.cli.classifiers import load
+from captum_masking.cli.train import still
+from captum_masking.data.digits import DigitsOnTextures
+from captum_masking.data.images import BoxedImages
+from captum_masking.metrics.boxes import boxes_to_pixels, centered_square, whole_frame
+from captum_masking.metrics.localization import localization_error, localization_error_of_boxes
+from captum_masking.model.model import MaskingModel
+from captum_masking.parts.infill import Mean
+from captum_masking.training.records import Means, Record, judge_itself, measure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,38 +104,3 @@ def _localize(mask: Tensor, fractions: Tensor) -> Record:
         "localization_error_centered_square": float(localization_error_of_boxes(square, truth)),
         "localization_error_whole_frame": float(localization_error_of_boxes(frame, truth)),
     }
-
-
-def describe(figures: dict[str, float]) -> str:
-    """Lay out figures as a table.
-
-    Source:
-        Own.
-
-    Example:
-        >>> print(describe({"images": 2, "clean": 0.5}))
-        figure            value
-        ---------------  ------
-        images                2
-        accuracy, clean  50.0 %
-    """
-    rows = [
-        [title, form.format(100 * figures[key] if "%" in form else figures[key])]
-        for key, (title, form) in _TITLES.items()
-        if key in figures
-    ]
-    return table(["figure", "value"], rows)
-
-
-_TITLES = {
-    "images": ("images", "{:.0f}"),
-    "clean": ("accuracy, clean", "{:.1f} %"),
-    "masked_in": ("accuracy, masked-in", "{:.1f} %"),
-    "masked_out": ("accuracy, masked-out", "{:.1f} %"),
-    "entropy_out": ("entropy, masked-out", "{:.2f} nats"),
-    "area": ("mask area", "{:.1f} %"),
-    "boxed_images": ("images with boxes", "{:.0f}"),
-    "localization_error": ("LE, this model", "{:.1f} %"),
-    "localization_error_centered_square": ("LE, centred square", "{:.1f} %"),
-    "localization_error_whole_frame": ("LE, whole frame", "{:.1f} %"),
-}

@@ -20,28 +20,30 @@ import captum
 import torch
 from torch import Tensor
 
-from captum_masking.cli.classifiers import Prepared, prepare
-from captum_masking.cli.counts import check_counts
-from captum_masking.cli.train import augmented, match_labels
-from captum_masking.data import BoxedImages
-from captum_masking.metrics import (
-    best_box_iou_of_boxes,
-    boxes_to_pixels,
-    centered_square,
-    localization_error_of_boxes,
-    whole_frame,
-)
-from captum_masking.recipes import Row, select
-from captum_masking.study import (
+from captum_masking._base.text import write_json
+from captum_masking.benchmark.study import (
     Study,
+    claim_lines,
     draw_few_shot,
     draw_rows,
+    file_of,
     markdown,
     read_runs,
     summarize,
+    write_csvs,
 )
-from captum_masking.study.run import file_of, write_json
-from captum_masking.study.summary import claim_lines, write_csvs
+from captum_masking.cli.classifiers import Prepared, prepare
+from captum_masking.cli.options import check_counts
+from captum_masking.cli.train import augmented, match_labels
+from captum_masking.data.images import BoxedImages
+from captum_masking.metrics.boxes import (
+    best_box_iou_of_boxes,
+    boxes_to_pixels,
+    centered_square,
+    whole_frame,
+)
+from captum_masking.metrics.localization import localization_error_of_boxes
+from captum_masking.recipes import Row, select
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,13 +1,16 @@
 """Images for training: with boxes from a CSV or folders, few or balanced, augmented, streamed."""
 
-from captum_masking.data.balanced import BalancedSampler
-from captum_masking.data.batches import read_batch
-from captum_masking.data.boxed import BoxedImages
+from captum_masking.data.batches import Readable, read_batch
 from captum_masking.data.digits import DigitsOnTextures
-from captum_masking.data.few_shot import LabeledSubset, few_shot, labels_of, of_classes
-from captum_masking.data.readable import Readable
+from captum_masking.data.images import BoxedImages, SegmentedImages
 from captum_masking.data.seeded import Seeded
-from captum_masking.data.segmented import SegmentedImages
+from captum_masking.data.subsets import (
+    BalancedSampler,
+    LabeledSubset,
+    few_shot,
+    labels_of,
+    of_classes,
+)
 
 __all__ = [
     "BalancedSampler",

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_masking.metrics.localization.checks import check_unit_range
-from captum_masking.metrics.localization.planes import is_finite, planes_of
+from captum_masking.metrics.maps import check_unit_range, is_finite, planes_of
 from captum_masking.metrics.mean import ImageMetric
 
 

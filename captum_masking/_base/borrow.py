@@ -1,0 +1,271 @@
+"""Borrow a network or the random state, and give it back as it was, also after an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# ---- Borrow a module's modes and flags, and always give them back.
+
+
+def module_of(function: Callable) -> nn.Module | None:
+    """Find the module behind a callable.
+
+    Args:
+        function: A module, a bound method of one, or any other callable.
+
+    Returns:
+        The module whose modes the call depends on, or None where there is none to find.
+
+    Source:
+        Own.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> module_of(layer.forward) is layer, module_of(len) is None
+        (True, True)
+    """
+    owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def unwrapped(classifier: Any) -> Any:
+    """Take a module out of all its ``DataParallel`` and kin, whose copies would not be tapped.
+
+    Args:
+        classifier: Anything.
+
+    Source:
+        Own. ``DataParallel`` copies the module to every device for each call; hooks of all copies
+        would write into one place.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> unwrapped(nn.DataParallel(layer)) is layer, unwrapped(len) is len
+        (True, True)
+    """
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(classifier, wrappers):
+        classifier = classifier.module
+    return classifier
+
+
+@contextmanager
+def given_back(function: Callable) -> Iterator[None]:
+    """Undo, at the end, whatever the body did to a module's modes and ``requires_grad`` flags.
+
+    Every submodule gets its own mode back, also after an exception.
+
+    Args:
+        function: A module or a callable; one without a module behind it is left alone.
+
+    Source:
+        Own.
+
+    Example:
+        >>> layer = nn.Dropout()
+        >>> with given_back(layer):
+        ...     _ = layer.eval()
+        >>> layer.training
+        True
+    """
+    module = module_of(function) or nn.Module()
+    modes = [(part, part.training) for part in module.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        yield
+    finally:
+        _restore(modes)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def eval_mode(function: Callable) -> Iterator[None]:
+    """Hold a module in eval mode, then give its modes back; flags are not looked at.
+
+    Args:
+        function: A module or a callable; one without a module behind it is left alone.
+
+    Source:
+        Own.
+
+    Example:
+        >>> layer = nn.Dropout()
+        >>> with eval_mode(layer):
+        ...     layer.training
+        False
+        >>> layer.training
+        True
+    """
+    module = module_of(function) or nn.Module()
+    # Walking a network's modules is most of what attribute costs at a batch of one: once.
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        for part, training in modes:  # one by one: exported modules refuse .eval()
+            if training:
+                part.training = False
+        yield
+    finally:
+        _restore(modes)
+
+
+def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
+    for part, training in modes:
+        if part.training != training:
+            part.training = training
+
+
+@contextmanager
+def frozen(function: Callable) -> Iterator[None]:
+    """Hold a module in eval mode with no parameter asking for a gradient; give both back.
+
+    Args:
+        function: A module or a callable; one without a module behind it is left alone.
+
+    Source:
+        Own.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> with frozen(layer):
+        ...     layer.weight.requires_grad, layer.training
+        (False, False)
+        >>> layer.weight.requires_grad, layer.training
+        (True, True)
+    """
+    module = module_of(function) or nn.Module()
+    with given_back(function), eval_mode(function):
+        for parameter in module.parameters():  # one by one: scripted modules refuse the whole
+            parameter.requires_grad_(False)
+        yield
+
+
+@contextmanager
+def plain_tensors(traced: object) -> Iterator[Callable[[tuple[Any, ...]], tuple[Any, ...]]]:
+    """Leave inference mode where gradients are to be taken in it, and give it back.
+
+    Args:
+        traced: None where no gradient is taken: then nothing is done.
+
+    Yields:
+        A function that copies those of some arguments that are bound to inference mode.
+
+    Source:
+        Own.
+
+    Example:
+        >>> with torch.inference_mode(), plain_tensors("a layer") as plain:
+        ...     plain((torch.ones(1),))[0].is_inference(), torch.is_grad_enabled()
+        (False, False)
+    """
+    if traced is None or not torch.is_inference_mode_enabled():
+        yield lambda arguments: arguments
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield lambda arguments: tuple(
+            a.clone() if isinstance(a, torch.Tensor) and a.is_inference() else a for a in arguments
+        )
+
+
+# ---- Borrow a whole model, weights and all, and the random state; give both back bit by bit.
+
+_TENSORS = ("_parameters", "_buffers")
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Iterator[None]:
+    """Undo, at the end, whatever the body did to a model, also after an exception.
+
+    Weights, buffers and gradients come back with the same bits in the same tensors; modes,
+    ``requires_grad`` flags and hooks as they were.
+    """
+    undo = [step for part in model.modules() for step in (_tensors(part), _hooks(part))]
+    with given_back(model):
+        try:
+            yield
+        finally:
+            for step in undo:
+                step()
+
+
+def _tensors(part: nn.Module) -> Callable[[], None]:
+    tables: list[dict[str, Any]] = [getattr(part, table) for table in _TENSORS]
+    owned = [
+        (table, name, value, _kept(value)) for table in tables for name, value in table.items()
+    ]
+
+    def undo() -> None:
+        for table, name, value, kept in owned:
+            table[name] = value
+            _put_back(value, kept)
+
+    return undo
+
+
+def _kept(value: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
+    if value is None:
+        return None
+    grad = value.grad if value.is_leaf else None
+    return value.detach().clone(), grad, None if grad is None else grad.detach().clone()
+
+
+def _put_back(value: Any, kept: tuple[Tensor, Tensor | None, Tensor | None] | None) -> None:
+    if kept is None:
+        return
+    bits, grad, grad_bits = kept
+    with torch.no_grad():
+        value.copy_(bits)
+        if grad is not None:
+            grad.copy_(grad_bits)  # type: ignore[arg-type]  # kept together
+    if value.is_leaf:
+        value.grad = grad
+
+
+def _hooks(part: nn.Module) -> Callable[[], None]:
+    tables: list[dict[int, Any]] = [getattr(part, table) for table in _HOOKS]
+    kept = [dict(table) for table in tables]
+
+    def undo() -> None:
+        for table, hooks in zip(tables, kept, strict=True):
+            table.clear()
+            table.update(hooks)
+
+    return undo
+
+
+@contextmanager
+def seeded(model: nn.Module, seed: int) -> Iterator[None]:
+    """Let torch draw from a seed, on the CPU and the model's devices; then as if nothing was.
+
+    Random numbers of numpy and of Python are left alone.
+    """
+    devices = {t.device for t in (*model.parameters(), *model.buffers())} - {torch.device("cpu")}
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed reaches every device
+        for device in devices:
+            stack.enter_context(_seeded_device(device, seed))
+        yield
+
+
+@contextmanager
+def _seeded_device(device: torch.device, seed: int) -> Iterator[None]:
+    backend = getattr(torch, device.type)
+    with torch.random.fork_rng(devices=[device.index or 0], device_type=device.type):
+        with backend.device(device) if hasattr(backend, "device") else nullcontext():
+            backend.manual_seed(seed)
+        yield

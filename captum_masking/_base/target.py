@@ -1,0 +1,87 @@
+"""Captum's ``target`` in all its forms, to one class index per example."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_masking._base.captum import TargetType, _select_targets
+from captum_masking._base.checks import TargetError, check_output
+
+
+def as_class_logits(output: Tensor) -> Tensor:
+    """Bring a model's output to one row of at least two logits per example.
+
+    Args:
+        output: ``(B, *classes)``; a single score per example is read as a binary logit.
+
+    Returns:
+        ``(B, classes)`` with at least two classes; the score of a binary logit is class 1.
+
+    Source:
+        Own.
+
+    Example:
+        >>> as_class_logits(torch.tensor([3.0]))
+        tensor([[0., 3.]])
+    """
+    logits = output.reshape(len(output), -1) if len(output) else output.reshape(0, 2)
+    return logits if logits.shape[1] > 1 else torch.cat([torch.zeros_like(logits), logits], dim=1)
+
+
+def class_indices(output: Tensor, target: TargetType) -> Tensor:
+    """Turn a target into one index per example into the flattened output.
+
+    Args:
+        output: The model's output, ``(B,)`` or ``(B, *classes)``.
+        target: Any form that Captum takes: an int, a tensor, a list or tuple with one int or one
+            tuple per example. None means the predicted class.
+
+    Returns:
+        ``(B,)`` integers, columns of :func:`as_class_logits`.
+
+    Raises:
+        TargetError: If the target does not name one class for each example.
+        TypeError: If the output is not a tensor.
+
+    Source:
+        The forms are Captum's (its own selection is applied to the indices of the output).
+
+    Example:
+        >>> class_indices(torch.zeros(2, 5), target=[1, 4])
+        tensor([1, 4])
+    """
+    check_output(output)
+    if target is None:
+        return as_class_logits(output).argmax(1) if len(output) else output.new_zeros(0).long()
+    if len(output) == 0:
+        return torch.zeros(0, dtype=torch.long, device=output.device)
+    if output[0].numel() == 1 and target in (0, 1):
+        return torch.full((len(output),), int(target), device=output.device)
+    indices = torch.arange(output[0].numel(), device=output.device).reshape(1, *output.shape[1:])
+    try:
+        _refuse_booleans_and_fractions(target)
+        if isinstance(target, Tensor):
+            target = target.long()  # older PyTorch gathers by 64-bit indices only
+        return _select_targets(indices.expand_as(output), target).reshape(len(output))
+    except (AssertionError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise _target_error(output, target) from error
+
+
+def _refuse_booleans_and_fractions(target: TargetType) -> None:
+    values = torch.as_tensor(target)
+    if values.dtype == torch.bool or values.is_floating_point():
+        raise TypeError("a target is a whole number")
+
+
+def _target_error(output: Tensor, target: TargetType) -> TargetError:
+    examples, classes = len(output), tuple(output.shape[1:])
+    ranges = " x ".join(f"0..{size - 1}" for size in classes) or "none (one score each)"
+    got = f"shape {tuple(target.shape)}, " if isinstance(target, Tensor) else ""
+    shown = repr(target.tolist() if isinstance(target, Tensor) else target)
+    return TargetError(
+        f"target must be an int, or a list or tensor with one int (or one tuple) for each of "
+        f"{examples} examples, in the range {ranges} of an output of shape {tuple(output.shape)}, "
+        f"but got {got}{shown if len(shown) < 80 else shown[:77] + '...'}; "
+        "pass target=None for the predicted class."
+    )

@@ -1,0 +1,633 @@
+"""What cannot be a sound, a mask of one, or a way to look at one, said in words."""
+
+from __future__ import annotations
+
+import csv as csv_files
+import importlib
+import math
+import os
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.utils.data import Dataset
+
+
+def check_settings(*, sample_rate: float, n_fft: int, hop: int, bands: int, std_db: float) -> None:
+    """Refuse numbers with which there is no spectrogram, or none that can be inverted.
+
+    Raises:
+        ValueError: Naming the number and its range.
+
+    Source:
+        Own.
+
+    Example:
+        >>> check_settings(sample_rate=8000, n_fft=256, hop=128, bands=32, std_db=20.0)
+    """
+    if sample_rate <= 0 or std_db <= 0:
+        raise ValueError(
+            f"sample_rate and std_db must be positive, but got {sample_rate} and {std_db}; "
+            "usual are 22050 samples a second and 20 dB."
+        )
+    if n_fft < 4 or n_fft % 2 or not 0 < hop <= n_fft // 2:
+        raise ValueError(
+            f"n_fft must be even and hop between 1 and half of it, so that windows overlap and "
+            f"the sound can be had back, but got n_fft={n_fft}, hop={hop}; usual are 1024 and 512."
+        )
+    if not 2 <= bands <= n_fft // 2 + 1:
+        raise ValueError(
+            f"bands must lie between 2 and n_fft // 2 + 1 = {n_fft // 2 + 1}, but got {bands}; "
+            "take fewer bands or a longer n_fft."
+        )
+
+
+def check_sound(sound: Any, n_fft: int) -> None:
+    """Refuse what is no sound, or one too short for the window.
+
+    Raises:
+        TypeError: If it is not a floating-point tensor.
+        ValueError: If its shape is not ``(B, samples)`` or ``(samples,)``, or it is too short.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> check_sound(torch.zeros(2, 8000), n_fft=1024)
+    """
+    if not (isinstance(sound, Tensor) and sound.is_floating_point()):
+        got = sound.dtype if isinstance(sound, Tensor) else type(sound).__name__
+        raise TypeError(
+            f"a sound must be a floating-point tensor in [-1, 1], but got {got}; convert it, "
+            "16-bit samples with torch.as_tensor(samples) / 32768."
+        )
+    if sound.dim() not in (1, 2):
+        raise ValueError(
+            f"a sound must have shape (B, samples), or (samples,) for one, but got "
+            f"{tuple(sound.shape)}; mix channels down first, with sound.mean(1)."
+        )
+    if sound.shape[-1] <= n_fft // 2:  # the frame's beginning is mirrored by that much
+        raise ValueError(
+            f"a sound must be longer than half a window of n_fft={n_fft} samples, but got "
+            f"{sound.shape[-1]}; pad it, or take a shorter n_fft."
+        )
+
+
+def check_mask(mask: Tensor, sound: Tensor, picture: tuple[int, ...]) -> None:
+    """Refuse a mask that is not shaped like the spectrogram of its sound.
+
+    Args:
+        mask: Of ``sound``.
+        sound: ``(B, samples)`` or ``(samples,)``.
+        picture: ``(1, bands, frames)``.
+
+    Raises:
+        ValueError: Naming both shapes.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> check_mask(torch.ones(2, 1, 32, 63), torch.zeros(2, 8000), (1, 32, 63))
+    """
+    expected = (*sound.shape[:-1], *picture)
+    if tuple(mask.shape) != expected:
+        raise ValueError(
+            f"a mask on sound {tuple(sound.shape)} must have shape {expected}, like its "
+            f"spectrogram, but got {tuple(mask.shape)}; take one channel of an attribution, "
+            "attribution[:, :1], and the sound that the spectrogram was made of."
+        )
+
+
+# ---- Sound to normalised log spectrogram, and a mask on it back to sound.
+
+
+def mel(frequency: Tensor) -> Tensor:
+    """Return the pitch in mel of frequencies in Hz: nearly linear to 700 Hz, then logarithmic.
+
+    Source:
+        O'Shaughnessy 1987.
+
+    Example:
+        >>> mel(torch.tensor([0.0, 6300.0]))  # 2595 * log10(1 + 9)
+        tensor([   0., 2595.])
+    """
+    return 2595 * (1 + frequency / 700).log10()
+
+
+def hertz(frequency: Tensor) -> Tensor:
+    """Return frequencies in Hz as they are: for bands of equal width.
+
+    Source:
+        Own.
+
+    Example:
+        >>> hertz(torch.tensor([440.0]))
+        tensor([440.])
+    """
+    return frequency
+
+
+class Spectrogram(nn.Module):
+    """Sound as a picture: the level of each band at each time, zero where it is the data's mean.
+
+    The power of the short-time Fourier transform is averaged into bands by hat functions: the
+    share of a frequency falls from 1 at the centre of one band to 0 at the next one's. Shares sum
+    to one at each frequency, so the same hats, transposed, turn a mask of bands into a gain for
+    each frequency, and a mask of ones into a gain of exactly one.
+
+    Args:
+        sample_rate: Samples a second.
+        n_fft: Length of the Hann window in samples, even.
+        hop: Samples from one frame to the next, at most half of ``n_fft``.
+        bands: Rows of the picture, from 0 Hz to half the sample rate, both included.
+        scale: Maps frequencies in Hz to the scale on which the bands lie at equal distances;
+            with ``scale=hertz, bands=n_fft // 2 + 1`` each frequency is a band.
+        floor_db: The least level, in dB of a sine of amplitude 1; digital silence has it.
+        mean_db: What normalising takes off; :meth:`normalized_to` measures it on your sounds.
+        std_db: What it then divides by, > 0.
+
+    Raises:
+        ValueError: If a number lies outside its range, or there are more bands than the
+            frequencies can fill.
+
+    Source:
+        Own; the inverse is the least-squares one of Griffin & Lim 1984, with the phase kept.
+
+    Example:
+        >>> spectrogram = Spectrogram(sample_rate=8000, n_fft=256, hop=128, bands=32)
+        >>> sound = torch.randn(2, 8000)
+        >>> picture = spectrogram(sound)
+        >>> picture.shape
+        torch.Size([2, 1, 32, 64])
+        >>> torch.allclose(spectrogram.invert(sound, torch.ones_like(picture)), sound, atol=1e-4)
+        True
+    """
+
+    window: Tensor
+    weights: Tensor
+
+    # 46 ms at 22050 Hz tell the harmonics of voices and engines apart and keep clicks short; mean
+    # and spread are those of ESC-10, everyday sounds, rounded (benchmarks/audio.json).
+    def __init__(
+        self,
+        *,
+        sample_rate: int = 22050,
+        n_fft: int = 1024,
+        hop: int = 512,
+        bands: int = 64,
+        scale: Callable[[Tensor], Tensor] = mel,
+        floor_db: float = -100.0,
+        mean_db: float = -66.0,
+        std_db: float = 23.0,
+    ) -> None:
+        super().__init__()
+        check_settings(sample_rate=sample_rate, n_fft=n_fft, hop=hop, bands=bands, std_db=std_db)
+        self.sample_rate, self.n_fft, self.hop = sample_rate, n_fft, hop
+        self.bands, self.scale = bands, scale
+        self.floor_db, self.mean_db, self.std_db = floor_db, mean_db, std_db
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("weights", self._hats(), persistent=False)  # (bands, bins)
+
+    def forward(self, sound: Tensor) -> Tensor:
+        """Return the normalised levels of sounds.
+
+        Args:
+            sound: ``(B, samples)``, or ``(samples,)`` for one, in [-1, 1].
+
+        Returns:
+            ``(B, 1, bands, frames)``, or ``(1, bands, frames)``, low frequencies first; there is
+            one frame more than the sound has hops, the last one counted even if begun only.
+
+        Raises:
+            TypeError: If the sound is not a floating-point tensor.
+            ValueError: If it has another number of dimensions, or is shorter than half a window.
+        """
+        return (self.levels(sound) - self.mean_db) / self.std_db
+
+    def levels(self, sound: Tensor) -> Tensor:
+        """Return what :meth:`forward` normalises, in dB of a sine of amplitude 1."""
+        spectrum = self._transform(sound)  # (..., bins, frames)
+        sine = self.window.sum() / 2  # the magnitude of a sine of amplitude 1
+        shares = (self.weights / self.weights.sum(1, keepdim=True)).to(sound)
+        power = shares @ (spectrum.abs() / sine).square()
+        return 10 * power.clamp(min=10 ** (self.floor_db / 10)).log10().unsqueeze(-3)
+
+    def invert(self, sound: Tensor, mask: Tensor) -> Tensor:
+        """Return what a mask leaves of sounds: each frequency times its gain, phase kept.
+
+        Args:
+            sound: ``(B, samples)``, or ``(samples,)`` for one.
+            mask: A gain for each band and frame, shaped like the spectrogram; 1 leaves a band as
+                it is, 0 silences it. ``1 - mask`` gives the rest: both sounds sum to the original.
+
+        Returns:
+            The masked sounds, shaped like ``sound``.
+
+        Raises:
+            TypeError: As :meth:`forward`.
+            ValueError: As :meth:`forward`, or if the mask is not shaped like the spectrogram.
+        """
+        spectrum = self._transform(sound)
+        check_mask(mask, sound, (1, self.bands, spectrum.shape[-1]))
+        gain = self.weights.T.to(sound) @ mask.squeeze(-3).to(sound)
+        longer = torch.istft(
+            spectrum * gain,
+            self.n_fft,
+            self.hop,
+            window=self.window.to(sound),
+            length=self._padded(sound.shape[-1]),
+        )
+        return longer[..., : sound.shape[-1]]
+
+    def render(self, sound: Tensor, picture: Tensor) -> Tensor:
+        """Return sounds with the levels of other pictures: what the judge of a mask was shown.
+
+        Each band gets the gain that brings it from its own level to that of the picture. A mask of
+        one half in a picture lies halfway to the infill in dB, far below half of the amplitude; so
+        this sounds clearer than :meth:`invert`, and any infill can be heard.
+
+        Args:
+            sound: ``(B, samples)``, or ``(samples,)`` for one.
+            picture: Shaped like the spectrogram, such as the ``masked_in`` or ``masked_out`` of
+                :func:`~captum_masking.parts.masking.mask_images`.
+
+        Returns:
+            The sounds, shaped like ``sound``. Digital silence stays silent at any gain.
+
+        Raises:
+            TypeError: As :meth:`forward`.
+            ValueError: As :meth:`invert`.
+        """
+        own = self(sound)
+        check_mask(picture, sound, (1, *own.shape[-2:]))
+        return self.invert(sound, 10 ** ((picture - own) * self.std_db / 20))
+
+    def normalized_to(self, sounds: Iterable[Tensor]) -> Spectrogram:
+        """Return one like this whose mean and spread, over all bands and frames, are measured.
+
+        Args:
+            sounds: Tensors ``(B, samples)`` or ``(samples,)``.
+
+        Returns:
+            A new spectrogram on the CPU; constants are rounded to 0.01 dB, so that it can be
+            written down.
+
+        Raises:
+            ValueError: If there is no sound, or all are silent throughout.
+        """
+        with torch.no_grad():
+            levels = [self.levels(sound).flatten() for sound in sounds]
+        std, mean = torch.std_mean(torch.cat(levels)) if levels else (torch.zeros(()),) * 2
+        if not std > 0.01:
+            raise ValueError(
+                f"expected sounds whose levels differ, but got {len(levels)} with a spread of "
+                f"{std:.3g} dB; give some of the sounds to be trained on."
+            )
+        constants = {"mean_db": round(mean.item(), 2), "std_db": round(std.item(), 2)}
+        return Spectrogram(**{**self.settings, **constants})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was built from, by name."""
+        names = ["sample_rate", "n_fft", "hop", "bands", "scale", "floor_db", "mean_db", "std_db"]
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def silence(self) -> float:
+        """Digital silence in normalised units; ``Color(silence)`` is the infill of a mute hole."""
+        return (self.floor_db - self.mean_db) / self.std_db
+
+    @property
+    def frequencies(self) -> Tensor:
+        """The frequency of each band in Hz, ``(bands,)``: the mean of those in it."""
+        return (self.weights @ self._bins().to(self.weights)) / self.weights.sum(1)
+
+    def extra_repr(self) -> str:
+        """Say how it was built."""
+        named = {**self.settings, "scale": getattr(self.scale, "__name__", self.scale)}
+        return ", ".join(f"{name}={value}" for name, value in named.items())
+
+    def _transform(self, sound: Tensor) -> Tensor:
+        """Return the complex spectrum ``(..., bins, frames)``."""
+        check_sound(sound, self.n_fft)
+        samples = sound.shape[-1]
+        # Without whole hops, the last samples would lie where the last window fades to nothing.
+        longer = pad(sound, (0, self._padded(samples) - samples))
+        window = self.window.to(sound)
+        return torch.stft(longer, self.n_fft, self.hop, window=window, return_complex=True)
+
+    def _padded(self, samples: int) -> int:
+        return math.ceil(samples / self.hop) * self.hop
+
+    def _bins(self) -> Tensor:
+        return torch.arange(self.n_fft // 2 + 1) * (self.sample_rate / self.n_fft)  # Hz
+
+    def _hats(self) -> Tensor:
+        """Share each frequency between the two bands it lies between: ``(bands, bins)``."""
+        at = self.scale(self._bins())
+        at = (at - at[0]) / (at[-1] - at[0]) * (self.bands - 1)  # in bands
+        hats = (1 - (at - torch.arange(self.bands)[:, None]).abs()).clamp(min=0)
+        if not (hats.sum(1) > 0).all():
+            raise ValueError(
+                f"expected a frequency in each band, but with bands={self.bands} some of the "
+                f"lowest have none; take fewer bands or a longer n_fft than {self.n_fft}."
+            )
+        return hats
+
+
+# ---- Sound files in and out, by way of the package soundfile.
+
+
+def read_sound(
+    file: str | os.PathLike[str], sample_rate: int, *, samples: int | None = None
+) -> Tensor:
+    """Read a sound file: channels mixed to one, resampled, cut or padded to a length.
+
+    Args:
+        file: WAV, FLAC, Ogg, MP3: whatever ``soundfile`` reads.
+        sample_rate: Samples a second of the result.
+        samples: Its length: the end of a longer sound is cut off, a shorter one continues in
+            silence; None leaves it as long as it is.
+
+    Returns:
+        ``(samples,)``, float32 in about [-1, 1].
+
+    Raises:
+        ImportError: If soundfile is not installed.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no sound.
+
+    Source:
+        Own; resampling is ``scipy.signal.resample_poly``.
+
+    Example:
+        >>> import tempfile
+        >>> temporary = tempfile.TemporaryDirectory()
+        >>> file = Path(temporary.name) / "quiet.wav"
+        >>> write_sound(file, torch.full((44100,), 0.5), 44100)
+        >>> read_sound(file, 22050, samples=30000).shape
+        torch.Size([30000])
+    """
+    soundfile = _soundfile()
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"expected a sound file, but {file} does not exist.")
+    try:
+        channels, rate = soundfile.read(os.fspath(file), dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise ValueError(
+            f"expected a sound file (WAV, FLAC, Ogg, MP3), but {file} cannot be read: {error}"
+        ) from error
+    sound = torch.from_numpy(channels).mean(1)
+    if samples is not None:  # what will be cut off need not be resampled
+        sound = sound[: math.ceil((samples + 1) * rate / sample_rate)]
+    sound = _resample(sound, rate, sample_rate)
+    return sound if samples is None else pad(sound[:samples], (0, max(0, samples - len(sound))))
+
+
+def write_sound(file: str | os.PathLike[str], sound: Tensor, sample_rate: int) -> None:
+    """Write a sound file; its ending names the format, and its folder is made if need be.
+
+    Args:
+        file: Ending in ``.wav``, ``.flac`` or ``.ogg``.
+        sound: ``(samples,)`` in [-1, 1]; what lies outside is clipped.
+        sample_rate: Samples a second.
+
+    Raises:
+        ImportError: If soundfile is not installed.
+        ValueError: If the sound is not one-dimensional and finite, or the ending unknown.
+
+    Source:
+        Own.
+    """
+    soundfile = _soundfile()
+    format_name = Path(file).suffix[1:].upper()
+    if format_name not in soundfile.available_formats():
+        raise ValueError(
+            f"the name of a sound file must end in .wav, .flac or .ogg, but got {file}."
+        )
+    if sound.dim() != 1 or not sound.isfinite().all():
+        raise ValueError(
+            f"expected one sound (samples,) of finite values, but got shape {tuple(sound.shape)}; "
+            "write those of a batch one by one, sounds[0]."
+        )
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    samples = sound.detach().float().cpu().clamp(-1, 1).numpy()
+    soundfile.write(os.fspath(file), samples, sample_rate)
+
+
+def _resample(sound: Tensor, rate: int, new_rate: int) -> Tensor:
+    if rate == new_rate:
+        return sound
+    from scipy.signal import resample_poly
+
+    common = math.gcd(rate, new_rate)
+    resampled = resample_poly(sound.numpy(), new_rate // common, rate // common)
+    return torch.from_numpy(resampled).float()
+
+
+def _soundfile() -> Any:
+    """Import soundfile when it is needed: no other part of the package does."""
+    try:
+        return importlib.import_module("soundfile")
+    except ImportError as error:
+        raise ImportError(
+            "expected the package soundfile, to read and write sound files, but it is not "
+            "installed; pip install soundfile."
+        ) from error
+
+
+# ---- Sound clips with a label and a fold, listed in a CSV file.
+
+
+class Clips(Dataset[tuple[Any, int]]):
+    r"""Clips of one length with their class, read when asked for.
+
+    The CSV file has a header and one row a clip, ``file,label``, and ``fold`` and ``name`` where
+    there are any: ``file`` is relative to the CSV's folder, ``label`` and ``fold`` are whole
+    numbers, ``name`` is that of the class. Further columns are ignored.
+
+    Args:
+        csv: The CSV file.
+        folds: The folds whose clips are taken; None takes all.
+        transform: Called with the sound ``(samples,)``; None gives the sound itself.
+        sample_rate: Samples a second; clips of another rate are resampled.
+        seconds: Length: longer clips are cut, shorter ones continue in silence.
+
+    Attributes:
+        files: One path a clip.
+        labels: One int a clip.
+        names: Names by label, where the file gives them.
+
+    Raises:
+        FileNotFoundError: If the CSV or a clip it names does not exist.
+        ValueError: If a column is missing, a number is none, or a fold has no clip.
+
+    Source:
+        Own; columns as in ESC (Piczak 2015), whose folds keep clips of one recording together.
+
+    Example:
+        >>> import tempfile, torch
+
+        >>> temporary = tempfile.TemporaryDirectory()
+        >>> folder = Path(temporary.name)
+        >>> write_sound(folder / "dog.wav", torch.zeros(8000), 8000)
+        >>> _ = (folder / "clips.csv").write_text("file,label,name,fold\ndog.wav,2,dog,0\n")
+        >>> clips = Clips(folder / "clips.csv", folds=[0], sample_rate=4000, seconds=2.0)
+        >>> sound, label = clips[0]
+        >>> sound.shape, label, clips.names
+        (torch.Size([8000]), 2, {2: 'dog'})
+    """
+
+    def __init__(
+        self,
+        csv: str | os.PathLike[str],
+        *,
+        folds: Collection[int] | None = None,
+        transform: Callable[[Tensor], Any] | None = None,
+        sample_rate: int = 22050,
+        seconds: float = 5.0,
+    ) -> None:
+        self.csv, self.folds, self.transform = Path(csv), folds, transform
+        self.sample_rate, self.seconds = sample_rate, seconds
+        rows = _rows(self.csv, ["file", "label", *(["fold"] if folds is not None else [])])
+        if folds is not None:
+            rows = _of_folds(rows, folds, self.csv)
+        self.files = [self.csv.parent / row["file"] for row in rows]
+        self.labels = [_whole(row, "label", self.csv) for row in rows]
+        named = zip(self.labels, rows, strict=True)
+        self.names = {label: row["name"] for label, row in named if row.get("name")}
+        _check_files(self.files, self.csv)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """Return ``(transform(sound), label)``.
+
+        Raises:
+            ImportError: If soundfile is not installed.
+            ValueError: If the file is no sound.
+        """
+        samples = round(self.seconds * self.sample_rate)
+        sound = read_sound(self.files[index], self.sample_rate, samples=samples)
+        return (sound if self.transform is None else self.transform(sound)), self.labels[index]
+
+    def __repr__(self) -> str:
+        names = ["folds", "transform", "sample_rate", "seconds"]
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"Clips(csv={str(self.csv)!r}, {options})"
+
+
+def _rows(file: Path, columns: list[str]) -> list[dict[str, str]]:
+    if not file.is_file():
+        raise FileNotFoundError(f"expected a CSV file that lists clips, but {file} does not exist.")
+    with file.open(newline="", encoding="utf-8") as lines:
+        reader = csv_files.DictReader(lines)
+        missing = set(columns) - set(reader.fieldnames or [])
+        if missing:
+            raise ValueError(
+                f"{file} must have the columns {columns}, but got {reader.fieldnames}; its first "
+                "line names them: file,label,name,fold."
+            )
+        return list(reader)
+
+
+def _of_folds(rows: list[dict[str, str]], folds: Collection[int], file: Path) -> list:
+    there = {_whole(row, "fold", file) for row in rows}
+    if not folds or not set(folds) <= there:
+        raise ValueError(
+            f"folds must be some of {sorted(there)}, those of {file}, but got {list(folds)}."
+        )
+    return [row for row in rows if int(row["fold"]) in folds]
+
+
+def _whole(row: dict[str, str], column: str, file: Path) -> int:
+    text = row[column] or ""
+    if not text.strip().isdecimal():
+        raise ValueError(
+            f"{file}: {column} must be a whole number counted from 0, but got {text!r} for "
+            f"{row['file']!r}."
+        )
+    return int(text)
+
+
+def _check_files(files: list[Path], csv: Path) -> None:
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"expected every clip of {csv} to exist, but {len(missing)} do not, the first is "
+            f"{missing[0]}; paths are relative to the folder of the CSV file."
+        )
+
+
+# ---- A sound, its map, and what the map leaves of it, with axes in seconds and Hz.
+
+
+@torch.no_grad()
+def draw_sound(
+    file: str | os.PathLike[str],
+    spectrogram: Spectrogram,
+    sound: Tensor,
+    mask: Tensor,
+    *,
+    masked_in: Tensor | None = None,
+    title: str = "",
+) -> None:
+    """Draw the levels of a sound, its mask, and the levels of the masked-in sound.
+
+    Args:
+        file: A PNG file; its folder is made if need be.
+        spectrogram: That the mask belongs to.
+        sound: ``(samples,)``.
+        mask: ``(1, bands, frames)`` in [0, 1]; never rescaled, so maps compare.
+        masked_in: ``(samples,)``, what is to be heard of it; None takes the mask as a gain.
+        title: Written above.
+
+    Raises:
+        ValueError: If the mask is not shaped like the sound's spectrogram.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import tempfile
+        >>> spectrogram, sound = Spectrogram(), torch.randn(22050)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_sound(f"{folder}/noise.png", spectrogram, sound, torch.ones(1, 64, 45))
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
+
+    by_gain = spectrogram.invert(sound, mask)  # in any case: it refuses a mask that does not fit
+    heard = spectrogram.levels(by_gain if masked_in is None else masked_in)
+    levels = spectrogram.levels(sound)
+    top = levels.max().item()
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 3, sharey=True)
+    decibels = {"cmap": "magma", "vmin": max(spectrogram.floor_db, top - 80), "vmax": top}
+    _panel(axes[0], spectrogram, levels, "level, dB", **decibels)
+    _panel(axes[1], spectrogram, mask, "mask", cmap="cividis", vmin=0, vmax=1)
+    _panel(axes[2], spectrogram, heard, "masked-in sound, dB", **decibels)
+    figure.suptitle(title, fontsize=10)
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+
+
+def _panel(axis: Any, spectrogram: Spectrogram, picture: Tensor, title: str, **how: Any) -> None:
+    values = picture.detach().float().cpu().squeeze(0).numpy()  # (bands, frames)
+    seconds = (values.shape[1] - 1) * spectrogram.hop / spectrogram.sample_rate
+    edges = (0, seconds, -0.5, len(values) - 0.5)
+    shown = axis.imshow(values, origin="lower", aspect="auto", extent=edges, **how)
+    axis.figure.colorbar(shown, ax=axis, fraction=0.05)
+    rows = range(0, len(values), max(1, len(values) // 6))
+    frequencies = spectrogram.frequencies.tolist()
+    axis.set_yticks(rows, [f"{frequencies[row]:.0f} Hz" for row in rows], fontsize=7)
+    axis.set_xlabel("s", fontsize=8)
+    axis.set_title(title, fontsize=9)

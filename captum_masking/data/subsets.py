@@ -1,0 +1,332 @@
+"""Some examples of each class, and as many of each."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler, Subset, TensorDataset
+
+# ---- A few images of each class, and images of a few classes: the same ones every time.
+
+
+class LabeledSubset(Subset[Any]):
+    """A subset that knows its labels, so that subsets of it read no image.
+
+    Args:
+        dataset: The whole set.
+        indices: Which of its images, in this order.
+        labels: One label an index.
+
+    Attributes:
+        labels: One int an image of the subset.
+
+    Source:
+        Own.
+
+    Example:
+        >>> subset = LabeledSubset(TensorDataset(torch.zeros(3, 1)), [2, 0], [7, 5])
+        >>> len(subset), subset.labels
+        (2, [7, 5])
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], indices: Sequence[int], labels: Sequence[int]
+    ) -> None:
+        super().__init__(dataset, list(indices))
+        self.labels = list(labels)
+
+
+def few_shot(
+    dataset: Dataset[Any],
+    per_class: int,
+    *,
+    seed: int = 0,
+    classes: Collection[int] | None = None,
+) -> LabeledSubset:
+    """Choose a few images of each class at random, the same ones for the same seed.
+
+    One image of each class comes first, then a second one of each, and so on: with one seed, a
+    smaller choice is the beginning of a larger one, and a curve over ``per_class`` compares like
+    with like. Leaving out classes does not change which images of the others are chosen. The
+    random state of torch is left alone.
+
+    Args:
+        dataset: Read by :func:`labels_of`.
+        per_class: Images of each class, >= 1.
+        seed: Another seed makes another choice.
+        classes: The labels to choose from; None takes all that occur.
+
+    Returns:
+        ``per_class`` times the number of classes images, with their ``labels``.
+
+    Raises:
+        ValueError: If a class has too few images or does not occur, if ``per_class`` is below 1,
+            or if the data set gives no labels.
+        TypeError: If ``per_class`` or a class is not a whole number.
+
+    Source:
+        Phang et al. 2020 train on a few examples per class; that choices are nested is our own.
+
+    Example:
+        >>> dataset = TensorDataset(torch.arange(6.0), torch.tensor([0, 0, 0, 1, 1, 1]))
+        >>> one, two = few_shot(dataset, 1), few_shot(dataset, 2)
+        >>> two.labels
+        [0, 1, 0, 1]
+        >>> one.indices == two.indices[:2]
+        True
+    """
+    _check_per_class(per_class)
+    labels = labels_of(dataset)
+    wanted = _check_classes(classes, labels)
+    _check_enough(per_class, wanted, labels)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator, device="cpu").tolist()
+    drawn: dict[int, list[int]] = {label: [] for label in wanted}
+    for index in order:
+        drawn.get(labels[index], []).append(index)
+    indices = [drawn[label][shot] for shot in range(per_class) for label in wanted]
+    return LabeledSubset(dataset, indices, [labels[i] for i in indices])
+
+
+def of_classes(dataset: Dataset[Any], classes: Collection[int]) -> LabeledSubset:
+    """Keep the images of some classes, in their order; labels stay as they are.
+
+    Args:
+        dataset: Read by :func:`labels_of`.
+        classes: The labels to keep.
+
+    Returns:
+        These images, with their ``labels``.
+
+    Raises:
+        ValueError: If a class does not occur, if there is none, or if the data set gives no
+            labels.
+        TypeError: If a class is not a whole number.
+
+    Source:
+        Own.
+
+    Example:
+        >>> dataset = TensorDataset(torch.arange(4.0), torch.tensor([5, 3, 8, 3]))
+        >>> of_classes(dataset, [3, 8]).indices
+        [1, 2, 3]
+    """
+    labels = labels_of(dataset)
+    wanted = set(_check_classes(classes, labels))
+    indices = [index for index, label in enumerate(labels) if label in wanted]
+    return LabeledSubset(dataset, indices, [labels[i] for i in indices])
+
+
+def labels_of(dataset: Dataset[Any]) -> list[int]:
+    """Read the label of every image, without reading the images where that can be helped.
+
+    Args:
+        dataset: With ``labels`` (:class:`~captum_masking.data.BoxedImages`) or ``targets``
+            (torchvision), a ``TensorDataset`` whose second tensor they are, or a ``Subset`` of any
+            of these. Any other is walked through once, and each image loaded for its label.
+
+    Returns:
+        One int an image.
+
+    Raises:
+        ValueError: If there are no labels, not one an image, or if they are no whole numbers.
+
+    Source:
+        Own.
+
+    Example:
+        >>> labels_of(Subset(TensorDataset(torch.zeros(3, 1), torch.tensor([4, 5, 6])), [2, 0]))
+        [6, 4]
+    """
+    found = _find_labels(dataset)
+    labels = found.tolist() if hasattr(found, "tolist") else list(found)
+    count = len(dataset)  # type: ignore[arg-type]  # has been asked for it, or has listed labels
+    if len(labels) != count:
+        raise ValueError(
+            f"expected one label an image, but {type(dataset).__name__} has {len(labels)} labels "
+            f"for {count} images; give a data set whose labels match its images."
+        )
+    return [_to_label(label, dataset) for label in labels]
+
+
+def _find_labels(dataset: Any) -> Any:
+    """Look for labels where data sets keep them; walk through the images as a last resort."""
+    if getattr(dataset, "labels", None) is not None:
+        return dataset.labels
+    if getattr(dataset, "targets", None) is not None:
+        return _transformed(dataset)
+    if isinstance(dataset, Subset):
+        labels = labels_of(dataset.dataset)
+        return [labels[index] for index in dataset.indices]
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
+        return dataset.tensors[1]
+    return _walk(dataset)
+
+
+def _transformed(dataset: Any) -> Iterable[Any]:
+    """Return ``targets`` as the data set gives them out: torchvision's may be transformed."""
+    change = getattr(dataset, "target_transform", None)
+    return dataset.targets if change is None else [change(target) for target in dataset.targets]
+
+
+def _walk(dataset: Any) -> list[Any]:
+    try:
+        pairs = (dataset[index] for index in range(len(dataset)))
+        return [label for _, label in pairs]
+    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        raise ValueError(
+            f"expected a data set of (image, label) pairs, but {type(dataset).__name__} gives no "
+            f"labels ({error}); give it an attribute 'labels' with one whole number an image."
+        ) from error
+
+
+def _to_label(label: Any, dataset: Any) -> int:
+    if isinstance(label, torch.Tensor) and label.numel() == 1:
+        label = label.item()
+    try:
+        return operator.index(label)
+    except TypeError:
+        raise ValueError(
+            f"expected one whole number a label, but {type(dataset).__name__} has {label!r}; "
+            "give class indices: scores or several labels an image do not name one class."
+        ) from None
+
+
+def _check_per_class(per_class: Any) -> None:
+    if isinstance(per_class, bool) or not hasattr(per_class, "__index__"):
+        raise TypeError(f"per_class must be a whole number, but got {per_class!r}; use int(...).")
+    if per_class < 1:
+        raise ValueError(
+            f"per_class must be at least 1, but got {per_class}; leave classes out with "
+            "classes=[...]."
+        )
+
+
+def _check_classes(classes: Collection[int] | None, labels: list[int]) -> list[int]:
+    """Return the classes in ascending order, each once."""
+    found = sorted(set(labels))
+    if classes is None and found:
+        return found
+    try:
+        wanted = sorted({operator.index(label) for label in classes or ()})
+    except TypeError:
+        raise TypeError(
+            f"classes must be labels, whole numbers such as [0, 3], but got {classes!r}."
+        ) from None
+    unknown = sorted(set(wanted) - set(found))
+    if unknown or not wanted:
+        raise ValueError(
+            f"classes must name at least one label that occurs and none that does not, but got "
+            f"{wanted}, of which {_shorten(unknown)} have no image; choose from {_shorten(found)}."
+        )
+    return wanted
+
+
+def _check_enough(per_class: int, wanted: list[int], labels: list[int]) -> None:
+    counts = Counter(labels)
+    short = {label: counts[label] for label in wanted if counts[label] < per_class}
+    if short:
+        each = ", ".join(f"class {label} has {count}" for label, count in [*short.items()][:4])
+        raise ValueError(
+            f"expected at least {per_class} images of each class, but {each} ({len(short)} of "
+            f"{len(wanted)} classes have too few); lower per_class to {min(short.values())}, or "
+            "leave these classes out with classes=[...]."
+        )
+
+
+def _shorten(labels: list[int]) -> str:
+    return f"{labels}" if len(labels) <= 12 else f"{labels[:12]} and {len(labels) - 12} more"
+
+
+# ---- As many images of each class in every epoch, however many there are of it.
+
+
+class BalancedSampler(Sampler[int]):
+    """Indices of a data set, as many of each class, in another order in each epoch.
+
+    An epoch shows each image of the largest class once, and those of smaller ones again and again:
+    an image a second time when all others of its class have been shown, and so on. Classes take
+    turns in random order, so that a batch whose size is a multiple of the number of classes holds
+    as many of each, and any other at most two more of one class than of another.
+
+    Args:
+        labels: One whole number an image, as :func:`~captum_masking.data.labels_of` gives them.
+        generator: On the CPU; each epoch draws one number from it. None draws it from torch's
+            global random numbers, as ``DataLoader(shuffle=True)`` does.
+
+    Attributes:
+        classes: The labels that occur, in ascending order.
+
+    Raises:
+        ValueError: If there are no labels, or if they are no whole numbers.
+
+    Source:
+        Own.
+
+    Example:
+        >>> sampler = BalancedSampler([7, 7, 7, 7, 5, 5], torch.Generator().manual_seed(0))
+        >>> len(sampler), sampler.classes
+        (8, [5, 7])
+        >>> sorted(sampler)  # images 4 and 5 of class 5 appear twice
+        [0, 1, 2, 3, 4, 4, 5, 5]
+    """
+
+    def __init__(
+        self, labels: Sequence[int] | Tensor, generator: torch.Generator | None = None
+    ) -> None:
+        found = _read_labels(labels)
+        classes, counts = found.unique(return_counts=True)  # in ascending order
+        self.classes: list[int] = classes.tolist()
+        self.generator = generator
+        self._members = found.argsort(stable=True).split(counts.tolist())
+
+    def __len__(self) -> int:
+        return len(self.classes) * max(map(len, self._members))
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._draw_epoch().tolist()
+
+    def __repr__(self) -> str:
+        images = sum(map(len, self._members))
+        return f"BalancedSampler({images} images, {len(self.classes)} classes)"
+
+    def _draw_epoch(self) -> Tensor:
+        seed = torch.empty((), dtype=torch.int64, device="cpu").random_(generator=self.generator)
+        generator = torch.Generator("cpu").manual_seed(int(seed))
+        each = max(map(len, self._members))
+        rows = torch.stack([_cycle(members, each, generator) for members in self._members])
+        turns = _rand(*rows.shape, generator=generator).argsort(0)  # (classes, each)
+        return rows.gather(0, turns).T.flatten()
+
+
+def _cycle(members: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Repeat the members of a class, each round in another order, until there are enough."""
+    rounds = -(-count // len(members))
+    order = _rand(rounds, len(members), generator=generator).argsort(1)
+    return members[order].flatten()[:count]
+
+
+def _rand(*shape: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(*shape, generator=generator, device="cpu", dtype=torch.float64)
+
+
+def _read_labels(labels: Any) -> Tensor:
+    """Return whole numbers as a tensor on the CPU, and refuse anything else."""
+    try:
+        found = labels if isinstance(labels, Tensor) else torch.tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{_EXPECTED}, but got {labels!r:.80}; {_WAY_OUT}") from error
+    kind = found.is_floating_point() or found.is_complex() or found.dtype == torch.bool
+    if found.dim() != 1 or not len(found) or kind:
+        got = f"a tensor of {found.dtype}, shape {tuple(found.shape)}"
+        raise ValueError(f"{_EXPECTED}, but got {got}; {_WAY_OUT}")
+    return found.cpu()
+
+
+_EXPECTED = "labels must be whole numbers, one an image and at least one in all"
+_WAY_OUT = "labels_of(dataset) gives them, also those of a subset."

@@ -1,0 +1,441 @@
+"""How the target's probability changes as pixels go, or come, in the order of the map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_masking._base.captum import TargetType
+from captum_masking._base.target import class_indices
+from captum_masking.metrics.answers import (
+    Classifier,
+    MeanScore,
+    answers,
+    check_maps,
+    check_question,
+    probabilities,
+    softmax,
+)
+from captum_masking.metrics.maps import finite_planes
+from captum_masking.parts.infill import Blur, Infill, Mean, gaussian_blur
+from captum_masking.parts.masking import fill
+
+
+class Curve(NamedTuple):
+    """The target's probability after each step.
+
+    Attributes:
+        fractions: Share of the pixels replaced (or restored) so far, ``(steps + 1,)``, from 0 to 1.
+        probabilities: Of the target, ``(B, steps + 1)``.
+
+    Source:
+        Petsiuk et al. 2018 (RISE).
+
+    Example:
+        >>> Curve(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[1.0, 0.5, 0.0]])).auc
+        tensor([0.5000])
+    """
+
+    fractions: Tensor
+    probabilities: Tensor
+
+    @property
+    def auc(self) -> Tensor:
+        """``(B,)``: the area under the curve by the trapezoid rule, over the actual fractions."""
+        return torch.trapezoid(self.probabilities, self.fractions)
+
+
+def deletion_curve(
+    classifier: Classifier,
+    inputs: Tensor,
+    masks: Tensor,
+    target: TargetType,
+    *,
+    step_px: int | None = None,
+    infill: Infill = Mean(),
+    every_step: bool = False,
+    batch_size: int = 32,
+) -> Curve:
+    """Return the target's probability as the most salient pixels are replaced first.
+
+    Pixels go in the order of the map, the greatest value first, and equal values in reading
+    order. A constant map thus takes the image away from top to bottom, and so does one with NaN
+    or infinity, which counts as constant.
+
+    Args:
+        classifier: Called as ``classifier(inputs)``; returns logits ``(B, classes)``.
+        inputs: ``(B, C, H, W)``, floating point.
+        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` on any scale: only the order counts.
+        target: Any form Captum takes; None is the class predicted for the whole image.
+        step_px: Pixels per step, >= 1; None is RISE's eight rows of the image. The last step
+            takes what is left.
+        infill: What replaces the pixels.
+        every_step: Ask the infill anew at each step, with what is then missing as the hole, as an
+            inpainter needs; otherwise it is asked once, for the whole frame.
+        batch_size: Images shown to the classifier at a time.
+
+    Returns:
+        The curve, float32 on the device of ``inputs``.
+
+    Raises:
+        ValueError: If shapes do not fit, inputs are not finite, or an argument leaves its range.
+        TypeError: If the classifier is not callable, or inputs are not floating point.
+        TargetError: If the target does not name one class for each image.
+
+    Source:
+        Petsiuk et al. 2018 (RISE), deletion.
+
+    Example:
+        >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # Flatten: the logits are the pixels
+        >>> deletion_curve(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1)
+        Curve(fractions=tensor([0.0000, 0.5000, 1.0000]),
+              probabilities=tensor([[0.8808, 0.5000, 0.5000]]))
+    """
+    run = Run(classifier, inputs, masks, step_px, infill, every_step, batch_size, insert=False)
+    return run.curve(target)
+
+
+def insertion_curve(
+    classifier: Classifier,
+    inputs: Tensor,
+    masks: Tensor,
+    target: TargetType,
+    *,
+    step_px: int | None = None,
+    infill: Infill = Blur(sigma_px=5.0),  # RISE: sigma 5, see RiseBlur for its kernel
+    every_step: bool = False,
+    batch_size: int = 32,
+) -> Curve:
+    """Return the target's probability as the most salient pixels are restored first.
+
+    The order is that of `deletion_curve`, from an image that is all infill to the whole image.
+
+    Args:
+        classifier: As in `deletion_curve`.
+        inputs: As in `deletion_curve`.
+        masks: As in `deletion_curve`.
+        target: As in `deletion_curve`.
+        step_px: As in `deletion_curve`.
+        infill: Gives the image to start from.
+        every_step: As in `deletion_curve`.
+        batch_size: As in `deletion_curve`.
+
+    Returns:
+        The curve, float32 on the device of ``inputs``.
+
+    Raises:
+        ValueError: As `deletion_curve` does.
+        TypeError: As `deletion_curve` does.
+        TargetError: As `deletion_curve` does.
+
+    Source:
+        Petsiuk et al. 2018 (RISE), insertion.
+
+    Example:
+        >>> inputs = torch.tensor([[[[2.0, 0.0]]]])
+        >>> curve = insertion_curve(torch.nn.Flatten(), inputs, inputs, 0, step_px=1, infill=Mean())
+        >>> curve.probabilities
+        tensor([[0.5000, 0.8808, 0.8808]])
+    """
+    run = Run(classifier, inputs, masks, step_px, infill, every_step, batch_size, insert=True)
+    return run.curve(target)
+
+
+class Run:
+    """One way through the images of a batch; the arguments are those of `deletion_curve`."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        masks: Tensor,
+        step_px: int | None,
+        infill: Infill,
+        every_step: bool,
+        batch_size: int,
+        *,
+        insert: bool,
+    ) -> None:
+        check_question(classifier, inputs, batch_size)
+        check_maps(inputs, masks)
+        self.classifier, self.batch_size, self.insert = classifier, batch_size, insert
+        self.inputs, self.ranks = inputs.detach(), ranks_of(masks).to(inputs.device)
+        height, width = inputs.shape[2:]
+        self.counts = counts_of(height, width, step_px).to(inputs.device)
+        self.infill = infill
+        #: What the classifier says of the whole images, which are one end of each curve.
+        self.whole = answers(classifier, self.inputs.split(batch_size))
+        self.paint = None if every_step else self._painted()
+
+    def curve(self, target: TargetType) -> Curve:
+        """Return the curve of one class for each image."""
+        rows = self.of_classes(class_indices(self.whole, target)[:, None])
+        fractions = self.counts.float() / self.inputs[0, 0].numel()
+        return Curve(fractions, rows[..., 0].float())
+
+    def of_classes(self, classes: Tensor) -> Tensor:
+        """Return the probabilities of some classes ``(B, L)`` as ``(B, steps + 1, L)``."""
+        whole = softmax(self.whole).gather(1, classes)[:, None]
+        counts = self.counts[:-1] if self.insert else self.counts[1:]
+        rows = probabilities(self.classifier, self._stages(counts, classes))
+        rows = rows.reshape(len(whole), len(counts), -1)
+        return torch.cat([rows, whole] if self.insert else [whole, rows], dim=1)
+
+    def _stages(self, counts: Tensor, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Show each image at each step, images in order, a batch at a time."""
+        everyone = torch.arange(len(self.inputs), device=self.inputs.device)
+        for pairs in torch.cartesian_prod(everyone, counts).split(self.batch_size):
+            images, taken = pairs.unbind(1)
+            yield self._at(images, taken), classes[images]
+
+    def _at(self, images: Tensor, taken: Tensor) -> Tensor:
+        picked = self.ranks[images] < taken.reshape(-1, 1, 1, 1)
+        hole = (~picked if self.insert else picked).to(self.inputs)
+        paint = self.paint
+        infill = self.infill if paint is None else lambda inputs, hole: paint[images]
+        return fill(self.inputs[images], hole, infill)
+
+    @torch.no_grad()
+    def _painted(self) -> Tensor:
+        batches = self.inputs.split(self.batch_size)
+        return torch.cat([self.infill(x, torch.ones_like(x[:, :1])) for x in batches])
+
+
+def ranks_of(masks: Tensor) -> Tensor:
+    """Return each pixel's place in the order, ``(B, 1, H, W)`` from 0 for the most salient."""
+    order = finite_planes(masks).flatten(1).sort(dim=1, descending=True, stable=True).indices
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places).reshape(-1, 1, *masks.shape[-2:])
+
+
+def counts_of(height: int, width: int, step_px: int | None) -> Tensor:
+    """Return how many pixels are taken at each point of the curve, from 0 to all.
+
+    Raises:
+        ValueError: If a step takes no pixel.
+    """
+    pixels, step = height * width, 8 * width if step_px is None else step_px
+    if step < 1:
+        raise ValueError(
+            f"step_px must be 1 or more pixels, but got {step_px}; None is eight rows of the image."
+        )
+    return torch.tensor([*range(0, pixels, int(step)), pixels])
+
+
+# ---- Deletion and insertion: how soon does the target go, or come, in the order of the map?
+
+
+class RiseBlur:
+    """The image to start from in RISE's insertion: blurred by a kernel cut short.
+
+    Args:
+        sigma_px: Standard deviation of the Gaussian in pixels, > 0.
+        taps: Length of the kernel, odd; its weights sum to one.
+
+    Raises:
+        ValueError: If an argument leaves its range.
+
+    Source:
+        Petsiuk et al. 2018 (RISE), with the 5 x 5 kernel of sigma 5 of the batched version in
+        CA-Stream (Torres et al. 2024). A whole Gaussian is `Blur`.
+
+    Example:
+        >>> import torch
+        >>> RiseBlur(sigma_px=0.6, taps=3)(torch.ones(1, 1, 3), hole=torch.ones(1, 1, 3))
+        tensor([[[0.8336, 1.0000, 0.8336]]])
+    """
+
+    def __init__(self, *, sigma_px: float = 5.0, taps: int = 5) -> None:
+        if not 0 < sigma_px < float("inf") or taps < 1 or taps % 2 == 0:
+            raise ValueError(
+                f"sigma_px must be positive and taps odd, but got {sigma_px} and {taps}; an odd "
+                "kernel has a middle, for example taps=5."
+            )
+        self.sigma_px, self.taps = sigma_px, taps
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return the images, blurred."""
+        return gaussian_blur(inputs, self.sigma_px, self.taps // 2)
+
+    def __repr__(self) -> str:
+        return f"RiseBlur(sigma_px={self.sigma_px}, taps={self.taps})"
+
+
+#: The protocol of RISE, for ``deletion(..., **RISE_DELETION)`` or ``Deletion(**RISE_DELETION)``:
+#: steps of eight rows (1,792 pixels at 224 x 224, 28 steps), replaced by the mean color.
+RISE_DELETION: dict[str, Any] = {"step_px": None, "infill": Mean()}
+
+#: The protocol of RISE for `insertion`: the same steps, from a blurred image.
+RISE_INSERTION: dict[str, Any] = {"step_px": None, "infill": RiseBlur()}
+
+
+def deletion(
+    classifier: Classifier,
+    inputs: Tensor,
+    masks: Tensor,
+    target: TargetType,
+    *,
+    step_px: int | None = None,
+    infill: Infill = Mean(),
+    every_step: bool = False,
+    batch_size: int = 32,
+) -> Tensor:
+    """Return the area under the deletion curve of each image; lower is better.
+
+    Args:
+        classifier: As in `deletion_curve`.
+        inputs: As in `deletion_curve`.
+        masks: As in `deletion_curve`.
+        target: As in `deletion_curve`.
+        step_px: As in `deletion_curve`.
+        infill: As in `deletion_curve`.
+        every_step: As in `deletion_curve`.
+        batch_size: As in `deletion_curve`.
+
+    Returns:
+        Float32 ``(B,)`` in [0, 1] on the device of ``inputs``. A constant map, and one with NaN
+        or infinity, takes the image away from top to bottom.
+
+    Raises:
+        ValueError: As `deletion_curve` does.
+        TypeError: As `deletion_curve` does.
+        TargetError: As `deletion_curve` does.
+
+    Source:
+        Petsiuk et al. 2018 (RISE). There a shorter last step counts as a whole one; at 224 x 224
+        there is none.
+
+    Example:
+        >>> import torch
+        >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # 0.8808, 0.5, 0.5
+        >>> deletion(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1)
+        tensor([0.5952])
+    """
+    options: dict[str, Any] = {"step_px": step_px, "infill": infill, "every_step": every_step}
+    return deletion_curve(classifier, inputs, masks, target, batch_size=batch_size, **options).auc
+
+
+def insertion(
+    classifier: Classifier,
+    inputs: Tensor,
+    masks: Tensor,
+    target: TargetType,
+    *,
+    step_px: int | None = None,
+    infill: Infill = Blur(sigma_px=5.0),
+    every_step: bool = False,
+    batch_size: int = 32,
+) -> Tensor:
+    """Return the area under the insertion curve of each image; higher is better.
+
+    Args:
+        classifier: As in `deletion_curve`.
+        inputs: As in `deletion_curve`.
+        masks: As in `deletion_curve`.
+        target: As in `deletion_curve`.
+        step_px: As in `deletion_curve`.
+        infill: Gives the image to start from.
+        every_step: As in `deletion_curve`.
+        batch_size: As in `deletion_curve`.
+
+    Returns:
+        Float32 ``(B,)`` in [0, 1] on the device of ``inputs``. A constant map, and one with NaN
+        or infinity, restores the image from top to bottom.
+
+    Raises:
+        ValueError: As `deletion_curve` does.
+        TypeError: As `deletion_curve` does.
+        TargetError: As `deletion_curve` does.
+
+    Source:
+        Petsiuk et al. 2018 (RISE), as in `deletion`.
+
+    Example:
+        >>> import torch
+        >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # 0.5, 0.8808, 0.8808
+        >>> insertion(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1, infill=Mean())
+        tensor([0.7856])
+    """
+    options: dict[str, Any] = {"step_px": step_px, "infill": infill, "every_step": every_step}
+    return insertion_curve(classifier, inputs, masks, target, batch_size=batch_size, **options).auc
+
+
+class Deletion(MeanScore):
+    """Mean over images of `deletion`.
+
+    Args:
+        step_px: As in `deletion_curve`.
+        infill: As in `deletion_curve`.
+        every_step: As in `deletion_curve`.
+        batch_size: As in `deletion_curve`.
+        **kwargs: Passed on to ``torchmetrics.Metric``.
+
+    Source:
+        Petsiuk et al. 2018 (RISE); ``Deletion(**RISE_DELETION)`` is its protocol.
+
+    Example:
+        >>> import torch
+        >>> metric, inputs = Deletion(step_px=1), torch.tensor([[[[2.0, 0.0]]]])
+        >>> metric.update(torch.nn.Flatten(), inputs, inputs, target=0)
+        >>> metric.compute()
+        tensor(0.5952)
+    """
+
+    higher_is_better = False
+    score = staticmethod(deletion)
+    options = ("step_px", "infill", "every_step", "batch_size")
+
+    def __init__(
+        self,
+        *,
+        step_px: int | None = None,
+        infill: Infill = Mean(),
+        every_step: bool = False,
+        batch_size: int = 32,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.step_px, self.infill = step_px, infill
+        self.every_step, self.batch_size = every_step, batch_size
+
+
+class Insertion(MeanScore):
+    """Mean over images of `insertion`.
+
+    Args:
+        step_px: As in `deletion_curve`.
+        infill: Gives the image to start from.
+        every_step: As in `deletion_curve`.
+        batch_size: As in `deletion_curve`.
+        **kwargs: Passed on to ``torchmetrics.Metric``.
+
+    Source:
+        Petsiuk et al. 2018 (RISE); ``Insertion(**RISE_INSERTION)`` is its protocol.
+
+    Example:
+        >>> import torch
+        >>> metric, inputs = Insertion(step_px=1, infill=Mean()), torch.tensor([[[[2.0, 0.0]]]])
+        >>> metric.update(torch.nn.Flatten(), inputs, inputs, target=0)
+        >>> metric.compute()
+        tensor(0.7856)
+    """
+
+    higher_is_better = True
+    score = staticmethod(insertion)
+    options = ("step_px", "infill", "every_step", "batch_size")
+
+    def __init__(
+        self,
+        *,
+        step_px: int | None = None,
+        infill: Infill = Blur(sigma_px=5.0),
+        every_step: bool = False,
+        batch_size: int = 32,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.step_px, self.infill = step_px, infill
+        self.every_step, self.batch_size = every_step, batch_size

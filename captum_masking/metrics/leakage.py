@@ -1,0 +1,315 @@
+"""What the leakage audit found, in numbers and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from captum_masking._base.checks import check_labels
+from captum_masking.metrics.boxes import masks_to_boxes
+from captum_masking.metrics.maps import check_masks, check_unit_range, finite_planes
+from captum_masking.metrics.sanity import hog_features
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """How often the class was read off masks, and off their boxes.
+
+    All are shares of the masks; standard errors are those of a mean over masks. Printing it gives
+    a table and a sentence.
+
+    Args:
+        masks: How many there were.
+        classes: How many classes.
+        chance: The share of the most frequent class, what one reads without looking.
+        accuracy: How often the class was read off a mask that the reader had not seen.
+        standard_error: Of ``accuracy``.
+        box_accuracy: The same with the mask's box in its place: its size and position alone.
+        box_standard_error: Of ``box_accuracy``.
+        shape_adds: ``accuracy - box_accuracy``.
+        shape_standard_error: Of ``shape_adds``, mask by mask.
+
+    Source:
+        Own.
+
+    Example:
+        >>> print(Leakage(400, 10, 0.1, 0.45, 0.025, 0.2, 0.02, 0.25, 0.03))
+        read from       accuracy
+        nothing           10.0 %
+        boxes             20.0 % +- 2.0
+        masks             45.0 % +- 2.5
+        The masks give the class away: read right for 45.0 % of 400 masks (10 classes), 35.0 points
+        above chance. Their shape adds 25.0 +- 3.0 points to what size and position say.
+    """
+
+    masks: int
+    classes: int
+    chance: float
+    accuracy: float
+    standard_error: float
+    box_accuracy: float
+    box_standard_error: float
+    shape_adds: float
+    shape_standard_error: float
+
+    def gives_away(self) -> bool:
+        """Say whether masks are read above chance by more than two standard errors."""
+        return self.accuracy - self.chance > 2 * self.standard_error
+
+    def shape_gives_away(self) -> bool:
+        """Say whether masks are also read better than their boxes by more than two."""
+        return self.gives_away() and self.shape_adds > 2 * self.shape_standard_error
+
+    def sentence(self) -> str:
+        """Say in words how much the masks give away."""
+        share = f"{100 * self.accuracy:.1f} %"
+        read = f"read right for {share} of {self.masks} masks ({self.classes} classes)"
+        above = f"{100 * (self.accuracy - self.chance):.1f} points"
+        if not self.gives_away():
+            return f"No sign that the masks give the class away: {read}, {above} from chance."
+        adds = f"{100 * self.shape_adds:.1f} +- {100 * self.shape_standard_error:.1f} points"
+        shape = (
+            f"Their shape adds {adds} to what size and position say."
+            if self.shape_gives_away()
+            else f"It is their size and position that do; their shape adds nothing sure ({adds})."
+        )
+        return f"The masks give the class away: {read}, {above} above chance. {shape}"
+
+    def __str__(self) -> str:
+        rows = [
+            ("nothing", self.chance, None),
+            ("boxes", self.box_accuracy, self.box_standard_error),
+            ("masks", self.accuracy, self.standard_error),
+        ]
+        lines = [
+            f"{name:<15} {100 * value:>6.1f} %"
+            + ("" if error is None else f" +- {100 * error:.1f}")
+            for name, value, error in rows
+        ]
+        return "\n".join(["read from       accuracy", *lines, self.sentence()])
+
+
+# ---- Who tries to read the class: linear on features of size, position and shape, and repeatable.
+
+SIDE_PX = 32  # of the masks as they are read: shapes are still told apart, and noise is not
+
+#: ``(masks, labels, unread) -> labels``: learns from some masks ``(n, 1, 32, 32)`` in [0, 1] with
+#: labels ``(n,)`` in 0..K-1, and says those of the unread ones. On the CPU, in double precision.
+Reader = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+PENALTIES = torch.logspace(-4, 2, 13, dtype=torch.float64)  # of features with total variance 3
+
+
+def read_by_ridge(masks: Tensor, labels: Tensor, unread: Tensor) -> Tensor:
+    """Read masks by a linear least-squares classifier.
+
+    It looks at the pixels on a grid of 16 x 16 (size and position), the histograms of oriented
+    gradients (edges, and roughly where) and the low frequencies of the spectrum (shape, wherever
+    it is). Each of the three has the same total variance. The ridge penalty is the one that best
+    predicts each mask of the training folds from all others of them.
+
+    Args:
+        masks: ``(n, 1, 32, 32)``, float64, to learn from.
+        labels: Their classes, ``(n,)``.
+        unread: ``(m, 1, 32, 32)``.
+
+    Returns:
+        The classes ``(m,)`` of the unread ones.
+
+    Source:
+        Own; ridge regression on one column a class, with the exact leave-one-out error (Golub et
+        al. 1979 for its formula).
+
+    Example:
+        >>> masks = torch.zeros(4, 1, 32, 32, dtype=torch.float64)
+        >>> masks[2:, :, :16] = 1
+        >>> read_by_ridge(masks, torch.tensor([0, 0, 1, 1]), masks[[3, 0]])
+        tensor([1, 0])
+    """
+    features, others = _features(masks, unread)
+    truth = torch.nn.functional.one_hot(labels).to(features)
+    center, offset = features.mean(0), truth.mean(0)
+    weights = ridge(features - center, truth - offset, PENALTIES * len(features))
+    return ((others - center) @ weights + offset).argmax(1)
+
+
+def ridge(features: Tensor, truth: Tensor, penalties: Tensor) -> Tensor:
+    """Return the weights ``(d, K)`` of the penalty with the least leave-one-out error.
+
+    Args:
+        features: ``(n, d)``, each column with mean 0.
+        truth: ``(n, K)``, likewise.
+        penalties: Of the squared weights, each > 0.
+    """
+    u, s, vh = torch.linalg.svd(features, full_matrices=False)
+    projected = u.T @ truth
+    errors = []
+    for penalty in penalties:
+        shrink = s**2 / (s**2 + penalty)
+        # The means are estimated too, hence 1 / n.
+        leverage = (u**2 * shrink).sum(1, keepdim=True) + 1 / len(truth)
+        errors.append((((truth - (u * shrink) @ projected) / (1 - leverage)) ** 2).mean())
+    best = penalties[torch.stack(errors).argmin()]
+    return vh.T @ ((s / (s**2 + best))[:, None] * projected)
+
+
+def _features(masks: Tensor, unread: Tensor) -> tuple[Tensor, Tensor]:
+    blocks, others = [], []
+    for view in (_pixels, _edges, _spectrum):
+        seen, new = view(masks), view(unread)
+        scale = seen.var(0, correction=0).sum().sqrt().clamp(min=1e-12)
+        blocks.append(seen / scale)
+        others.append(new / scale)
+    return torch.cat(blocks, 1), torch.cat(others, 1)
+
+
+def _pixels(masks: Tensor) -> Tensor:
+    return adaptive_avg_pool2d(masks, SIDE_PX // 2).flatten(1)
+
+
+def _edges(masks: Tensor) -> Tensor:
+    return hog_features(masks, cell_px=SIDE_PX // 4, block_cells=2)
+
+
+def _spectrum(masks: Tensor) -> Tensor:
+    # Of each pair of frequencies with the same size one is enough: columns from 0 on.
+    sizes = torch.fft.rfft2(masks[:, 0]).abs()
+    rows = torch.arange(-7, 8) % SIDE_PX
+    return sizes[:, rows, :8].flatten(1)
+
+
+# ---- Reading the class off masks and off their boxes, fold by fold.
+
+CHUNK = 256  # masks in double precision at a time
+
+
+def leakage(
+    masks: Tensor,
+    labels: Tensor,
+    *,
+    boxes: Tensor | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    reader: Reader = read_by_ridge,
+) -> Leakage:
+    """Try to read the class off masks alone, without the images.
+
+    The masks are dealt into folds, each class evenly; a reader learns from all folds but one and
+    reads that one, in turn. The same is done with each mask's box, drawn as a rectangle. What is
+    read is a lower bound: a better reader might read more.
+
+    An honest mask of an object gives its outline away, and classes have outlines: some leakage is
+    no fraud. What speaks is a masker that leaks more than true pixel masks of the same images do,
+    or than another method's maps.
+
+    Args:
+        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` in [0, 1], any dtype and device; one an image, or
+            copies of an image fall into several folds. Those with NaN or infinity are read as
+            zeros.
+        labels: Class indices ``(B,)``, of at least two classes.
+        boxes: ``(B, 4)`` in pixels of the masks' grid, half-open, ``(0, 0, 0, 0)`` for none; None
+            takes `masks_to_boxes` of the masks.
+        folds: How many, >= 2.
+        seed: Deals the folds. Torch's random state is left alone.
+        reader: Learns and reads, see `Reader`.
+
+    Returns:
+        Accuracies with standard errors; print it for a table and a sentence.
+
+    Raises:
+        ValueError: If shapes do not fit, masks leave [0, 1], there is one class only, or fewer
+            masks than folds.
+        TypeError: If labels are not integers.
+
+    Source:
+        Own.
+
+    Example:
+        >>> labels = torch.arange(40) % 2
+        >>> masks = torch.zeros(40, 1, 16, 16)
+        >>> masks[labels == 0, :, :8], masks[labels == 1, :, 8:] = 1, 1  # upper or lower half
+        >>> found = leakage(masks, labels)
+        >>> found.accuracy, found.box_accuracy, found.chance
+        (1.0, 1.0, 0.5)
+    """
+    _check(masks, labels, boxes, folds)
+    boxes = masks_to_boxes(masks) if boxes is None else boxes
+    _, classes, counts = labels.cpu().unique(return_inverse=True, return_counts=True)
+    fold = _deal(classes, folds, seed)
+    right = _read_all(_small(masks), classes, fold, reader)
+    box_right = _read_all(_drawn(boxes, *masks.shape[-2:]), classes, fold, reader)
+    means = [_mean(values) for values in (right, box_right, right - box_right)]
+    numbers = [number for mean in means for number in mean]
+    return Leakage(len(masks), len(counts), float(counts.max() / len(masks)), *numbers)
+
+
+def _check(masks: Tensor, labels: Tensor, boxes: Tensor | None, folds: int) -> None:
+    check_masks(masks)
+    check_unit_range(masks)
+    check_labels(labels, masks)
+    if boxes is not None and boxes.shape != (len(masks), 4):
+        raise ValueError(
+            f"boxes must have shape {(len(masks), 4)}, one for each mask, but got "
+            f"{tuple(boxes.shape)}; None takes the boxes of the masks."
+        )
+    if len(labels.unique()) < 2:
+        raise ValueError(
+            "labels must be of at least two classes, but all are of one; add masks of others."
+        )
+    if not 2 <= folds <= len(masks):
+        raise ValueError(
+            f"folds must be 2 or more and at most the number of masks, {len(masks)}, but got "
+            f"{folds}."
+        )
+
+
+def _deal(classes: Tensor, folds: int, seed: int) -> Tensor:
+    """Return the fold ``(B,)`` of each mask, dealt like cards, one class after the other."""
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(classes), generator=generator)
+    order = shuffled[classes[shuffled].argsort(stable=True)]
+    fold = torch.empty_like(classes)
+    fold[order] = torch.arange(len(classes)) % folds
+    return fold
+
+
+def _read_all(masks: Tensor, classes: Tensor, fold: Tensor, reader: Reader) -> Tensor:
+    """Return as 0 or 1, ``(B,)``, which masks were read right by one who had not seen them."""
+    right = torch.zeros(len(masks), dtype=torch.float64)
+    for index in range(int(fold.max()) + 1):
+        unread = fold == index
+        said = reader(masks[~unread], classes[~unread], masks[unread])
+        right[unread] = (said.cpu() == classes[unread]).double()
+    return right
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """Return the mean of values and its standard error."""
+    return float(values.mean()), float(values.std(correction=0) / len(values) ** 0.5)
+
+
+def _small(masks: Tensor) -> Tensor:
+    parts = [_shrunk(finite_planes(part)) for part in masks.detach().split(CHUNK)]
+    return torch.cat(parts)
+
+
+def _shrunk(planes: Tensor) -> Tensor:
+    return adaptive_avg_pool2d(planes[:, None], SIDE_PX).cpu().double()
+
+
+def _drawn(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return each box as a mask ``(B, 1, 32, 32)``, partly covered cells as their shares."""
+    boxes = boxes.detach().cpu().double()
+    across = _covered(boxes[:, 0] / width, boxes[:, 2] / width)
+    down = _covered(boxes[:, 1] / height, boxes[:, 3] / height)
+    return (down[:, :, None] * across[:, None, :])[:, None]
+
+
+def _covered(start: Tensor, end: Tensor) -> Tensor:
+    cells = torch.arange(SIDE_PX, dtype=start.dtype)
+    ends = torch.minimum(SIDE_PX * end[:, None], cells + 1)
+    return (ends - torch.maximum(SIDE_PX * start[:, None], cells)).clamp(0, 1)

@@ -1,0 +1,192 @@
+"""What counts as a map: its planes, its finite values, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# ---- Masks as planes ``(B, H, W)`` that one can calculate with.
+
+
+def double(values: Tensor) -> Tensor:
+    """Return the values in double precision, or in single where the device has no double."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def planes_of(masks: Tensor) -> Tensor:
+    """Return masks ``(B, 1, H, W)`` or ``(B, H, W)`` as detached planes in double precision."""
+    check_masks(masks)
+    return double(masks.detach().reshape(-1, *masks.shape[-2:]))
+
+
+def is_finite(masks: Tensor) -> Tensor:
+    """Say of each mask whether all its values are finite, ``(B,)``."""
+    flat = masks.reshape(len(masks), -1)
+    return flat.amin(1).isfinite() & flat.amax(1).isfinite()  # either is NaN if any value is
+
+
+def finite_planes(masks: Tensor) -> Tensor:
+    """Return `planes_of` masks, those with NaN or infinity as zeros: no evidence."""
+    planes = planes_of(masks)
+    finite = is_finite(planes)
+    return planes if finite.all() else planes.where(finite[:, None, None], 0)
+
+
+def min_max(masks: Tensor) -> Tensor:
+    """Scale each map to [0, 1]: its least value becomes 0, its greatest 1.
+
+    Metrics that compare a map with a threshold, or read it as coverage, need this of attributions;
+    masks are in [0, 1] as they are.
+
+    Args:
+        masks: ``(B, 1, H, W)`` or ``(B, H, W)``, any scale, dtype and device.
+
+    Returns:
+        Shaped as ``masks``, at least float32. A constant map becomes zeros, since it singles
+        nothing out; one with NaN or infinity becomes NaN all over, which every metric scores as
+        no evidence.
+
+    Raises:
+        ValueError: If the masks do not have one of these shapes.
+
+    Source:
+        Choe et al. 2020 require maps scaled so. Phang et al. 2020 turn a constant map into ones.
+
+    Example:
+        >>> min_max(torch.tensor([[[-1.0, 0.0, 3.0]], [[2.0, 2.0, 2.0]]]))
+        tensor([[[0.0000, 0.2500, 1.0000]],
+        <BLANKLINE>
+                [[0.0000, 0.0000, 0.0000]]])
+    """
+    planes = planes_of(masks)
+    low, high = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
+    scaled = torch.where(high > low, (planes - low) / (high - low), torch.zeros_like(planes))
+    scaled = scaled.where(is_finite(planes)[:, None, None], float("nan"))
+    return scaled.reshape(masks.shape).to(torch.promote_types(masks.dtype, torch.float32))
+
+
+# ---- Said at the door of the metrics: which masks and boxes they take.
+
+
+def check_masks(masks: Tensor) -> None:
+    """Refuse anything but ``(B, 1, H, W)`` and ``(B, H, W)``.
+
+    Raises:
+        ValueError: If the masks have another shape or no pixel.
+    """
+    if not (masks.dim() == 3 or (masks.dim() == 4 and masks.shape[1] == 1)) or not masks.numel():
+        raise ValueError(
+            f"masks must have shape (B, 1, H, W) or (B, H, W), but got {tuple(masks.shape)}; "
+            "reduce an attribution over its channels first, for example with .sum(1)."
+        )
+
+
+def check_predicted(predicted: Tensor) -> None:
+    """Refuse predicted boxes that are not ``(B, 4)`` or ``(4,)``.
+
+    Raises:
+        ValueError: If they have another shape.
+    """
+    if predicted.dim() not in (1, 2) or predicted.shape[-1] != 4:
+        raise ValueError(
+            f"predicted boxes must have shape (B, 4) or (4,), but got {tuple(predicted.shape)}; "
+            "masks_to_boxes(masks) makes them from masks."
+        )
+
+
+def check_boxes(images: int, boxes: Sequence[Tensor]) -> None:
+    """Refuse boxes that are not one filled tensor ``(n, 4)`` for each image.
+
+    Raises:
+        ValueError: If there are too many or too few, or an image's boxes are none, empty, not
+            finite or of another shape.
+        TypeError: If the boxes of an image are not a tensor.
+    """
+    if len(boxes) != images or images == 0:
+        raise ValueError(
+            f"boxes must be a list with one tensor (n, 4) for each image, but got {len(boxes)} "
+            f"entries for {images} images; put the boxes of one image into one tensor."
+        )
+    for image, truth in enumerate(boxes):
+        _check_box_list(truth, image)
+
+
+def _check_box_list(truth: Tensor, image: int) -> None:
+    if not isinstance(truth, Tensor):
+        raise TypeError(
+            f"boxes[{image}] must be a tensor (n, 4), but got {type(truth).__name__}; convert it "
+            "with torch.as_tensor(...)."
+        )
+    if truth.dim() != 2 or truth.shape[1] != 4:
+        raise ValueError(
+            f"boxes[{image}] must have shape (n, 4), but got {tuple(truth.shape)}; write one box "
+            "as box[None]."
+        )
+    if not len(truth):
+        raise ValueError(
+            f"boxes[{image}] must hold at least one box, but is empty; leave images without boxes "
+            "out of a localization metric."
+        )
+    if not (truth.isfinite().all() and (truth[:, :2] < truth[:, 2:]).all()):
+        raise ValueError(
+            f"boxes[{image}] must be (x0, y0, x1, y1) with x0 < x1 and y0 < y1, but got "
+            f"{truth.tolist()}; convert (x, y, width, height), and drop empty boxes."
+        )
+
+
+def check_scale(reach: float, boxes: Sequence[Tensor]) -> None:
+    """Refuse boxes in fractions where something else reaches ``reach`` pixels.
+
+    Raises:
+        ValueError: If all boxes are fractions.
+    """
+    values = torch.cat([truth.detach().reshape(-1).cpu().double() for truth in boxes])
+    fractions = 0 <= values.min() <= values.max() <= 1 and (values % 1).any()
+    if fractions and reach > 1:  # no object lies within the first pixel
+        raise ValueError(
+            f"boxes must be in pixels, as the predicted boxes are, which reach {reach:g}, but none "
+            "exceeds 1; convert fractions with boxes_to_pixels(boxes, height, width)."
+        )
+
+
+def check_unit_range(masks: Tensor) -> None:
+    """Refuse masks that leave ``[0, 1]`` by more than rounding; those with NaN or infinity pass.
+
+    Raises:
+        ValueError: If a finite value lies outside.
+    """
+    flat = masks.detach().reshape(len(masks), -1)
+    low, high = flat.amin(1), flat.amax(1)
+    finite = low.isfinite() & high.isfinite()
+    low, high = low[finite], high[finite]
+    if (low < -1e-3).any() or (high > 1 + 1e-3).any():
+        raise ValueError(
+            f"masks must lie in [0, 1], but got values from {low.min():g} to {high.max():g}; "
+            "scale an attribution first with min_max(masks)."
+        )
+
+
+def check_truth(masks: Tensor, truth: Tensor) -> None:
+    """Refuse pixel masks that do not fit the masks or mark nothing in an image.
+
+    Raises:
+        ValueError: If shapes differ, values other than 0 and 1 occur, or an image has no 1.
+    """
+    if truth.numel() != masks.numel() or truth.shape[-2:] != masks.shape[-2:]:
+        raise ValueError(
+            f"pixel masks must have the shape of the masks, {tuple(masks.shape)}, but got "
+            f"{tuple(truth.shape)}; resize them with nearest neighbours."
+        )
+    if not ((truth == 0) | (truth == 1)).all():
+        raise ValueError(
+            "pixel masks must hold 0 and 1 only, 1 on the object, but hold other values; turn a "
+            "label map into one with labels == label."
+        )
+    empty = (truth.reshape(len(truth), -1) == 0).all(1).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(
+            f"each pixel mask must mark at least one pixel, but images {empty[:5]} have none; "
+            "leave images without an object out."
+        )

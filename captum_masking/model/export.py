@@ -1,0 +1,80 @@
+"""A model as one plain module, images in, logits and masks out, to be exported and deployed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_masking._base.tuples import one_or_several, size_of
+from captum_masking.model.layouts import first_tensor
+from captum_masking.model.model import MaskingModel
+from captum_masking.model.taps import logits_of
+
+__all__ = [
+    "HeatmapModule",
+]
+
+
+class HeatmapModule(nn.Module):
+    """Images to ``(logits, mask)``, without checks and without hooks that come and go.
+
+    Where the classifier takes several inputs it takes several too, and gives a tuple of masks.
+
+    The tapped layers of a copy of the classifier keep their outputs themselves, so that the module
+    can be traced, exported and converted.
+
+    Args:
+        model: Copied, in eval mode; later training does not change this module. A masker that is
+            told a class is asked for the predicted one.
+
+    Raises:
+        ValueError: If the masker is told the classifier's evidence, which takes a gradient.
+
+    Source:
+        Own; asked for in Captum's issue 228.
+
+    Example:
+        >>> import torch
+        >>> from captum_masking.model.model import MaskingModel
+        >>> classifier = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+        >>> model = MaskingModel(classifier, ["0"], example_inputs=torch.zeros(1, 1, 8, 8))
+        >>> program = torch.export.export(model.heatmap_module(), (torch.zeros(1, 1, 8, 8),))
+        >>> [tuple(output.shape) for output in program.module()(torch.rand(1, 1, 8, 8))]
+        [(1, 2), (1, 1, 8, 8)]
+    """
+
+    def __init__(self, model: MaskingModel) -> None:
+        super().__init__()
+        if "evidence" in getattr(model.masker, "asks", ()):
+            raise ValueError(
+                "expected a masker that reads features alone, but this one is told the gradient of "
+                "the classifier, which exported programs cannot take; export a model with "
+                "masker=partial(Masker, classes=...), or one that is not target-aware."
+            )
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.kept: dict[str, Any] = {}
+        for name in model.layers:
+            layer = self.model.classifier.get_submodule(name)
+            layer.register_forward_hook(_Keep(self.kept, name))
+
+    def forward(self, inputs: Tensor, *others: Tensor) -> tuple[Tensor, Any]:
+        """Return logits ``(B, classes)`` and masks ``(B, 1, *spatial)``."""
+        logits = logits_of(self.model.classifier(inputs, *others))
+        features, size = [inputs, *others], size_of(one_or_several((inputs, *others)))
+        if self.model.layers:
+            layouts = zip(self.model.layouts or (), self.model.layers, strict=True)
+            features = [layout(first_tensor(self.kept[name]), size) for layout, name in layouts]
+        self.kept.clear()
+        return logits, self.model.decode(features, size, **self.model.ask(logits))
+
+
+class _Keep:
+    """A hook that keeps a layer's output; unlike a closure, it can be copied and pickled."""
+
+    def __init__(self, kept: dict[str, Any], name: str) -> None:
+        self.kept, self.name = kept, name
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self.kept[self.name] = output

@@ -1,0 +1,480 @@
+"""Which layers a masker reads, found by one dry run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_masking._base.borrow import eval_mode
+from captum_masking.model.layouts import (
+    ChannelsFirst,
+    Layout,
+    OfInput,
+    Tokens,
+    Vectors,
+    first_tensor,
+    layout_of,
+    undecided,
+)
+from captum_masking.model.taps import Taps, hooked, logits_of, record
+
+__all__ = [
+    "Found",
+    "NoMapsError",
+    "dry_run_inputs",
+    "feature_maps",
+    "feature_maps_of_each",
+    "find_joint_layers",
+    "find_layers",
+    "layouts_of",
+    "spoiled",
+]
+
+
+# ---- Run a classifier once to see what its layers give: nothing is kept, nothing stays behind.
+
+# Sizes at which a dry run is tried: ImageNet's, Inception's, then those of small data sets.
+_DRY_RUN_SIZES = (224, 299, 64, 32, 28)
+
+# Their outputs repeat or blur a map that another module has made; the maker is tapped instead.
+_NOT_TAPPED = ("Pool", "Dropout", "Identity", "Flatten", "Upsample", "Pad", "Softmax", "Merging")
+
+
+class Found(NamedTuple):
+    """A feature map found in a dry run.
+
+    Source:
+        Own.
+    """
+
+    name: str
+    module: nn.Module
+    layout: Layout
+    grid: tuple[int, ...]
+
+
+def dry_run_inputs(classifier: nn.Module) -> Tensor:
+    """Make zeros that the classifier accepts, shaped for its first convolution.
+
+    Tried first is the size that a network was built for, where it says so, as vision
+    transformers do.
+
+    Raises:
+        ValueError: If it has no convolution, or accepts none of the sizes that are tried.
+
+    Source:
+        Own.
+
+    Example:
+        >>> dry_run_inputs(nn.Conv2d(3, 8, 3)).shape
+        torch.Size([1, 3, 224, 224])
+    """
+    convolutions = (m for m in classifier.modules() if isinstance(m, nn.modules.conv._ConvNd))
+    first = next(convolutions, None)
+    if first is None:
+        raise ValueError(
+            "expected a classifier with a convolution to guess its input shape from, but found "
+            "none; pass example_inputs=..., one batch as the classifier takes it."
+        )
+    dims = len(first.kernel_size)
+    usual = [(side,) * dims for side in (_DRY_RUN_SIZES if dims < 3 else (32, 16))]
+    for size in [*_stated_sizes(classifier, dims), *usual]:
+        example = torch.zeros(1, first.in_channels, *size).to(first.weight)
+        try:
+            with eval_mode(classifier), torch.no_grad():
+                classifier(example)
+            return example
+        except (RuntimeError, ValueError, AssertionError) as error:
+            failure = error
+    raise ValueError(
+        f"expected the classifier to accept zeros of shape (1, {first.in_channels}, side, ...) "
+        f"for a side in {_DRY_RUN_SIZES}, but it raised {failure!r}; pass example_inputs=..., "
+        "one batch as the classifier takes it."
+    ) from failure
+
+
+def _stated_sizes(classifier: nn.Module, dims: int) -> list[tuple[int, ...]]:
+    """List the input sizes that a network or its patch embedding was built for."""
+    stated = []
+    for part in [getattr(classifier, "config", None), *classifier.modules()]:
+        for name in ("img_size", "image_size"):
+            size = getattr(part, name, None)
+            size = (size,) * dims if isinstance(size, int) else size
+            if isinstance(size, (tuple, list)) and len(size) == dims:
+                stated.append(tuple(size))
+    return stated[:1]
+
+
+def feature_maps(classifier: nn.Module, example: Tensor, *extra: Any) -> list[Found]:
+    """List the feature maps of one dry run, in the order in which the modules ran.
+
+    Args:
+        classifier: Run once in eval mode, without gradient; once more where shapes do not tell
+            channels from space.
+        example: Inputs of shape ``(B, C, *spatial)``; of vectors ``(B, F)`` the hidden vectors are
+            listed, which have no grid.
+        *extra: Further arguments of the classifier.
+
+    Returns:
+        One entry for each module that ran exactly once and gave a map of more than one cell.
+
+    Source:
+        Own.
+
+    Example:
+        >>> feature_maps(nn.Sequential(nn.Conv2d(1, 4, 3, 2)), torch.zeros(1, 1, 9, 9))[0].grid
+        (4, 4)
+    """
+    size = example.shape[2:]
+    calls, answer = record(classifier, example, *extra)
+    if not size:
+        return _hidden_vectors(classifier, calls, answer, len(example))
+    narrower: dict[str, Tensor] = {}
+    if any(undecided(output, size) for output in calls.values()):
+        with suppress(Exception):  # a network of a fixed size says no
+            narrower, _ = record(classifier, example[..., : max(1, size[-1] * 3 // 4)], *extra)
+    return _maps(classifier, calls, narrower, example)
+
+
+def feature_maps_of_each(
+    classifier: nn.Module, inputs: Sequence[Tensor], *extra: Any
+) -> list[list[Found]]:
+    """List for each of several inputs the feature maps that depend on it.
+
+    Args:
+        classifier: Run once on the inputs, and once with each of them spoiled by NaN.
+        inputs: All that are to be explained.
+        *extra: Further arguments of the classifier.
+
+    Returns:
+        As :func:`feature_maps`, for each input.
+
+    Source:
+        Own.
+
+    Example:
+        >>> pair = [torch.zeros(1, 3), torch.zeros(1, 4)]
+        >>> network = nn.Bilinear(3, 4, 2)
+        >>> feature_maps_of_each(network, pair)
+        [[], []]
+    """
+    calls, answer = record(classifier, *inputs, *extra)
+    listed = []
+    for index, tensor in enumerate(inputs):
+        reached, _ = record(classifier, *spoiled(inputs, index), *extra)
+        spoilt = {name: out for name, out in calls.items() if not reached[name].isfinite().all()}
+        if tensor.dim() == 2:
+            listed.append(_hidden_vectors(classifier, spoilt, answer, len(tensor)))
+        else:
+            listed.append(_maps(classifier, spoilt, {}, tensor))
+    return listed
+
+
+def spoiled(inputs: Sequence[Tensor], index: int) -> list[Tensor]:
+    """Copy inputs with one of them made NaN, which spoils all that depends on it.
+
+    Args:
+        inputs: Any.
+        index: Of the one to spoil.
+
+    Source:
+        Own.
+
+    Example:
+        >>> spoiled([torch.zeros(1), torch.zeros(1)], index=1)
+        [tensor([0.]), tensor([nan])]
+    """
+    return [torch.full_like(x, torch.nan) if i == index else x for i, x in enumerate(inputs)]
+
+
+def _maps(
+    classifier: nn.Module, calls: dict[str, Tensor], narrower: dict[str, Tensor], example: Tensor
+) -> list[Found]:
+    modules, size = dict(classifier.named_modules()), example.shape[2:]
+    grids: list[tuple[int, ...]] = []
+    found = []
+    for name, output in calls.items():
+        if len(output) != len(example) or output.dim() < 3:
+            continue
+        shape = narrower[name].shape if name in narrower else None
+        layout = layout_of(output, size, module=modules[name], grids=grids, narrower=shape)
+        if layout is None:
+            continue
+        grid = tuple(layout(output, size).shape[2:])
+        if isinstance(modules[name], nn.modules.conv._ConvNd):
+            grids.append(grid)
+        if max(grid) > 1 and not any(word in type(modules[name]).__name__ for word in _NOT_TAPPED):
+            found.append(Found(name, modules[name], layout, grid))
+    return found
+
+
+def _hidden_vectors(
+    classifier: nn.Module, calls: dict[str, Tensor], answer: Any, batch: int
+) -> list[Found]:
+    """List the hidden vectors of a dry run, each after its activation; the logits are none."""
+    modules, logits = dict(classifier.named_modules()), logits_of(answer)
+    last = next((name for name, out in reversed(calls.items()) if out.shape == logits.shape), None)
+    found: list[Found] = []
+    for name, output in calls.items():
+        kind, is_vector = type(modules[name]).__name__, output.dim() == 2 and len(output) == batch
+        if not is_vector or output.shape[1] < 2 or any(word in kind for word in _NOT_TAPPED):
+            continue
+        if name == last or output.data_ptr() == logits.data_ptr():
+            continue  # the logits, or what is scaled to be the logits
+        before = calls[found[-1].name] if found else None
+        activation = not any(True for _ in modules[name].parameters())
+        if before is not None and (
+            before.data_ptr() == output.data_ptr() or (activation and before.shape == output.shape)
+        ):
+            found.pop()  # the same vector, inside or before its activation
+        found.append(Found(name, modules[name], Vectors(), ()))
+    return found
+
+
+# ---- Which layers to read, found by a dry run.
+
+
+class NoMapsError(ValueError):
+    """A classifier without a layer to read.
+
+    Source:
+        Own.
+    """
+
+
+def find_layers(
+    classifier: nn.Module, example: Any, *, count: int = 2, extra: tuple[Any, ...] = ()
+) -> list[str]:
+    """Find the map with which the classifier leaves each of its deepest spatial resolutions.
+
+    Of the modules that give a map of one resolution, the outermost are whole stages; the last of
+    these is read. Where the network names its stages, as timm's does in ``feature_info``, only
+    those are considered. A stack of like blocks of tokens, as in a vision transformer, has one
+    resolution: its last block is read and, where there is nothing coarser or finer, those a third
+    of the depth before it. Blocks whose patch tokens no longer reach the logits (the last one, if
+    only its class token is used) are passed over.
+
+    Args:
+        classifier: Run on ``example`` in eval mode, without gradient: once, and once or twice more
+            where its layers give tokens.
+        example: Inputs of shape ``(B, C, *spatial)`` that the classifier accepts; for vectors
+            ``(B, F)`` the last hidden ones are found.
+        count: How many maps, from the deepest on.
+        extra: Further arguments of the classifier.
+
+    Returns:
+        Up to ``count`` module names, finer or earlier maps first.
+
+    Raises:
+        NoMapsError: If no module gives a feature map.
+
+    Source:
+        Phang et al. 2020 read the two deepest stages of ResNet-50; finding them is our own.
+
+    Example:
+        >>> network = nn.Sequential(
+        ...     nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 8, 3, 2), nn.ReLU(), nn.Flatten()
+        ... )
+        >>> find_layers(network, torch.zeros(1, 1, 16, 16))
+        ['1', '3']
+    """
+    found = _offered(classifier, feature_maps(classifier, example, *extra))
+    if not found:
+        raise NoMapsError(
+            f"expected the classifier to make feature maps (B, channels, *spatial) for inputs of "
+            f"shape {tuple(example.shape)}, but no module did; name them with layers=[...], and "
+            "pass the plain eager module: traced and exported ones lose their hooks."
+        )
+    return [each.name for each in _choose(classifier, (example, *extra), found, count)]
+
+
+def find_joint_layers(
+    classifier: nn.Module,
+    inputs: Sequence[Tensor],
+    *,
+    count: int = 2,
+    extra: tuple[Any, ...] = (),
+) -> dict[str, OfInput]:
+    """Find for each of several inputs the layers to read, as :func:`find_layers` does for one.
+
+    Args:
+        classifier: Run once on the inputs, and once with each of them spoiled.
+        inputs: All that it takes: vectors, signals, images, volumes.
+        count: How many layers for each input, from the deepest on.
+        extra: Further arguments of the classifier.
+
+    Returns:
+        Names of layers, each with its layout; a layer that depends on several inputs is read as a
+        map of the first.
+
+    Raises:
+        NoMapsError: If no module gives a feature map of any input.
+
+    Source:
+        Own.
+
+    Example:
+        See :class:`~captum_masking.MaskingModel`.
+    """
+    layers: dict[str, OfInput] = {}
+    for index, found in enumerate(feature_maps_of_each(classifier, inputs, *extra)):
+        for each in _choose(classifier, (*inputs, *extra), found, count) if found else []:
+            layers.setdefault(each.name, OfInput(index, each.layout))
+    if not layers:
+        raise NoMapsError(
+            f"expected the classifier to make feature maps of inputs of shapes "
+            f"{[tuple(x.shape) for x in inputs]}, but no module did; pass "
+            "masker=JointMasker(..., own=True), which has encoders of its own."
+        )
+    return layers
+
+
+def _offered(classifier: nn.Module, found: list[Found]) -> list[Found]:
+    """Keep to the stages that a network names itself, as timm's do."""
+    stages = getattr(classifier, "feature_info", None) or ()
+    stages = [stage.get("module") for stage in stages if isinstance(stage, dict)]
+    return [map for map in found if map.name in stages] or found
+
+
+def _choose(
+    classifier: nn.Module, arguments: Sequence[Any], found: list[Found], count: int
+) -> list[Found]:
+    """Choose the maps to read, finer or earlier ones first."""
+    sizes: dict[tuple[int, ...], list[Found]] = {}  # by resolution, in the order they ran
+    for each in found:
+        sizes.setdefault(each.grid, []).append(each)
+    if () in sizes:  # vectors
+        return sizes[()][-count:]
+    deepest, chosen = sorted(sizes, key=math.prod)[:count], []
+    for size in deepest:
+        stack = _stack(classifier, sizes[size])
+        ends = _useful(classifier, arguments, stack or _ends(sizes[size]))
+        chosen += ends[:: _third(ends)][:count] if stack and len(sizes) == 1 else ends[:1]
+    return chosen[::-1]
+
+
+def _third(blocks: list[Found]) -> int:
+    return max(1, round(len(blocks) / 3))
+
+
+def _stack(classifier: nn.Module, found: list[Found]) -> list[Found]:
+    """Find the outermost list of like blocks of tokens, last block first; empty if none."""
+    stacks: dict[tuple[str, type], list[Found]] = {}
+    for map in found:
+        parent = map.name.rpartition(".")[0]
+        listed = isinstance(classifier.get_submodule(parent), (nn.Sequential, nn.ModuleList))
+        if listed and isinstance(map.layout, Tokens) and any(map.module.children()):
+            stacks.setdefault((parent, type(map.module)), []).append(map)
+    blocks = [stack for stack in stacks.values() if len(stack) > 1]
+    return min(blocks, key=lambda stack: stack[0].name.count("."), default=[])[::-1]
+
+
+def _ends(found: list[Found]) -> list[Found]:
+    """List the outermost modules of one resolution, the last one first."""
+    depth = min(map.name.count(".") for map in found)
+    return [map for map in reversed(found) if map.name.count(".") == depth]
+
+
+def _useful(
+    classifier: nn.Module, arguments: Sequence[Any], candidates: list[Found]
+) -> list[Found]:
+    """Drop the first candidates as long as their patch tokens do not reach the logits."""
+    for index, map in enumerate(candidates):
+        if getattr(map.layout, "prefix", 0) == 0 or _reaches_logits(classifier, arguments, map):
+            return candidates[index:]
+    return candidates
+
+
+def _reaches_logits(classifier: nn.Module, arguments: Sequence[Any], map: Found) -> bool:
+    """Spoil the patch tokens of one layer and look if the logits are spoiled.
+
+    NaN passes through any arithmetic, also times the zeros of a head that is not trained yet.
+    """
+
+    def spoil(name: str, output: Any) -> Any:
+        spoiled = first_tensor(output).clone()
+        spoiled[:, map.layout.prefix :] = math.nan  # type: ignore[attr-defined]
+        return spoiled if isinstance(output, Tensor) else (spoiled, *output[1:])
+
+    with eval_mode(classifier), torch.no_grad(), hooked([map.module], [map.name], spoil):
+        return not bool(logits_of(classifier(*arguments)).isfinite().all())
+
+
+# ---- How the outputs of tapped layers become maps, where that was not said.
+
+
+def layouts_of(
+    taps: Taps, outputs: Sequence[Any], inputs: Tensor | tuple[Tensor, ...], *extra: Any
+) -> tuple[Layout, ...]:
+    """Tell how the outputs of tapped layers become maps.
+
+    Args:
+        taps: The layers.
+        outputs: What they gave for ``inputs``, in order.
+        inputs: ``(B, C, *spatial)``, or several.
+        *extra: Further arguments of the classifier, for a dry run where layers give tokens.
+
+    Returns:
+        One layout for each layer.
+
+    Raises:
+        ValueError: If a layer gives no map of the inputs.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.LazyLinear(2))
+        >>> taps, inputs = Taps(network, ["0"]), torch.zeros(1, 1, 8, 8)
+        >>> layouts_of(taps, taps(inputs)[1], inputs)
+        (ChannelsFirst(),)
+    """
+    if isinstance(inputs, tuple):
+        return _joint_layouts_of(taps, inputs, *extra)
+    size, tensors = inputs.shape[2:], [first_tensor(output) for output in outputs]
+    known: dict[str, Layout] = {}
+    if not all(isinstance(t, Tensor) and _plainly_a_map(t, inputs) for t in tensors):
+        maps = feature_maps(taps.classifier, inputs, *extra)
+        known = {found.name: found.layout for found in maps}
+    layouts = []
+    for name, module, output in zip(taps.layers, taps.modules, tensors, strict=True):
+        layout = known.get(name)
+        if layout is None and isinstance(output, Tensor) and output.dim() >= min(3, inputs.dim()):
+            layout = layout_of(output, size, module=module)
+            if layout is None and output.dim() == inputs.dim():
+                layout = ChannelsFirst()  # strided unevenly, and named by someone who knows
+        if layout is None:
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(
+                f"a tapped layer must give a map of shape (B, channels, *spatial) with "
+                f"{len(size)} spatial dimensions, or one token (B, tokens, channels) for each "
+                f"patch, but {name!r} gave {got}; tap another layer."
+            )
+        layouts.append(layout)
+    return tuple(layouts)
+
+
+def _joint_layouts_of(taps: Taps, inputs: Sequence[Tensor], *extra: Any) -> tuple[Layout, ...]:
+    layouts: dict[str, OfInput] = {}
+    for index, found in enumerate(feature_maps_of_each(taps.classifier, inputs, *extra)):
+        for each in found:
+            layouts.setdefault(each.name, OfInput(index, each.layout))
+    missing = [name for name in taps.layers if name not in layouts]
+    if missing:
+        raise ValueError(
+            f"a tapped layer must give a map, or a vector, of one of the {len(inputs)} inputs, but "
+            f"{missing} did not; tap other layers, or leave the choice to layers=None."
+        )
+    return tuple(layouts[name] for name in taps.layers)
+
+
+def _plainly_a_map(output: Tensor, inputs: Tensor) -> bool:
+    size = inputs.shape[2:]
+    return output.dim() == inputs.dim() and not (size and undecided(output, size))

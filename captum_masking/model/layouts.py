@@ -1,0 +1,323 @@
+"""How a layer's output becomes a map: channels first, channels last, or a sequence of tokens."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = [
+    "ChannelsFirst",
+    "ChannelsLast",
+    "Layout",
+    "OfInput",
+    "Tokens",
+    "Vectors",
+    "first_tensor",
+    "layout_of",
+    "undecided",
+]
+
+
+#: Called as ``layout(output, size)`` with a layer's output and the spatial size of the inputs;
+#: returns a map ``(B, channels, *grid)``.
+Layout = Callable[[Tensor, Sequence[int]], Tensor]
+
+_MOST_EXTRA_TOKENS = 16  # class, distillation and register tokens: at most 9 in common models
+
+
+class ChannelsFirst:
+    """A map as convolutions give it, ``(B, C, *grid)``: nothing to do.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> ChannelsFirst()(torch.zeros(2, 8, 4, 6), size=(32, 48)).shape
+        torch.Size([2, 8, 4, 6])
+    """
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+
+    def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the output."""
+        return output
+
+    def __repr__(self) -> str:
+        return "ChannelsFirst()"
+
+
+class ChannelsLast:
+    """A map as window transformers give it, ``(B, *grid, C)``.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> ChannelsLast()(torch.zeros(2, 4, 6, 8), size=(32, 48)).shape
+        torch.Size([2, 8, 4, 6])
+    """
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+
+    def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
+        """Move the channels to the front."""
+        return output.movedim(-1, 1)
+
+    def __repr__(self) -> str:
+        return "ChannelsLast()"
+
+
+class Vectors:
+    """A hidden vector ``(B, C)``, of inputs without space.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> Vectors()(torch.zeros(2, 8), size=()).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+
+    def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the output."""
+        return output
+
+    def __repr__(self) -> str:
+        return "Vectors()"
+
+
+class Tokens:
+    """A sequence ``(B, N, C)`` of some extra tokens and then one for each patch, row by row.
+
+    Args:
+        prefix: Tokens before the first patch: class, distillation, registers.
+        stride: Input pixels per patch, along each axis.
+
+    Raises:
+        ValueError: When called, if the patches do not form a grid of the inputs' shape.
+
+    Source:
+        Own; the order is that of Dosovitskiy et al. 2021 and of every model since.
+
+    Example:
+        >>> import torch
+        >>> Tokens(prefix=1, stride=(16, 16))(torch.zeros(2, 1 + 2 * 3, 8), size=(32, 48)).shape
+        torch.Size([2, 8, 2, 3])
+    """
+
+    def __init__(self, prefix: int, stride: Sequence[float]) -> None:
+        self.prefix = prefix
+        self.stride = tuple(stride)
+        self.settings: dict[str, Any] = {"prefix": prefix, "stride": list(stride)}
+
+    def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
+        """Leave out the extra tokens and lay the patches out as a grid."""
+        patches = output[:, self.prefix :]
+        grid = self._grid(patches.shape[1], size)
+        return patches.transpose(1, 2).reshape(patches.shape[0], output.shape[2], *grid)
+
+    def __repr__(self) -> str:
+        return f"Tokens(prefix={self.prefix}, stride={self.stride})"
+
+    def _grid(self, count: int, size: Sequence[int]) -> tuple[int, ...]:
+        """Find the grid of ``count`` cells nearest to one cell per stride, of the same aspect."""
+        if len(size) == 1:
+            return (count,)
+        wanted = [side / stride for side, stride in zip(size, self.stride, strict=True)]
+        around = [{math.floor(w + 1e-6), math.ceil(w - 1e-6)} for w in wanted]
+        fitting = [grid for grid in itertools.product(*around) if math.prod(grid) == count]
+        if not fitting and len(size) == 2:  # strided otherwise than by whole patches
+            fitting = [(h, count // h) for h in range(1, count + 1) if count % h == 0]
+            fitting = [grid for grid in fitting if _skew(grid, wanted) < 0.25]
+        if not fitting:
+            raise ValueError(
+                f"expected a layer's {count} patch tokens ({self.prefix} others left out) to form "
+                f"a grid over inputs of size {tuple(size)}, of about {self.stride} pixels each, "
+                "but none fits; name layers that give one token for each patch, with layers=[...]."
+            )
+        return min(fitting, key=lambda grid: _skew(grid, wanted))
+
+
+def first_tensor(output: Any) -> Any:
+    """Read what a layer gives: a tensor, or the first of several in a tuple, as attention gives.
+
+    Args:
+        output: Of a module's forward pass.
+
+    Returns:
+        The tensor where there is one, and the output where there is none.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> first_tensor((torch.tensor(1.0), None))
+        tensor(1.)
+    """
+    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
+        return output[0]
+    return output
+
+
+def layout_of(
+    output: Tensor,
+    size: Sequence[int],
+    *,
+    module: nn.Module | None = None,
+    grids: Sequence[Sequence[int]] = (),
+    narrower: Sequence[int] | None = None,
+) -> Layout | None:
+    """Tell from its shape how a layer's output becomes a map.
+
+    The axes of a map are those that divide the inputs by one stride. Where both orders do, the
+    axis that changed for narrower inputs is spatial; without such a pass, the kind of weights
+    decides: those of convolutions stand on the first axis, of linear layers on the last.
+
+    Args:
+        output: Of one layer.
+        size: Spatial size of the inputs.
+        module: The layer.
+        grids: Spatial sizes of maps that convolutions gave before it, such as patch embeddings.
+        narrower: The output's shape in a second pass, on inputs shorter along their last axis.
+
+    Returns:
+        The layout, or None if the output is no map of the inputs.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> layout_of(torch.zeros(1, 7, 7, 96), (224, 224))
+        ChannelsLast()
+        >>> layout_of(torch.zeros(1, 5 + 14 * 14, 192), (224, 224))
+        Tokens(prefix=5, stride=(16.0, 16.0))
+    """
+    if not size:
+        return Vectors() if output.dim() == 2 else None
+    if output.dim() != len(size) + 2:
+        return _tokens(output.shape[1], size, grids) if output.dim() == 3 else None
+    layout = _order(output.shape, size, _kind_of_weights(module), narrower)
+    if len(size) == 1 and isinstance(layout, ChannelsLast):  # a sequence may have a class token
+        return _tokens(output.shape[1], size, grids) or layout
+    return layout
+
+
+def _order(
+    shape: Sequence[int], size: Sequence[int], kind: Layout | None, narrower: Sequence[int] | None
+) -> Layout | None:
+    """Say whether channels come first or last, or that this is no map at all."""
+    first, last = _fits(shape[2:], size), _fits(shape[1:-1], size)
+    if first and last and narrower is not None and len(narrower) == len(shape):
+        first, last = shape[-1] != narrower[-1], shape[-2] != narrower[-2]
+    if first and last:
+        return kind or ChannelsFirst()
+    if first or last:
+        return ChannelsFirst() if first else ChannelsLast()
+    return kind if isinstance(kind, ChannelsFirst) else None  # strided unevenly, as for some audio
+
+
+def undecided(output: Tensor, size: Sequence[int]) -> bool:
+    """Whether the shape of an output leaves open if its channels come first or last.
+
+    Args:
+        output: Of one layer.
+        size: Spatial size of the inputs.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> undecided(torch.zeros(1, 8, 8, 8), (64, 64)), undecided(torch.zeros(1, 9, 3, 3), (9, 9))
+        (True, False)
+    """
+    if output.dim() != len(size) + 2:
+        return False
+    return _fits(output.shape[2:], size) and _fits(output.shape[1:-1], size)
+
+
+def _fits(grid: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether a grid divides the inputs by about one stride along every axis."""
+    if any(cells > side for cells, side in zip(grid, size, strict=True)):
+        return False
+    strides = [side / cells for cells, side in zip(grid, size, strict=True)]
+    return max(strides) / min(strides) <= 1 + 1.5 / min(grid)
+
+
+def _kind_of_weights(module: nn.Module | None) -> Layout | None:
+    """Say on which axis the last weights in a module stand."""
+    for part in reversed([] if module is None else list(module.modules())):
+        name = type(part).__name__
+        if isinstance(part, (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)) or (
+            name.endswith(("2d", "GroupNorm"))
+        ):
+            return ChannelsFirst()
+        if isinstance(part, nn.Linear) or name.lower().endswith(("layernorm", "rmsnorm")):
+            return ChannelsLast()
+    return None
+
+
+def _tokens(count: int, size: Sequence[int], grids: Sequence[Sequence[int]]) -> Tokens | None:
+    """Find how many of ``count`` tokens are no patches, from an earlier grid or from the aspect."""
+    for grid in reversed(grids):  # the nearest one before the tokens
+        if 1 < math.prod(grid) <= count <= math.prod(grid) + _MOST_EXTRA_TOKENS:
+            return Tokens(count - math.prod(grid), _strides(grid, size))
+    for prefix in range(min(count - 1, _MOST_EXTRA_TOKENS + 1)):
+        rows = [h for h in range(1, count) if (count - prefix) % h == 0]
+        shapes = [(h, (count - prefix) // h) for h in rows] if len(size) == 2 else []
+        alike = [grid for grid in shapes if _strides(grid, size)[0] == _strides(grid, size)[1]]
+        if alike:
+            return Tokens(prefix, _strides(alike[0], size))
+    return None
+
+
+def _strides(grid: Sequence[int], size: Sequence[int]) -> list[float]:
+    return [side / cells for side, cells in zip(size, grid, strict=True)]
+
+
+def _skew(grid: Sequence[int], wanted: Sequence[float]) -> float:
+    """How far a grid is from the shape that is wanted, whatever its size: 0 is the same aspect."""
+    ratios = [math.log(cells / w) for cells, w in zip(grid, wanted, strict=True)]
+    return max(ratios) - min(ratios)
+
+
+class OfInput:
+    """The layout of a layer that reads one of several inputs.
+
+    Args:
+        index: Which input.
+        layout: Of the layer's output, as for that input alone.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+
+        >>> OfInput(1, ChannelsLast())(torch.zeros(2, 4, 6, 8), [(9,), (32, 48)]).shape
+        torch.Size([2, 8, 4, 6])
+    """
+
+    def __init__(self, index: int, layout: Layout) -> None:
+        self.index, self.layout = index, layout
+
+    def __call__(self, output: Tensor, size: Sequence[Any]) -> Tensor:
+        """Lay the output out, given the sizes of all inputs."""
+        return self.layout(output, size[self.index])
+
+    def __repr__(self) -> str:
+        return f"OfInput(index={self.index}, layout={self.layout})"

@@ -1,0 +1,336 @@
+"""Checkpoints of the paper's own code, read without running anything that is pickled in them."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_masking.model.files import CheckpointError
+from captum_masking.model.model import MaskingModel
+from captum_masking.parts.masker import Masker, linear, nearest
+from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
+
+__all__ = [
+    "CHANNELS",
+    "LAYERS",
+    "PublishedCheckpointError",
+    "load_published",
+]
+
+
+#: The modules of torchvision's ResNet-50 that the published layers 0 to 4 are read from.
+LAYERS = ("maxpool", "layer1", "layer2", "layer3", "layer4")
+#: How many channels each of them has.
+CHANNELS = (64, 256, 512, 1024, 2048)
+
+_UPSAMPLERS = {"nearest": nearest, "bilinear": linear}
+_UPSAMPLE_KEYS = ("final_upsample_mode", "upsample")
+_MASKER_KEYS = ("state_dict_masker", "state_dict_decoder")  # the second in older files
+_WIDTH = 64  # channels of every reduced map, and of a class embedding
+_TEMPERATURE = 0.1  # published default, and where a learned one starts
+
+
+class PublishedCheckpointError(CheckpointError):
+    """A file that is no checkpoint of the published code, or one that cannot be trusted.
+
+    Source:
+        Own.
+
+    Example:
+        >>> raise PublishedCheckpointError("ca.chk", "it is empty")
+        Traceback (most recent call last):
+        captum_masking.model.published.PublishedCheckpointError: cannot load ca.chk: it is ...
+    """
+
+    def __init__(self, file: str | Path, reason: str) -> None:
+        ValueError.__init__(
+            self,
+            f"cannot load {file}: {reason}; give a checkpoint of the published code, such as "
+            "ca.chk (folders of model.save(folder) are read by MaskingModel.load).",
+        )
+
+
+def load_published(file: str | Path, *, map_location: Any = "cpu") -> MaskingModel:
+    """Rebuild a model from a checkpoint of the published code, classifier included.
+
+    Tensors, plain values and ``argparse.Namespace`` are read, and what you allowed yourself with
+    ``torch.serialization.add_safe_globals``. Whatever else is pickled in the file is refused
+    before it runs. A ``Namespace`` needs torch 2.5.
+
+    The weights' names and shapes say which layers are read and whether the masker is told a class
+    or a size; ``masker_use_layers`` must agree with them. The final upsampling is what was trained
+    with: the published reader looks it up under another key than the published training writes,
+    and falls back to the nearest cell. How the file names the temperature of a Gumbel head and its
+    soft variant, and the class embedding, is not known to us: any key with the word ``tau``, the
+    value ``"soft"`` of any key with the word ``gumbel``, and the only other matrix are taken for
+    these.
+
+    Args:
+        file: Written by the published training code; zipped or in PyTorch's older format.
+        map_location: Where the weights go, as in ``torch.load``.
+
+    Returns:
+        A ResNet-50 of torchvision with the published masker, in eval mode.
+        ``classifier_trained`` is set, so that ``model.save(folder)`` keeps the classifier.
+
+    Raises:
+        PublishedCheckpointError: A ``CheckpointError``: if the file is no such checkpoint, holds
+            anything else that is pickled, or if its weights do not fit.
+
+    Source:
+        Phang et al. 2020; the mask is sampled at a quarter of the image's size, then upsampled.
+
+    Example:
+        >>> load_published("no-such.chk")
+        Traceback (most recent call last):
+        captum_masking.model.published.PublishedCheckpointError: cannot load no-such.chk: there ...
+    """
+    try:
+        content = _read(Path(file), map_location)
+        args = _read_args(content.get("args"))
+        weights = _state(content, "state_dict_classifier")
+        masker, layers, tau = _build_masker(_state(content, *_MASKER_KEYS), args)
+        upsample, sampler = _find_upsampler(args), _build_sampler(args, tau)
+        classifier = _build_classifier(weights)  # last: it is the large one
+        model = MaskingModel(
+            classifier,
+            [LAYERS[layer] for layer in layers],
+            masker=masker,
+            sampler=sampler,
+            stride=4,  # the size of ResNet-50's finest maps, whichever of them are read
+            upsample=upsample,
+            upsample_first=False,
+        )
+    except (ValueError, RuntimeError) as error:  # load_state_dict raises RuntimeError
+        raise PublishedCheckpointError(file, str(error)) from error
+    model.classifier_trained = True
+    return model.to(next(classifier.parameters()).device).eval()
+
+
+# The file.
+
+
+def _read(file: Path, map_location: Any) -> Mapping[str, Any]:
+    if not file.is_file():
+        raise ValueError(f"there is {'a folder' if file.is_dir() else 'no file'} of that name")
+    try:
+        with _allowed_namespace():
+            content = torch.load(file, map_location=map_location, weights_only=True)
+    except Exception as error:  # unpicklers raise nearly anything on a file that is none
+        raise ValueError(_explain(error)) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"expected a dict in it, but it holds a {type(content).__name__}")
+    return content
+
+
+def _allowed_namespace() -> AbstractContextManager[Any]:
+    """Allow ``argparse.Namespace`` for one call, unless it was allowed before and stays so."""
+    known: Any = torch.serialization
+    if not hasattr(known, "safe_globals") or Namespace in known.get_safe_globals():
+        return nullcontext()
+    context: AbstractContextManager[Any] = known.safe_globals([Namespace])
+    return context
+
+
+def _explain(error: Exception) -> str:
+    """Turn an error of ``torch.load`` into a reason: name the pickled thing where it is one."""
+    found = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", str(error))
+    if found is None:
+        # What torch says of a failed unpickling ends in advice to load it unsafely.
+        detail = "" if isinstance(error, pickle.UnpicklingError) else f": {error}"
+        return f"torch.load cannot read it ({type(error).__name__}{detail:.200})"
+    return (
+        f"it holds a pickled {found[1]}, and only tensors, plain values and, from torch 2.5 on, "
+        "argparse.Namespace are read, since anything else can run code"
+    )
+
+
+def _read_args(args: Any) -> Mapping[str, Any]:
+    """Return the settings of the training run; older files keep them in a namespace."""
+    if isinstance(args, Namespace):
+        return vars(args)
+    if args is not None and not isinstance(args, Mapping):
+        raise ValueError(f"expected a dict or a Namespace as args, but got {args!r}")
+    return args or {}
+
+
+def _state(content: Mapping[str, Any], *keys: str) -> dict[str, Tensor]:
+    """Return the first state dict there is, without the prefix that data parallelism leaves."""
+    state = next((content[key] for key in keys if key in content), None)
+    if state is None:
+        raise ValueError(f"it has no {' or '.join(keys)}, only {_few(content)}")
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"expected its {keys[0]} to map names to tensors")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+# The two networks.
+
+
+def _build_classifier(weights: dict[str, Tensor]) -> nn.Module:
+    from torchvision.models import resnet50
+
+    head = weights.get("fc.weight")
+    if head is None or head.dim() != 2:
+        raise ValueError("its classifier has no matrix fc.weight, as a ResNet-50 has")
+    return _build(lambda: resnet50(weights=None, num_classes=len(head)), weights, "classifier")
+
+
+def _build_masker(
+    state: dict[str, Tensor], args: Mapping[str, Any]
+) -> tuple[nn.Module, list[int], float | None]:
+    """Return the masker, the published indices of its layers, and its learned tau if it has one."""
+    layers = _find_layers(state, args)
+    raw = [0] if layers[0] == 0 and len(layers) > 1 else []
+    told = _count_told(state, layers[-1])
+    if told and raw:
+        raise ValueError("a masker told a class or a size cannot read layer 0 as well")
+    weights, rest = _rename(state, layers)
+    embedding = _take(rest, lambda value: value.dim() == 2) if told == _WIDTH else None
+    tau = _take(rest, lambda value: value.numel() == 1)
+    if rest:
+        raise ValueError(f"its masker has weights of unknown use, {_few(rest)}")
+    if embedding is not None:
+        weights["embedding.weight"] = embedding
+
+    def make() -> nn.Module:
+        return Masker(
+            [CHANNELS[layer] for layer in layers],
+            width=_WIDTH,
+            raw=raw,
+            classes=0 if embedding is None else len(embedding),
+            sized=told == 1,
+        )
+
+    return _build(make, weights, "masker"), layers, None if tau is None else tau.item()
+
+
+def _find_layers(state: dict[str, Tensor], args: Mapping[str, Any]) -> list[int]:
+    """Read the layers off the weights: layer 0 among others has none, but is counted at the end."""
+    reduced = sorted({int(match[1]) for match in map(_REDUCE.match, state) if match})
+    final = state.get("final.0.weight")
+    if final is None or final.dim() != 4 or not reduced or reduced[-1] >= len(LAYERS):
+        raise ValueError(f"expected a masker with conv1x1_0 to 4 and final.0, got {_few(state)}")
+    layers = reduced if final.shape[1] == _WIDTH * len(reduced) else [0, *reduced]
+    if len(set(layers)) < len(layers) or final.shape[1] != _WIDTH * len(layers):
+        raise ValueError(
+            f"its last convolution reads {final.shape[1]} channels, but the layers {reduced} "
+            f"with a 1x1 convolution give {_WIDTH} each"
+        )
+    given = _parse_layers(args.get("masker_use_layers"))
+    if given is not None and given != layers:  # another order would concatenate differently
+        raise ValueError(f"its args say that layers {given} are read, but its weights {layers}")
+    return layers
+
+
+_REDUCE = re.compile(r"conv1x1_(\d+)\.")
+
+
+def _parse_layers(given: Any) -> list[int] | None:
+    """Read ``"3,4"`` or ``[3, 4]``; None for anything else, which the weights then decide."""
+    words = given.split(",") if isinstance(given, str) else given
+    try:
+        return [int(word) for word in words]
+    except (TypeError, ValueError):
+        return None
+
+
+def _count_told(state: dict[str, Tensor], layer: int) -> int:
+    """Count the channels appended to a map: 0, 1 for a size, or those of a class embedding."""
+    weight = state.get(f"conv1x1_{layer}.0.weight")
+    if weight is None or weight.dim() != 4:
+        raise ValueError(f"its masker has no convolution conv1x1_{layer}.0.weight")
+    told = weight.shape[1] - CHANNELS[layer]
+    if told == _WIDTH + 1:
+        raise ValueError("its masker is told a class and a size, in an order we do not know")
+    if told not in (0, 1, _WIDTH):
+        raise ValueError(
+            f"its masker reads {weight.shape[1]} channels from layer {layer}, but ResNet-50 has "
+            f"{CHANNELS[layer]} there"
+        )
+    return told
+
+
+def _rename(
+    state: dict[str, Tensor], layers: list[int]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split the published weights into those of our masker, under our names, and the rest."""
+    places = {f"conv1x1_{layer}": f"reduce.{i}" for i, layer in enumerate(layers)}
+    places["final.0"] = "final"
+    weights, rest = {}, {}
+    for name, value in state.items():
+        place = next((p for p in places if name.startswith(f"{p}.")), None)
+        if place is None:
+            rest[name] = value
+        else:
+            weights[places[place] + name.removeprefix(place)] = value
+    return weights, rest
+
+
+def _take(rest: dict[str, Tensor], fits: Callable[[Tensor], bool]) -> Tensor | None:
+    """Take out the only tensor that fits, if it is the only one."""
+    names = [name for name, value in rest.items() if fits(value)]
+    return rest.pop(names[0]) if len(names) == 1 else None
+
+
+def _build(make: Callable[[], nn.Module], weights: dict[str, Tensor], name: str) -> nn.Module:
+    """Make a network around the file's weights; without memory or random numbers of its own."""
+    with torch.device("meta"):
+        network = make()
+    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in weights.items()}
+    # Very old files do not count batches; torch then starts from 0.
+    counted = {key for key in wanted if key.endswith("num_batches_tracked")}
+    differing = sorted(
+        k for k in (wanted | given).keys() - counted if wanted.get(k) != given.get(k)
+    )
+    if differing:
+        first = differing[0]
+        raise ValueError(
+            f"{len(differing)} weights of its {name} differ in name or shape from the published "
+            f"architecture's, first {first!r}: expected {wanted.get(first, 'none')}, got "
+            f"{given.get(first, 'none')}"
+        )
+    floats = {key: value if key in counted else value.float() for key, value in weights.items()}
+    # Tensors of a file may share memory; parameters that are trained must not.
+    own = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in floats.items()}
+    network.load_state_dict(own, strict=False, assign=True)
+    return network
+
+
+# How the mask is made of the masker's output.
+
+
+def _build_sampler(args: Mapping[str, Any], learned_tau: float | None) -> nn.Module:
+    if not any(args[key] for key in args if str(key).endswith("apply_gumbel")):
+        return Sigmoid()
+    numbers = [args[key] for key in args if "tau" in str(key).split("_")]
+    tau = next((float(n) for n in numbers if isinstance(n, int | float)), _TEMPERATURE)
+    learnable = tau < 0 or learned_tau is not None  # published: -1 has it learned
+    modes = [args[key] for key in args if "gumbel" in str(key)]
+    return GumbelSigmoid(
+        learned_tau or (_TEMPERATURE if learnable else tau),
+        hard="soft" not in modes,
+        learnable=learnable,
+    )
+
+
+def _find_upsampler(args: Mapping[str, Any]) -> Callable[..., Tensor]:
+    modes = {str(args[key]) for key in _UPSAMPLE_KEYS if args.get(key)} or {"nearest"}
+    if len(modes) > 1 or not modes <= _UPSAMPLERS.keys():
+        raise ValueError(
+            f"expected one final upsampling of {list(_UPSAMPLERS)} in its args, got {modes}"
+        )
+    return _UPSAMPLERS[modes.pop()]
+
+
+def _few(names: Mapping[Any, Any]) -> str:
+    return f"{list(names)[:4]}{' and more' if len(names) > 4 else ''}"

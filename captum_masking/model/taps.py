@@ -1,0 +1,342 @@
+"""Read a network's layers during one call: hooks that live as long as the call does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_masking._base.borrow import eval_mode, module_of
+from captum_masking.model.layouts import first_tensor
+
+__all__ = [
+    "Taps",
+    "Untapped",
+    "check_tappable",
+    "hooked",
+    "logits_of",
+    "record",
+    "tappable",
+]
+
+
+# ---- What classifiers return, and where the logits are in it.
+
+
+def logits_of(output: Any) -> Tensor:
+    """Read the logits out of whatever a classifier returns.
+
+    A tensor is the logits. Otherwise they are its ``logits``, as an attribute or under that key
+    (Hugging Face; Inception and GoogLeNet in train mode), the one tensor of a dict, or the first
+    element of a tuple.
+
+    Args:
+        output: Of a classifier's forward pass.
+
+    Returns:
+        The logits, as they are.
+
+    Raises:
+        TypeError: If there is no such tensor.
+        NotImplementedError: If the output is a future.
+
+    Source:
+        Own.
+
+    Example:
+        >>> logits_of({"logits": torch.tensor([[1.0, 2.0]]), "loss": None})
+        tensor([[1., 2.]])
+    """
+    for found in _candidates(output):
+        if isinstance(found, Tensor):
+            return found
+    if isinstance(output, torch.futures.Future):
+        raise NotImplementedError(
+            "the classifier returned a future, which is not supported; pass a function that waits "
+            "for it: lambda inputs: classifier(inputs).wait()."
+        )
+    held = f" with keys {list(output)}" if isinstance(output, Mapping) else ""
+    raise TypeError(
+        f"the classifier must return logits (B, classes), as a tensor, as .logits or ['logits'], "
+        f"as the one tensor of a dict or the first element of a tuple, but returned "
+        f"{type(output).__name__}{held}; wrap it in a module that returns the logits."
+    )
+
+
+def _candidates(output: Any) -> list[Any]:
+    """List what may be the logits, in the order of preference."""
+    if isinstance(output, Tensor):
+        return [output]
+    candidates = [getattr(output, "logits", None)]
+    if isinstance(output, Mapping):
+        tensors = [value for value in output.values() if isinstance(value, Tensor)]
+        candidates += [output.get("logits"), *(tensors if len(tensors) == 1 else [])]
+    elif isinstance(output, (tuple, list)):
+        candidates += output[:1]
+    return candidates
+
+
+@contextmanager
+def hooked(
+    modules: Sequence[nn.Module], names: Sequence[str], keep: Callable[[str, Any], Any]
+) -> Iterator[None]:
+    """Call ``keep(name, output)`` after each forward; always remove the hooks.
+
+    What it returns, unless None, takes the place of the output.
+
+    Args:
+        modules: To watch.
+        names: One for each module.
+        keep: Called with a module's name and its output.
+
+    Raises:
+        TypeError: If a module is scripted or traced.
+
+    Source:
+        Own.
+    """
+    handles = []
+    try:
+        for module, name in zip(modules, names, strict=True):
+            if isinstance(module, torch.jit.ScriptModule):
+                raise TypeError(
+                    f"expected plain modules to tap, but {name!r} is scripted or traced and "
+                    "takes no hooks; pass the eager classifier."
+                )
+            hook = lambda _module, _args, output, name=name: keep(name, output)  # noqa: E731
+            handles.append(module.register_forward_hook(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def record(classifier: nn.Module, *inputs: Any) -> tuple[dict[str, Tensor], Any]:
+    """Run a classifier in eval mode and keep what its modules give.
+
+    Args:
+        classifier: Run once.
+        *inputs: All that it takes.
+
+    Returns:
+        The output, where it is a tensor, of each module that ran exactly once, by name and in the
+        order in which they ran; and the classifier's answer.
+
+    Source:
+        Own.
+
+    Example:
+        >>> list(record(nn.Sequential(nn.ReLU(), nn.Tanh()), torch.zeros(1, 2))[0])
+        ['0', '1']
+    """
+    named = [(name, module) for name, module in classifier.named_modules() if name]
+    calls: list[tuple[str, Any]] = []
+
+    def keep(name: str, output: Any) -> None:
+        calls.append((name, first_tensor(output)))
+
+    names, modules = [name for name, _ in named], [module for _, module in named]
+    with eval_mode(classifier), torch.no_grad(), hooked(modules, names, keep):
+        answer = classifier(*inputs)
+    ran = Counter(name for name, _ in calls)
+    once = {
+        name: out for name, out in calls if ran[name] == 1 and isinstance(out, Tensor) and out.dim()
+    }
+    return once, answer
+
+
+# ---- Taps on named modules of a classifier, checked every time.
+
+
+class Taps:
+    """Reads the outputs of named modules out of one forward pass of a classifier.
+
+    Hooks live only during the call. A tap that does not fire (compiled, traced and exported
+    modules lose hooks silently) is an error, never an old feature map.
+
+    Args:
+        classifier: The module to read from.
+        layers: Names as in ``classifier.named_modules()``. A module called more than once in a
+            pass gives its last output.
+
+    Raises:
+        ValueError: If a name does not exist, with the nearest ones that do.
+        TypeError: If the classifier is a scripted module, which takes no hooks.
+
+    Source:
+        Phang et al. 2020: the encoder is the classifier itself.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.LazyLinear(2))
+        >>> logits, (features,) = Taps(network, ["0"])(torch.zeros(1, 1, 8, 8))
+        >>> logits.shape, features.shape
+        (torch.Size([1, 2]), torch.Size([1, 4, 6, 6]))
+    """
+
+    def __init__(self, classifier: nn.Module, layers: Sequence[str]) -> None:
+        self.classifier = classifier
+        self.layers = tuple(layers)
+        self.modules = [_find(classifier, name) for name in self.layers]
+
+    def __call__(self, *inputs: Any, traced: str | None = None) -> tuple[Any, list[Tensor]]:
+        """Run the classifier once; return its answer and the tapped outputs, in order.
+
+        With ``traced``, the name of one of the layers, the answer can be differentiated by that
+        layer's output, whatever the grad mode is outside; the layers before it are run as ever.
+        """
+        outputs: dict[str, Any] = {}
+
+        def keep(name: str, output: Any) -> Any:
+            if name != traced:
+                outputs[name] = output
+                return None
+            outputs[name], passed_on = from_here(output)
+            return passed_on
+
+        # The context gives the grad mode back that the traced layer turns on for those after it.
+        grad_mode = torch.set_grad_enabled(torch.is_grad_enabled())
+        with grad_mode, hooked(self.modules, self.layers, keep):
+            logits = self.classifier(*inputs)
+        missing = [name for name in self.layers if name not in outputs]
+        if missing:
+            raise RuntimeError(
+                f"expected every tapped layer to run in the classifier's forward pass, but "
+                f"{missing} did not fire; name layers that do run, and pass the plain module: "
+                "compiled, traced and exported ones lose their hooks."
+            )
+        return logits, [outputs[name] for name in self.layers]
+
+    def __repr__(self) -> str:
+        return f"Taps({', '.join(self.layers)})"
+
+
+def from_here(output: Any) -> tuple[Any, Any]:
+    """Let gradients be taken by a layer's output, and turn grad mode on for the layers after it.
+
+    Args:
+        output: Of a layer: a tensor, or several of which the first counts.
+
+    Returns:
+        The output to differentiate by, and what the next layers are to be given instead: a copy,
+        since they may write into it.
+
+    Source:
+        Own.
+
+    Example:
+        >>> with torch.no_grad():
+        ...     start, passed_on = from_here(torch.ones(1))
+        ...     torch.autograd.grad(3 * passed_on, start)
+        (tensor([3.]),)
+    """
+    tensor = first_tensor(output)
+    start = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+    torch.set_grad_enabled(True)
+    copy = start.clone()
+    if isinstance(output, Tensor):
+        return start, copy
+    rest = (copy, *output[1:])
+    return (start, *output[1:]), rest if isinstance(output, tuple) else list(rest)
+
+
+def check_tappable(classifier: object) -> None:
+    """Refuse what has no hooks to offer, or loses them silently.
+
+    Raises:
+        TypeError: If the classifier is no module, or a compiled, scripted, traced or exported one.
+
+    Source:
+        Own; the silent loss of hooks is measured in PyTorch 2.13 and 2.15.
+
+    Example:
+        >>> check_tappable(nn.Linear(1, 1))
+    """
+    if not isinstance(classifier, nn.Module):
+        raise TypeError(
+            f"classifier must be a torch.nn.Module to be tapped, but got "
+            f"{type(classifier).__name__}; MaskingSaliency(callable) needs no taps, and with "
+            "example_inputs=... or masker=OwnEncoder([channels]) the masker has its own encoder."
+        )
+    if not tappable(classifier):
+        raise TypeError(
+            f"classifier must be a plain eager module, but got {type(classifier).__name__}: "
+            "compiled, scripted, traced and exported modules lose the hooks that read features; "
+            "pass the eager one; or example_inputs=... or masker=OwnEncoder([channels]), for a "
+            "masker with an encoder of its own; or use MaskingSaliency(classifier) without taps."
+        )
+
+
+def tappable(classifier: object) -> bool:
+    """Whether the layers of a classifier can be read.
+
+    Args:
+        classifier: Anything.
+
+    Source:
+        Own.
+
+    Example:
+        >>> tappable(nn.Linear(1, 1)), tappable(lambda inputs: inputs)
+        (True, False)
+    """
+    lost = isinstance(classifier, (torch.jit.ScriptModule, torch.fx.GraphModule))
+    return isinstance(classifier, nn.Module) and not lost and not hasattr(classifier, "_orig_mod")
+
+
+def _find(classifier: nn.Module, name: str) -> nn.Module:
+    """Return a submodule by name, or say which names there are."""
+    if name:
+        with suppress(AttributeError, RuntimeError):  # scripted modules list theirs only
+            return classifier.get_submodule(name)
+    import difflib
+
+    modules = dict(classifier.named_modules())
+    if name in modules and name:
+        return modules[name]
+    near = difflib.get_close_matches(name, modules, n=4, cutoff=0.3) if name else []
+    near = near or list(modules)[1:5]
+    raise ValueError(
+        f"layers must name modules of the classifier, but it has none called {name!r}; "
+        f"nearest: {', '.join(near)} (all: dict(classifier.named_modules()))."
+    )
+
+
+class Untapped(nn.Module):
+    """Any callable as a module, so that a model can hold it; its layers are not looked at.
+
+    Args:
+        function: Called as the classifier. Parameters and modes of the module behind it, if there
+            is one, are this module's.
+
+    Source:
+        Own.
+
+    Example:
+        >>> import torch
+        >>> Untapped(lambda inputs: inputs.flatten(1))(torch.zeros(2, 1, 3)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.module = module_of(function)
+        self.function: Callable[..., Any]
+        self.__dict__["function"] = function  # a module is listed once, as .module
+
+    def forward(self, *inputs: Any) -> Any:
+        """Call the function."""
+        return self.function(*inputs)
+
+    def train(self, mode: bool = True) -> Untapped:
+        """Set every mode, one by one: exported modules refuse ``train()`` and ``eval()``."""
+        for part in self.modules():
+            part.training = mode
+        return self
+
+    def extra_repr(self) -> str:
+        """Say what is called."""
+        return getattr(self.function, "__qualname__", type(self.function).__name__)

@@ -1,0 +1,1 @@
+"""The ideas of the paper, one file each: what is swapped by passing an object."""

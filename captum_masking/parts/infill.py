@@ -1,0 +1,513 @@
+"""One colour for the whole hole: the data's mean, black, a given one, or a random one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_masking._base.borrow import eval_mode, module_of
+from captum_masking._base.checks import check_finite
+from captum_masking.parts.masker import linear
+
+__all__ = [
+    "Black",
+    "Blur",
+    "Color",
+    "DabkowskiGal",
+    "Infill",
+    "Inpainter",
+    "Mean",
+    "Noise",
+    "RandomImage",
+    "UniformColor",
+    "VARIANTS",
+    "gaussian_blur",
+]
+
+
+class Mean:
+    """The mean colour of the data: zero, since inputs arrive normalised.
+
+    Source:
+        Phang et al. 2020, the infill of the final model. In normalised space zero is the data's
+        mean colour, not black.
+
+    Example:
+        >>> Mean()(torch.ones(1, 1, 1, 2), hole=torch.ones(1, 1, 1, 2))
+        tensor([[[[0., 0.]]]])
+    """
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return zeros shaped like ``inputs``."""
+        return torch.zeros_like(inputs)
+
+    def __repr__(self) -> str:
+        return "Mean()"
+
+
+class Color:
+    """A given colour.
+
+    Args:
+        color: In normalised space: one number, or one for each channel.
+
+    Raises:
+        ValueError: When called, if the inputs do not have as many channels as the colour.
+
+    Source:
+        Own.
+
+    Example:
+        >>> Color(color=(1.0, -1.0))(torch.zeros(1, 2, 2), hole=torch.ones(1, 1, 2))
+        tensor([[[ 1.,  1.],
+                 [-1., -1.]]])
+    """
+
+    def __init__(self, color: float | Sequence[float]) -> None:
+        self.color = color
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return the colour at every pixel of ``inputs``."""
+        return _paint(inputs, torch.as_tensor(self.color, dtype=inputs.dtype, device=inputs.device))
+
+    def __repr__(self) -> str:
+        return f"Color(color={self.color})"
+
+
+class Black:
+    """Black: what zero becomes when images are normalised, ``-mean / std``.
+
+    Args:
+        mean: The mean that the normalisation takes off, one number or one for each channel.
+        std: What it then divides by, > 0, likewise.
+
+    Raises:
+        ValueError: If a ``std`` is not positive; when called, if the inputs do not have as many
+            channels as the constants.
+
+    Source:
+        Own; the constants are those of the user's own normalisation.
+
+    Example:
+        >>> Black(mean=0.5, std=0.25)(torch.zeros(1, 1, 2), hole=torch.ones(1, 1, 2))
+        tensor([[[-2., -2.]]])
+    """
+
+    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        if not (torch.as_tensor(std) > 0).all():
+            raise ValueError(
+                f"std must be positive, but got {std}; give the constants that the inputs were "
+                "normalised with, as in Normalize(mean, std)."
+            )
+        self.mean, self.std = mean, std
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return black at every pixel of ``inputs``."""
+        mean, std = (torch.as_tensor(value).to(inputs) for value in (self.mean, self.std))
+        return _paint(inputs, -mean / std)
+
+    def __repr__(self) -> str:
+        return f"Black(mean={self.mean}, std={self.std})"
+
+
+class UniformColor:
+    """One random colour for each image: every channel uniform in a range.
+
+    Drawn from torch's global random numbers, as dropout draws.
+
+    Args:
+        low: Lower end of the range, in normalised units.
+        high: Upper end.
+
+    Raises:
+        ValueError: If ``low`` is above ``high``.
+
+    Source:
+        Own; a random colour as in Dabkowski & Gal 2017, but over the whole range of pixels.
+
+    Example:
+        >>> colors = UniformColor()(torch.zeros(2, 3, 8, 8), hole=torch.ones(2, 1, 8, 8))
+        >>> colors.flatten(2).std(2).any(), colors.unique().numel()  # one for each channel
+        (tensor(False), 6)
+    """
+
+    # Black and white of photographs, normalised as usual for ImageNet, lie near -2.1 and 2.6:
+    # this is the largest round range that every one of its channels can show.
+    def __init__(self, low: float = -2.0, high: float = 2.0) -> None:
+        if not low <= high:
+            raise ValueError(f"low must not be above high, but got {low} and {high}; swap them.")
+        self.low, self.high = low, high
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return one colour per image, at every pixel of it."""
+        return _paint(inputs, inputs.new_empty(inputs.shape[:2]).uniform_(self.low, self.high))
+
+    def __repr__(self) -> str:
+        return f"UniformColor(low={self.low}, high={self.high})"
+
+
+def _paint(inputs: Tensor, color: Tensor) -> Tensor:
+    """Spread a colour ``()``, ``(C,)`` or ``(B, C)`` over images."""
+    if color.dim() and color.shape[-1] != inputs.shape[1]:
+        raise ValueError(
+            f"the colour must have one value for each of the {inputs.shape[1]} channels of inputs "
+            f"{tuple(inputs.shape)}, but got {color.shape[-1]}; give one number to paint all "
+            "channels alike."
+        )
+    axes = [1] * (inputs.dim() - 2)
+    return torch.zeros_like(inputs) + color.reshape(*color.shape, *axes)
+
+
+# ---- The image itself, blurred.
+
+
+def gaussian_blur(inputs: Tensor, sigma_px: float, half_width_px: int) -> Tensor:
+    """Convolve with a Gaussian along every spatial axis, with zeros around the image.
+
+    The weights of the kernel sum to one, those that fall outside of the image included. Computed
+    by FFT, so that a wide kernel costs no more than a narrow one.
+
+    Args:
+        inputs: ``(B, C, *spatial)``.
+        sigma_px: Standard deviation in pixels, > 0.
+        half_width_px: Taps on either side of the middle one.
+
+    Returns:
+        The blurred images, shaped like ``inputs``.
+
+    Source:
+        Own; the truncated kernel is that of ``scipy.ndimage.gaussian_filter``.
+
+    Example:
+        >>> gaussian_blur(torch.ones(1, 1, 3), sigma_px=0.6, half_width_px=1)  # taps .166 .667 .166
+        tensor([[[0.8336, 1.0000, 0.8336]]])
+    """
+    distance = torch.arange(half_width_px + 1, dtype=torch.float64)
+    half = (-0.5 * (distance / sigma_px).square()).exp()  # the middle tap and those to its right
+    half = half / (half.sum() + half[1:].sum())
+    pixels = inputs.float() if inputs.dtype.itemsize < 4 else inputs  # no FFT in half precision
+    for axis in range(2, inputs.dim()):
+        pixels = _convolve(pixels.movedim(axis, -1), half).movedim(-1, axis)
+    return pixels.to(inputs.dtype)
+
+
+def _convolve(rows: Tensor, half: Tensor) -> Tensor:
+    """Convolve along the last axis with a symmetric kernel, given as its right half."""
+    side = rows.shape[-1]
+    half = half[:side]  # taps further out only ever meet the zeros around the image
+    length = side + len(half) - 1  # room for the kernel's overhang: FFT goes round in circles
+    kernel = torch.cat([half, half.new_zeros(length - 2 * len(half) + 1), half[1:].flip(0)])
+    spectrum = torch.fft.rfft(kernel).real.to(rows)  # real, since the kernel is symmetric
+    return torch.fft.irfft(torch.fft.rfft(rows, length) * spectrum, length)[..., :side]
+
+
+class Blur:
+    """The image itself, blurred beyond recognition.
+
+    Args:
+        sigma_px: Standard deviation of the Gaussian in pixels, > 0; the kernel ends at four of
+            them. The published value is meant for a side of 224.
+
+    Raises:
+        ValueError: If ``sigma_px`` is not positive.
+
+    Source:
+        Phang et al. 2020: sigma 20, half-width 80, the whole original image blurred, zeros (the
+        mean colour) around it.
+
+    Example:
+        >>> spot = torch.zeros(1, 1, 5)
+        >>> spot[..., 2] = 1
+        >>> Blur(sigma_px=1.0)(spot, hole=torch.ones(1, 1, 5))
+        tensor([[[0.0540, 0.2420, 0.3989, 0.2420, 0.0540]]])
+    """
+
+    def __init__(self, sigma_px: float = 20.0) -> None:
+        if not 0 < sigma_px < float("inf"):
+            raise ValueError(
+                f"sigma_px must be positive, but got {sigma_px}; it is the blur's standard "
+                "deviation in pixels, for example 20.0."
+            )
+        self.sigma_px = sigma_px
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return the images, blurred."""
+        return gaussian_blur(inputs, self.sigma_px, int(4 * self.sigma_px + 0.5))
+
+    def __repr__(self) -> str:
+        return f"Blur(sigma_px={self.sigma_px})"
+
+
+# ---- Gaussian noise, pixel by pixel.
+
+
+class Noise:
+    """Gaussian noise around the mean colour, every pixel and channel on its own.
+
+    Drawn from torch's global random numbers, as dropout draws.
+
+    Args:
+        std: Standard deviation in normalised units, >= 0.
+
+    Raises:
+        ValueError: If ``std`` is negative.
+
+    Source:
+        Own; the default is the spread of normalised data itself.
+
+    Example:
+        >>> pixels = Noise(std=3.0)(torch.zeros(1, 3, 64, 64), hole=torch.ones(1, 1, 64, 64))
+        >>> bool(2.9 < pixels.std() < 3.1)
+        True
+    """
+
+    def __init__(self, std: float = 1.0) -> None:
+        if not std >= 0:
+            raise ValueError(f"std must be >= 0, but got {std}; 1.0 is the spread of the data.")
+        self.std = std
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return noise shaped like ``inputs``."""
+        return self.std * torch.randn_like(inputs)
+
+    def __repr__(self) -> str:
+        return f"Noise(std={self.std})"
+
+
+# ---- Another image: of the batch, or of a bank.
+
+
+class RandomImage:
+    """Another image, drawn at random for each image.
+
+    Without a bank it comes from the same batch, every other image equally likely and never the
+    image itself; no two images of a batch get the same one. Drawn from torch's global random
+    numbers, as dropout draws.
+
+    Args:
+        bank: Images to draw from, ``(N, C, *spatial)``, normalised like the inputs and resampled
+            linearly to their size; None draws from the batch.
+
+    Raises:
+        TypeError: If the bank is not a floating-point tensor.
+        ValueError: If the bank is empty or has no spatial axis; when called, if it does not fit
+            the inputs, or if there is neither a bank nor a second image in the batch.
+
+    Source:
+        Own.
+
+    Example:
+        >>> RandomImage()(torch.tensor([[[1.0]], [[2.0]]]), hole=torch.ones(2, 1, 1)).flatten()
+        tensor([2., 1.])
+    """
+
+    def __init__(self, bank: Tensor | None = None) -> None:
+        if bank is not None:
+            _check_bank(bank)
+        self.bank = bank
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return one other image for each of ``inputs``."""
+        if self.bank is None:
+            return inputs[_partners(len(inputs)).to(inputs.device)]
+        if self.bank.dim() != inputs.dim() or self.bank.shape[1] != inputs.shape[1]:
+            raise ValueError(
+                f"the bank must hold images like the inputs {tuple(inputs.shape)}, but got "
+                f"{tuple(self.bank.shape)}; only the size of its images may differ."
+            )
+        drawn = self.bank[torch.randint(len(self.bank), (len(inputs),)).to(self.bank.device)]
+        return linear(drawn.to(inputs), inputs.shape[2:])
+
+    def __repr__(self) -> str:
+        shown = None if self.bank is None else f"<{len(self.bank)} images>"
+        return f"RandomImage(bank={shown})"
+
+
+def _partners(count: int) -> Tensor:
+    """Draw another index for each of ``range(count)``: its successor in a random round."""
+    if count < 2:
+        raise ValueError(
+            f"a random other image needs a batch of two or more, but got {count}; give images to "
+            "draw from with RandomImage(bank=...), or load batches with drop_last=True."
+        )
+    order = torch.randperm(count)
+    return torch.empty_like(order).scatter_(0, order, order.roll(1))
+
+
+def _check_bank(bank: Tensor) -> None:
+    if not isinstance(bank, Tensor) or not bank.is_floating_point():
+        got = bank.dtype if isinstance(bank, Tensor) else type(bank).__name__
+        raise TypeError(
+            f"bank must be a floating-point tensor (N, C, *spatial), but got {got}; stack the "
+            "images and normalise them like the inputs."
+        )
+    if bank.dim() < 3 or not bank.numel():
+        raise ValueError(
+            f"bank must hold images (N, C, *spatial), but got {tuple(bank.shape)}; one image "
+            "alone needs a batch axis, bank[None]."
+        )
+
+
+# ---- A learned infill: any network that completes images.
+
+
+class Inpainter:
+    """What a network paints: any module or function ``(image, hole) -> image``.
+
+    The network is told the true hole of its side: the background for the masked-in image, the
+    evidence for the masked-out one. It runs in eval mode and without gradient, so that the mask
+    learns from what is shown and what is replaced, not from steering the network. It gets copies,
+    in its own precision, and its modes are given back.
+
+    Args:
+        network: Called as ``network(image, hole)`` with images ``(B, C, *spatial)``, whole and
+            normalised, and ``hole`` ``(B, 1, *spatial)`` in ``[0, 1]``, 1 for missing; returns
+            images of the same shape. It must hide the hole from itself.
+
+    Raises:
+        TypeError: If the network is not callable; when called, if it returns no tensor.
+        ValueError: When called, if it returns another shape or values that are not finite, or if
+            it is on another device than the inputs.
+
+    Source:
+        Phang et al. 2020, learned infills. Differs: the published code tells its inpainters the
+        masked-out hole on both sides.
+
+    Example:
+        >>> left_neighbour = lambda image, hole: image.roll(1, -1)
+        >>> Inpainter(left_neighbour)(torch.tensor([[[1.0, 2.0]]]), hole=torch.ones(1, 1, 2))
+        tensor([[[2., 1.]]])
+    """
+
+    def __init__(self, network: Callable[[Tensor, Tensor], Tensor]) -> None:
+        if not callable(network):
+            raise TypeError(
+                f"network must be callable as network(image, hole), but got {network!r}; give a "
+                "module or a function, or let inpainting.train_inpainter(loader) make one."
+            )
+        self.network = network
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return what the network paints, shaped like ``inputs``."""
+        dtype = self._dtype(inputs)
+        with eval_mode(self.network):
+            pixels = self.network(inputs.to(dtype, copy=True), hole.to(dtype, copy=True))
+        _check_pixels(pixels, inputs)
+        return pixels.to(inputs.dtype)
+
+    def _dtype(self, inputs: Tensor) -> torch.dtype:
+        """Look up the network's precision, and refuse inputs that it cannot reach."""
+        module = module_of(self.network)
+        weights = [p for p in module.parameters() if p.is_floating_point()] if module else []
+        if weights and weights[0].device != inputs.device:
+            raise ValueError(
+                f"the inpainting network must be on the device of the inputs, {inputs.device}, but "
+                f"is on {weights[0].device}; move it with "
+                f"inpainter.network.to({str(inputs.device)!r})."
+            )
+        return weights[0].dtype if weights else inputs.dtype
+
+    def __repr__(self) -> str:
+        return f"Inpainter(network={getattr(self.network, '__qualname__', self.network)!s})"
+
+
+def _check_pixels(pixels: Any, inputs: Tensor) -> None:
+    if not isinstance(pixels, Tensor):
+        raise TypeError(
+            f"the inpainting network must return a tensor shaped like its inputs, but returned "
+            f"{type(pixels).__name__}; wrap it in a function that returns the image alone."
+        )
+    if pixels.shape != inputs.shape:
+        raise ValueError(
+            f"the inpainting network must return images of shape {tuple(inputs.shape)}, but "
+            f"returned {tuple(pixels.shape)}; wrap it in a function that resamples its inputs to "
+            "a size that it can read, and its answer back."
+        )
+    check_finite(
+        pixels,
+        "what the inpainting network returns",
+        "look at its weights, and whether it divides by the size of a hole that can be empty.",
+    )
+
+
+# ---- The mixture of infills of Dabkowski & Gal.
+
+
+class DabkowskiGal:
+    """For each image at random: itself blurred, or a noisy random colour.
+
+    Drawn from torch's global random numbers, as dropout draws.
+
+    Args:
+        blur: Probability of the blur, in ``[0, 1]``.
+        sigma_px: Standard deviation of the blur in pixels, > 0.
+        taps: Length of the blur's kernel, odd.
+        std: Standard deviation of the noise, in units of the inputs, >= 0.
+        color: Every channel of the random colour is uniform in ``[-color, color]``, >= 0.
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+
+    Source:
+        Dabkowski & Gal 2017; constants of the released code, in the units of its inputs. Their
+        recipe also adds noise of standard deviation 0.03 to the images themselves. An infill
+        leaves the images alone: that noise is data augmentation, and belongs into the loader as
+        ``inputs + 0.03 * torch.randn_like(inputs)``.
+
+    Example:
+        >>> inputs = torch.randn(8, 3, 16, 16)
+        >>> DabkowskiGal(blur=0.0)(inputs, hole=torch.ones(8, 1, 16, 16)).abs().max() < 1
+        tensor(True)
+    """
+
+    def __init__(
+        self,
+        *,
+        blur: float = 0.5,
+        sigma_px: float = 11.0,
+        taps: int = 55,
+        std: float = 0.11,
+        color: float = 0.33,
+    ) -> None:
+        if not 0 <= blur <= 1:
+            raise ValueError(f"blur must be a probability in [0, 1], but got {blur}.")
+        if not sigma_px > 0 or taps < 1 or taps % 2 == 0:
+            raise ValueError(
+                f"sigma_px must be positive and taps odd, but got {sigma_px} and {taps}; "
+                "an odd kernel has a middle, for example taps=55."
+            )
+        self.blur, self.sigma_px, self.taps, self.std, self.color = blur, sigma_px, taps, std, color
+        self._noise, self._color = Noise(std), UniformColor(-color, color)
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return one of the two infills for each image."""
+        flat = self._color(inputs, hole) + self._noise(inputs, hole)
+        blurred = gaussian_blur(inputs, self.sigma_px, self.taps // 2)
+        chosen = torch.rand(len(inputs), device=inputs.device) < self.blur  # (B,)
+        return torch.where(chosen.reshape(-1, *[1] * (inputs.dim() - 1)), blurred, flat)
+
+    def __repr__(self) -> str:
+        settings = f"blur={self.blur}, sigma_px={self.sigma_px}, taps={self.taps}"
+        return f"DabkowskiGal({settings}, std={self.std}, color={self.color})"
+
+
+# ---- What is painted where the mask leaves a hole: ``infill(inputs, hole) -> pixels``.
+
+#: Called as ``infill(inputs, hole)``: images ``(B, C, *spatial)`` and what is missing of them,
+#: ``(B, 1, *spatial)`` in ``[0, 1]`` with 1 for missing; returns pixels shaped like ``inputs``.
+Infill = Callable[[Tensor, Tensor], Tensor]
+
+#: Every infill that needs neither data nor arguments, by name. The contract tests run on each of
+#: them, and the comparison has a row ``infill-NAME`` for each: a new infill adds one entry here.
+VARIANTS: dict[str, Infill] = {
+    "mean": Mean(),
+    "blur": Blur(),
+    "uniform-color": UniformColor(),
+    "noise": Noise(),
+    "random-image": RandomImage(),
+    "dabkowski-gal": DabkowskiGal(),
+}

@@ -1,0 +1,482 @@
+"""Layers for signals, images and volumes, by the number of spatial dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from captum_masking._base.processes import summed, world
+from captum_masking.parts.evidence import EVIDENCE
+
+__all__ = [
+    "BATCH_NORMS",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "CONVOLUTIONS",
+    "ClassSelector",
+    "MaskPerClass",
+    "Masker",
+    "OverProcesses",
+    "UNetMasker",
+    "final_convolution",
+    "linear",
+    "nearest",
+    "reduction",
+]
+
+
+class OverProcesses(_BatchNorm):
+    """Batch norm whose batch is that of all processes, so that many train as one does.
+
+    Source:
+        As :class:`BatchNorm1d`, which see.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return maps with mean 0 and variance 1 over the batch, scaled and shifted."""
+        if not self.training or world() == 1:
+            return super().forward(maps)
+        self._check_input_dim(maps)
+        wide = maps.to(torch.promote_types(maps.dtype, torch.float32))  # sums need the digits
+        axes, shape = [0, *range(2, maps.dim())], [1, -1, *[1] * (maps.dim() - 2)]
+        count = wide.new_tensor([maps.numel() // maps.shape[1]])
+        total = summed(torch.cat([wide.sum(axes), count]))
+        mean, cells = total[:-1] / total[-1], total[-1].detach()
+        centered = wide - mean.reshape(shape)
+        variance = summed(centered.square().sum(axes)) / cells
+        self._remember(mean.detach(), variance.detach() * cells / (cells - 1).clamp(min=1))
+        normed = centered * (variance + self.eps).rsqrt().reshape(shape)
+        if self.affine:
+            normed = normed * self.weight.reshape(shape) + self.bias.reshape(shape)
+        return normed.to(maps.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics, as :class:`torch.nn.BatchNorm2d` does."""
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
+
+
+class BatchNorm1d(OverProcesses, nn.BatchNorm1d):
+    """:class:`torch.nn.BatchNorm1d` over the batch of all processes that train together.
+
+    Source:
+        Ioffe & Szegedy 2015. ``torch.nn.SyncBatchNorm`` does the same on accelerators only.
+
+    Example:
+        >>> import torch
+        >>> BatchNorm1d(2)(torch.rand(4, 2, 8)).shape
+        torch.Size([4, 2, 8])
+    """
+
+
+class BatchNorm2d(OverProcesses, nn.BatchNorm2d):
+    """:class:`torch.nn.BatchNorm2d` over the batch of all processes that train together.
+
+    Source:
+        As :class:`BatchNorm1d`.
+
+    Example:
+        >>> import torch
+        >>> BatchNorm2d(2)(torch.rand(4, 2, 8, 8)).shape
+        torch.Size([4, 2, 8, 8])
+    """
+
+
+class BatchNorm3d(OverProcesses, nn.BatchNorm3d):
+    """:class:`torch.nn.BatchNorm3d` over the batch of all processes that train together.
+
+    Source:
+        As :class:`BatchNorm1d`.
+
+    Example:
+        >>> import torch
+        >>> BatchNorm3d(2)(torch.rand(4, 2, 8, 8, 8)).shape
+        torch.Size([4, 2, 8, 8, 8])
+    """
+
+
+CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORMS: dict[int, type[nn.Module]] = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
+
+
+# ---- Feature maps to mask logits: the paper's small decoder, and a deeper one beside it.
+
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def linear(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Resample maps linearly along every spatial axis (bilinearly, for images).
+
+    Args:
+        maps: ``(B, channels, *spatial)`` with one to three spatial dimensions.
+        size: The new ``spatial``.
+
+    Returns:
+        ``(B, channels, *size)``; values stay within the range of ``maps``.
+
+    Source:
+        Phang et al. 2020 use it inside the masker; here the mask itself is upsampled so too.
+
+    Example:
+        >>> linear(torch.tensor([[[0.0, 1.0]]]), [4])
+        tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
+    """
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    return interpolate(maps, tuple(size), mode=_LINEAR[maps.dim() - 2], align_corners=False)
+
+
+def nearest(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Resample maps by repeating their nearest value.
+
+    Args:
+        maps: ``(B, channels, *spatial)`` with one to three spatial dimensions.
+        size: The new ``spatial``.
+
+    Returns:
+        ``(B, channels, *size)``.
+
+    Source:
+        Phang et al. 2020, final upsampling of the published mask.
+
+    Example:
+        >>> nearest(torch.tensor([[[0.0, 1.0]]]), [4])
+        tensor([[[0., 0., 1., 1.]]])
+    """
+    return interpolate(maps, tuple(size), mode="nearest")
+
+
+class Masker(nn.Module):
+    """Each feature map to ``width`` channels, all to one grid, then a 3x3 convolution to logits.
+
+    Args:
+        channels: Channels of each feature map, in the order they are given to ``forward``.
+        width: Channels after each 1x1 convolution.
+        dims: Spatial dimensions: 1 for signals, 2 for images, 3 for volumes.
+        raw: Indices of feature maps that go into the last convolution as they are.
+        classes: If not 0, the masker is told a class: an embedding of ``width`` numbers, appended
+            to every feature map.
+        sized: Whether the masker is told a size: the area asked for, appended likewise.
+        evidence: Whether the masker is told where the classifier sees the class: the maps of
+            :func:`~captum_masking.parts.evidence.evidence`, appended likewise, and to the last
+            convolution as well. They need no table, so there may be any number of classes, and
+            classes that were never asked for in training.
+        outputs: Masks made at once.
+
+    Attributes:
+        asks: What ``forward`` wants to be told: of ``"target"``, ``"area"`` and ``"evidence"``.
+
+    Raises:
+        ValueError: If there is no feature map, or an index in ``raw`` does not exist.
+
+    Source:
+        Phang et al. 2020, final masker (198,017 parameters on the two deepest stages of
+        ResNet-50) and its options. The last convolution starts small, so that masks start near
+        0.5; the published initialisation starts saturated.
+
+    Example:
+        >>> masker = Masker([1024, 2048])
+        >>> sum(parameter.numel() for parameter in masker.parameters())
+        198017
+        >>> masker([torch.rand(1, 1024, 14, 14), torch.rand(1, 2048, 7, 7)], grid=(14, 14)).shape
+        torch.Size([1, 1, 14, 14])
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        *,
+        width: int = 64,
+        dims: int = 2,
+        raw: Sequence[int] = (),
+        classes: int = 0,
+        sized: bool = False,
+        evidence: bool = False,
+        outputs: int = 1,
+    ) -> None:
+        super().__init__()
+        _check_channels(channels, raw)
+        self.settings = {
+            "channels": list(channels),
+            "width": width,
+            "dims": dims,
+            "raw": list(raw),
+            "classes": classes,
+            "sized": sized,
+            "evidence": evidence,
+            "outputs": outputs,
+        }
+        self.asks = ("target",) * (classes > 0 or evidence)
+        self.asks += ("area",) * sized + ("evidence",) * evidence
+        # Channels that carry the question.
+        told = width * (classes > 0) + sized + EVIDENCE * evidence
+        self.embedding = nn.Embedding(classes, width) if classes else None
+        self.scale = BATCH_NORMS[dims](EVIDENCE) if evidence else None  # logits have any scale
+        self.reduce = nn.ModuleList(
+            nn.Identity() if index in raw else reduction(n + told, width, dims)
+            for index, n in enumerate(channels)
+        )
+        widths = [n + told if index in raw else width for index, n in enumerate(channels)]
+        self.final = final_convolution(sum(widths) + EVIDENCE * evidence, dims, outputs)
+        if evidence:
+            _start_with(self.final)
+
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        grid: Sequence[int],
+        *,
+        target: Tensor | None = None,
+        area: Tensor | None = None,
+        evidence: Tensor | None = None,
+    ) -> Tensor:
+        """Map features to mask logits.
+
+        Args:
+            features: One map ``(B, channels, *spatial)`` for each entry of ``channels``.
+            grid: Spatial size of the logits.
+            target: Classes asked for, ``(B,)``, where ``classes`` was given.
+            area: Fraction of each image asked for, ``(B,)``, where ``sized`` was given.
+            evidence: Maps ``(B, 3, *spatial)`` for the class asked for, where ``evidence`` was.
+
+        Returns:
+            Mask logits ``(B, 1, *grid)``, or ``(B, outputs, *grid)``.
+        """
+        told, direct = [], []
+        if self.embedding is not None:
+            told.append(self.embedding(target))  # (B, width)
+        if self.settings["sized"]:
+            told.append(area.to(features[0])[:, None])  # type: ignore[union-attr]  # (B, 1)
+        if self.scale is not None:
+            direct.append(self.scale(evidence.to(features[0])))  # type: ignore[union-attr]
+        reduced = [
+            reduce(_append(maps, [*told, *direct]))
+            for reduce, maps in zip(self.reduce, features, strict=True)
+        ]
+        return self.final(torch.cat([linear(maps, grid) for maps in [*reduced, *direct]], dim=1))
+
+
+class UNetMasker(nn.Module):
+    """A deeper decoder: from the coarsest map to the finest, joining the next one at each level.
+
+    At each level the map so far is resampled to the size of the next finer feature map, joined
+    with that map's reduction, and sent through two 3x3 convolutions.
+
+    Args:
+        channels: Channels of each feature map, finest first, as
+            :func:`~captum_masking.model.layers.find_layers` gives them.
+        width: Channels throughout.
+        dims: Spatial dimensions.
+
+    Raises:
+        ValueError: If there is no feature map.
+
+    Source:
+        Own, after U-Net (Ronneberger et al. 2015), to compare the published masker with a deeper
+        one; Dabkowski & Gal 2017 use a decoder of this kind.
+
+    Example:
+        >>> masker = UNetMasker([1024, 2048])
+        >>> masker([torch.rand(1, 1024, 14, 14), torch.rand(1, 2048, 7, 7)], grid=(28, 28)).shape
+        torch.Size([1, 1, 28, 28])
+    """
+
+    def __init__(self, channels: Sequence[int], *, width: int = 64, dims: int = 2) -> None:
+        super().__init__()
+        _check_channels(channels, ())
+        self.settings = {"channels": list(channels), "width": width, "dims": dims}
+        self.reduce = nn.ModuleList(reduction(n, width, dims) for n in channels)
+        self.join = nn.ModuleList(
+            nn.Sequential(_block(2 * width, width, dims), _block(width, width, dims))
+            for _ in channels[1:]
+        )
+        self.final = final_convolution(width, dims)
+
+    def forward(self, features: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+        """Map features to mask logits; as :meth:`Masker.forward`."""
+        *finer, maps = (reduce(m) for reduce, m in zip(self.reduce, features, strict=True))
+        for join, skip in zip(self.join, reversed(finer), strict=True):
+            maps = join(torch.cat([linear(maps, skip.shape[2:]), skip], dim=1))
+        return self.final(linear(maps, grid))
+
+
+def reduction(channels: int, width: int, dims: int) -> nn.Module:
+    """Make the 1x1 convolution, batch norm and ReLU that every feature map goes through.
+
+    Source:
+        Phang et al. 2020.
+
+    Example:
+        >>> reduction(5, 4, dims=2)(torch.rand(2, 5, 3, 3)).shape
+        torch.Size([2, 4, 3, 3])
+    """
+    convolution = CONVOLUTIONS[dims](channels, width, 1, bias=False)
+    return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
+
+
+def final_convolution(channels: int, dims: int, outputs: int = 1) -> nn.Module:
+    """Make the 3x3 convolution to mask logits; these start within about +-0.3.
+
+    Source:
+        Phang et al. 2020; the small start is our own.
+
+    Example:
+        >>> final_convolution(5, dims=1)(torch.rand(2, 5, 7)).shape
+        torch.Size([2, 1, 7])
+    """
+    final = CONVOLUTIONS[dims](channels, outputs, 3, padding=1)
+    weight, bias = final.parameters()
+    nn.init.normal_(weight, std=0.01)
+    nn.init.zeros_(bias)
+    return final
+
+
+def _block(channels: int, width: int, dims: int) -> nn.Module:
+    convolution = CONVOLUTIONS[dims](channels, width, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
+
+
+def _start_with(final: nn.Module) -> None:
+    """Let a new mask follow the evidence, its last input channels, at the same cell from the start.
+
+    Masks that hardly depend on the class at first are shrunk for absent and present ones alike.
+    """
+    weight = final.get_parameter("weight").detach().flatten(2)  # (outputs, channels, 3 ** dims)
+    weight[:, -EVIDENCE:-1, weight.shape[2] // 2] = 0.5
+
+
+def _append(maps: Tensor, told: Sequence[Tensor]) -> Tensor:
+    """Append what the masker is told to a map: ``(B, n)`` to every cell, ``(B, n, *grid)`` to its.
+
+    Maps of another grid are resampled to that of the map.
+    """
+    cells = maps.shape[2:]
+    return torch.cat([maps, *(_over(t, cells) for t in told)], dim=1) if told else maps
+
+
+def _over(told: Tensor, cells: Sequence[int]) -> Tensor:
+    if told.dim() > 2:
+        return linear(told, cells)
+    return told.reshape(*told.shape, *[1] * len(cells)).expand(*told.shape, *cells)
+
+
+def _check_channels(channels: Sequence[int], raw: Sequence[int]) -> None:
+    if not channels:
+        raise ValueError(
+            "a masker must read at least one feature map, but got channels=[]; name the modules "
+            "to read with MaskingModel(classifier, layers=[...])."
+        )
+    if not set(raw) <= set(range(len(channels))):
+        raise ValueError(
+            f"raw must list indices of the {len(channels)} feature maps, but got {list(raw)}; "
+            "count from 0."
+        )
+
+
+# ---- Two more maskers that take a class, by a table of classes: a selector, and one mask per
+# class.
+
+
+class _OfClasses(nn.Module):
+    """What maskers with a table of classes share: what they ask for, and their settings."""
+
+    asks = ("target",)
+
+    def __init__(self, channels: Sequence[int], *, classes: int, width: int, dims: int) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError(
+                "classes must be the number of the classifier's logits, at least 1, but got "
+                f"{classes}."
+            )
+        self.settings = {
+            "channels": list(channels),
+            "classes": classes,
+            "width": width,
+            "dims": dims,
+        }
+
+
+class ClassSelector(_OfClasses):
+    """A masker that sees only those cells of the deepest features that are like the class.
+
+    Each class has an embedding as long as the deepest features; the sigmoid of its product with
+    the features of a cell gates that cell, before the decoder sees it.
+
+    Args:
+        channels: Of each feature map, finest first: the last one is the deepest.
+        classes: How many there are; the table has one row for each.
+        width: Of the decoder.
+        dims: Spatial dimensions.
+
+    Raises:
+        ValueError: If there are no classes, or no feature map.
+
+    Source:
+        Dabkowski & Gal 2017, their feature filter and decoder. Differs: the product is divided by
+        the square root of the channels, so that gates start near one half for any network.
+
+    Example:
+        >>> masker = ClassSelector([5, 3], classes=10, width=4)
+        >>> features = [torch.rand(2, 5, 4, 4), torch.rand(2, 3, 2, 2)]
+        >>> masker(features, grid=(4, 4), target=torch.tensor([7, 0])).shape
+        torch.Size([2, 1, 4, 4])
+    """
+
+    def __init__(
+        self, channels: Sequence[int], *, classes: int, width: int = 64, dims: int = 2
+    ) -> None:
+        super().__init__(channels, classes=classes, width=width, dims=dims)
+        self.decoder = UNetMasker(channels, width=width, dims=dims)
+        self.embedding = nn.Embedding(classes, channels[-1])
+
+    def forward(self, features: Sequence[Tensor], grid: Sequence[int], *, target: Tensor) -> Tensor:
+        """Map features to mask logits ``(B, 1, *grid)`` for the classes ``target``, ``(B,)``."""
+        *finer, deepest = features
+        likeness = torch.einsum("bc...,bc->b...", deepest, self.embedding(target))
+        gate = (likeness / math.sqrt(deepest.shape[1])).sigmoid()[:, None]  # (B, 1, *cells)
+        return self.decoder([*finer, deepest * gate], grid)
+
+
+class MaskPerClass(_OfClasses):
+    """A masker that makes a mask for every class at once, of which the one asked for is taken.
+
+    Args:
+        channels: Of each feature map.
+        classes: How many there are; more than a few hundred cost more memory than they are worth.
+        width: Channels after each 1x1 convolution.
+        dims: Spatial dimensions.
+
+    Raises:
+        ValueError: If there are no classes, or no feature map.
+
+    Source:
+        Stalder et al. 2022 (NN-Explainer), their one mask for each class; the decoder is
+        :class:`~captum_masking.parts.masker.Masker`'s.
+
+    Example:
+        >>> masker = MaskPerClass([5, 3], classes=10, width=4)
+        >>> features = [torch.rand(2, 5, 4, 4), torch.rand(2, 3, 2, 2)]
+        >>> masker(features, grid=(4, 4), target=torch.tensor([7, 0])).shape
+        torch.Size([2, 1, 4, 4])
+    """
+
+    def __init__(
+        self, channels: Sequence[int], *, classes: int, width: int = 64, dims: int = 2
+    ) -> None:
+        super().__init__(channels, classes=classes, width=width, dims=dims)
+        self.decoder = Masker(channels, width=width, dims=dims, outputs=classes)
+
+    def forward(self, features: Sequence[Tensor], grid: Sequence[int], *, target: Tensor) -> Tensor:
+        """Map features to mask logits ``(B, 1, *grid)`` for the classes ``target``, ``(B,)``."""
+        masks = self.decoder(features, grid)  # (B, classes, *grid)
+        return masks[torch.arange(len(masks), device=masks.device), target][:, None]

@@ -1,0 +1,122 @@
+"""Mask logits to mask: random in ``train()``, deterministic in ``eval()``, like dropout."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "GumbelSigmoid",
+    "Sigmoid",
+]
+
+
+class Sigmoid(nn.Module):
+    """A soft mask: each logit through the logistic function, the same in both modes.
+
+    Source:
+        Phang et al. 2020, the head of the final model.
+
+    Example:
+        >>> import torch
+        >>> Sigmoid()(torch.zeros(1, 1, 1, 2))
+        tensor([[[[0.5000, 0.5000]]]])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {}
+
+    def forward(self, mask_logits: Tensor) -> Tensor:
+        """Map logits ``(B, 1, *grid)`` to a mask of the same shape in ``[0, 1]``."""
+        return mask_logits.sigmoid()
+
+
+class GumbelSigmoid(nn.Module):
+    """A mask of coin flips: each logit is the log-odds of a one, and gradients still flow.
+
+    In ``train()`` each value is ``s = sigmoid((logit + log u - log(1 - u)) / temperature)`` with
+    ``u`` uniform in (0, 1), from the global random numbers of the logits' device. ``s`` is above
+    one half with probability ``sigmoid(logit)``, at any temperature; the lower the temperature,
+    the closer it lies to 0 or 1.
+
+    Args:
+        temperature: > 0; where it is learned, its first value.
+        hard: Whether the mask in ``train()`` is ``1[s > 0.5]`` with the gradient of ``s``
+            (straight-through); False gives ``s``.
+        learnable: Whether the temperature is learned. The parameter is its logarithm, so that the
+            temperature stays positive whatever the optimizer does.
+        binary: Whether the mask in ``eval()`` is ``1[logit > 0]``, with the gradient of
+            ``sigmoid(logit)``; False gives ``sigmoid(logit)``, the probability of a one.
+
+    Raises:
+        ValueError: If the temperature is not a positive number.
+
+    Source:
+        Maddison et al. 2017 and Jang et al. 2017 (binary concrete); Phang et al. 2020, Gumbel
+        head: as published, except that a learned temperature is published as the bare number,
+        which may turn negative, and that in ``eval()`` the published mask has no gradient.
+
+    Example:
+        >>> sampler, mask_logits = GumbelSigmoid(), torch.tensor([[[-2.0, 0.5, 3.0]]])
+        >>> coin_flips = sampler(mask_logits)
+        >>> ((coin_flips == 0) | (coin_flips == 1)).all()
+        tensor(True)
+        >>> sampler.eval()(mask_logits)
+        tensor([[[0., 1., 1.]]])
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,  # published, also as the start of a learned one
+        *,
+        hard: bool = True,
+        learnable: bool = False,
+        binary: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 < temperature < math.inf:
+            raise ValueError(
+                f"temperature must be a positive number, but got {temperature}; to have it learned "
+                "give its first value and learnable=True."
+            )
+        self.temperature, self.hard, self.learnable = temperature, hard, learnable
+        self.binary = binary
+        self.settings = {
+            "temperature": temperature,
+            "hard": hard,
+            "learnable": learnable,
+            "binary": binary,
+        }
+        if learnable:
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+
+    def forward(self, mask_logits: Tensor) -> Tensor:
+        """Map logits ``(B, 1, *grid)`` to a mask of the same shape in ``[0, 1]``."""
+        # Half precision knows few numbers near 1: both u and 1 - u need more of them.
+        logits = mask_logits.to(torch.promote_types(mask_logits.dtype, torch.float32))
+        if self.training:
+            soft = self._sample(logits)
+            mask = _straight_through(soft > 0.5, soft) if self.hard else soft
+        else:
+            soft = logits.sigmoid()
+            mask = _straight_through(logits > 0, soft) if self.binary else soft
+        return mask.to(mask_logits.dtype)
+
+    def extra_repr(self) -> str:
+        """Say how it was built."""
+        return ", ".join(f"{name}={value}" for name, value in self.settings.items())
+
+    def _sample(self, logits: Tensor) -> Tensor:
+        # u may be drawn as 0, whose logarithm is infinite; eps moves it by less than rounding.
+        noise = torch.rand_like(logits).logit(eps=torch.finfo(logits.dtype).eps)
+        temperature = self.log_temperature.exp() if self.learnable else self.temperature
+        return ((logits + noise) / temperature).sigmoid()
+
+
+def _straight_through(ones: Tensor, soft: Tensor) -> Tensor:
+    """Give the value of ``ones`` and the gradient of ``soft``."""
+    return ones.to(soft) + (soft - soft.detach())

@@ -1,0 +1,316 @@
+"""The Captum face: inputs to attribution."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from captum.attr import Attribution
+from torch import Tensor
+
+from captum_masking._base.borrow import eval_mode, module_of, unwrapped
+from captum_masking._base.captum import (
+    TargetType,
+    TensorOrTupleOfTensorsGeneric,
+    _format_additional_forward_args,
+    log_usage,
+)
+from captum_masking._base.checks import (
+    TargetError,
+    baseline_of_each,
+    check_finite,
+    check_inputs,
+    check_number_of_inputs,
+    check_same_batch,
+    check_same_device,
+)
+from captum_masking._base.target import class_indices
+from captum_masking._base.tuples import one_or_several, size_of
+from captum_masking.model.model import MaskingModel
+from captum_masking.parts.infill import Infill
+from captum_masking.parts.objective import Objective
+from captum_masking.parts.regularizer import Regularizer
+from captum_masking.saliency.per_input import PerInput, optimize_each
+
+__all__ = [
+    "Baselines",
+    "MaskingSaliency",
+]
+
+
+#: What stands for "nothing there", as Captum's methods take it: one for each input.
+Baselines = Tensor | float | tuple[Tensor | float, ...]
+
+
+class MaskingSaliency(Attribution):
+    """Where is the evidence? A mask in ``[0, 1]`` shaped like the input; 1 is evidence.
+
+    Given a trained :class:`~captum_masking.MaskingModel` the mask is predicted, in one
+    forward pass of the classifier. Given any other classifier or callable it is optimised for
+    each input under the same objective: slow, and said so once in a warning.
+
+    Where the model is target-aware, ``MaskingModel(..., target_aware=True)``, the map is the
+    evidence for ``target``, and next to empty where that class is not there. The masker of any
+    other model gives one mask per image, for whatever the classifier may recognise in it: the
+    target is checked, so that a wrong one does not pass in silence, and a warning says once that
+    the map does not depend on it, when it is another than the predicted class. For a classifier
+    without a masker the mask is optimised for the target.
+
+    A ``MaskingModel`` inside ``DataParallel`` or ``DistributedDataParallel`` is known as one, and
+    explains on its own device; any other classifier inside is run as it is, on all of its devices.
+
+    Args:
+        forward_func: A ``MaskingModel``, any classifier, or any callable that returns logits.
+        infill: What fills the holes while a mask is optimised; None is that of ``per_input``. This
+            and the next three have no effect on a ``MaskingModel``.
+        objective: Minimised while a mask is optimised; None likewise.
+        regularizer: Likewise.
+        per_input: How masks are optimised, in full.
+
+    Raises:
+        TypeError: If ``forward_func`` cannot be called.
+
+    Source:
+        Phang et al. 2020 (arXiv 2010.09750).
+
+    Example:
+        >>> from torch import nn
+        >>> classifier = nn.Sequential(
+        ...     nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 8, 3, 2), nn.ReLU(),
+        ...     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+        ... )
+        >>> saliency = MaskingSaliency(MaskingModel(classifier))
+        >>> saliency.attribute(torch.rand(2, 3, 32, 32), target=3).shape
+        torch.Size([2, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        *,
+        infill: Infill | None = None,
+        objective: Objective | None = None,
+        regularizer: Regularizer | None = None,
+        per_input: PerInput = PerInput(),
+    ) -> None:
+        if not callable(forward_func):
+            raise TypeError(
+                f"forward_func must be a MaskingModel, a classifier or a callable that returns "
+                f"logits, but got {type(forward_func).__name__}."
+            )
+        super().__init__(forward_func)
+        self.per_input = per_input.but(infill=infill, objective=objective, regularizer=regularizer)
+        self._warned = False
+
+    @log_usage(part_of_slo=True)  # NoiseTunnel calls attribute.__wrapped__
+    def attribute(
+        self,
+        inputs: TensorOrTupleOfTensorsGeneric,
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        *,
+        baselines: Baselines | None = None,
+        area: float | Tensor | None = None,
+        steps: int | None = None,
+        show_progress: bool = False,
+    ) -> TensorOrTupleOfTensorsGeneric:
+        """Attribute the classifier's answer to its inputs.
+
+        Args:
+            inputs: ``(B, C, *spatial)`` or vectors ``(B, F)``, floating point; or a tuple of such
+                tensors, as the classifier takes them: each gets a mask of its own.
+            target: The class asked for, in any form Captum takes; None is the predicted class.
+                It is checked and does not change the map of a ``MaskingModel`` that is not
+                target-aware.
+            additional_forward_args: Passed to the classifier after the inputs.
+            baselines: What fills the holes while a mask is optimised, in place of ``infill``: a
+                number, a tensor shaped like ``inputs`` or one example for all of them; a tuple of
+                such for a tuple. None is ``infill``. With a ``MaskingModel`` they are checked and
+                do not change the map: its masker has learned from an infill.
+            area: The fraction of the image that the map should cover, in (0, 1): for maskers that
+                are told a size (``Masker(..., sized=True)``), and where a mask is optimised.
+            steps: Optimisation steps where there is no trained masker, each about four forward
+                passes; None is the number of ``per_input``.
+            show_progress: Whether to show a bar while a mask is optimised.
+
+        Returns:
+            *Tensor* or *tuple[Tensor, ...]* of **attributions**: the mask, repeated over channels
+            to the shape of ``inputs``, with its dtype and on its device; a tuple for a tuple. For
+            a classifier of several inputs without a masker, the mask of each is optimised while
+            the others are seen as they are.
+
+        Raises:
+            TargetError: If the target does not name one class for each example.
+            TypeError: If inputs are not floating-point tensors, or not as many as the model takes;
+                if baselines are neither tensors nor numbers.
+            ValueError: If inputs have the wrong shape, lie on another device, or hold values that
+                make the mask NaN; if baselines do not fit the inputs.
+
+        Source:
+            Phang et al. 2020.
+        """
+        tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+        model = _masking_model(self.forward_func)
+        self._check(tensors, model)
+        origins = baseline_of_each(baselines, tensors)
+        extra = _format_additional_forward_args(additional_forward_args) or ()
+        if len(tensors[0]) == 0:
+            masks = tuple(tensors)
+        elif model is not None:
+            masks, unheard = _predict(model, tensors, target, extra, area)
+            self._say_once(unheard)
+        else:
+            options = self.per_input.but(steps=steps, area=area)
+            self._warn_once(options.steps)
+            cast = tuple(_like_weights(x, self.forward_func) for x in tensors)
+            masks = optimize_each(
+                self.forward_func, cast, target, extra, origins, options, show_progress
+            )
+        for mask in masks:
+            check_finite(
+                mask,
+                "the mask",
+                "look for NaN, infinity or too large values in these inputs; in half precision "
+                "try float32.",
+            )
+        # infidelity asks for the shape of the input, sensitivity_max for a tensor it can .view.
+        attributions = tuple(
+            mask.to(x.dtype).expand_as(x).clone(memory_format=torch.contiguous_format)
+            for mask, x in zip(masks, tensors, strict=True)
+        )
+        return attributions if isinstance(inputs, tuple) else attributions[0]
+
+    def attribute_targets(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        additional_forward_args: Any = None,
+        *,
+        area: float | Tensor | None = None,
+    ) -> Tensor:
+        """Attribute several classes of each input, with one forward pass of the classifier.
+
+        Args:
+            inputs: ``(B, C, *spatial)``, floating point.
+            targets: Classes, integers ``(B, k)``.
+            additional_forward_args: As for :meth:`attribute`.
+            area: As for :meth:`attribute`.
+
+        Returns:
+            ``(B, k, C, *spatial)``: what :meth:`attribute` gives for each column of ``targets``.
+
+        Raises:
+            TypeError: If this explains anything but a ``MaskingModel``.
+            TargetError: If ``targets`` are not classes ``(B, k)``.
+            ValueError: As :meth:`attribute`.
+
+        Source:
+            Own.
+        """
+        model = _masking_model(self.forward_func)
+        if model is None:
+            raise TypeError(
+                "attribute_targets needs a trained MaskingModel, but got "
+                f"{type(self.forward_func).__name__}; call attribute once for each target."
+            )
+        self._check((inputs,), model)
+        extra = _format_additional_forward_args(additional_forward_args) or ()
+        if not isinstance(targets, Tensor) or targets.dim() != 2 or len(targets) != len(inputs):
+            raise TargetError(
+                f"targets must be a tensor ({len(inputs)}, k), a row for each example, but got "
+                f"{tuple(targets.shape) if isinstance(targets, Tensor) else targets!r}; for one "
+                "class of each there is attribute(inputs, target)."
+            )
+        self._say_once(targets.shape[1] > 1 and not model.target_aware)
+        with eval_mode(model), torch.no_grad():
+            logits, features = model.read(_like_weights(inputs, model), *extra)
+            masks = [
+                model.decode(
+                    features,
+                    size_of(inputs),
+                    **model.ask(logits, target=class_indices(logits, target), area=area),
+                )
+                for target in targets.unbind(1)
+            ]
+        stacked = torch.stack(masks, dim=1).to(inputs.dtype)  # (B, k, 1, *spatial)
+        check_finite(stacked, "the mask", "look for NaN, infinity or too large values in inputs.")
+        return stacked.expand(*stacked.shape[:2], *inputs.shape[1:]).contiguous()
+
+    def _say_once(self, unheard: bool) -> None:
+        if unheard and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "the target is not the predicted class, but this model's map does not depend on "
+                "it: the masker was trained without targets. For maps that do: "
+                "MaskingModel(classifier, target_aware=True), then MaskingTrainer(model).fit.",
+                stacklevel=4,
+            )
+
+    def _check(self, tensors: tuple[Any, ...], model: MaskingModel | None) -> None:
+        """Refuse at the door what would fail deep inside."""
+        module = module_of(self.forward_func)
+        check_number_of_inputs(tensors, None if model is None else model.inputs_taken)
+        for tensor in tensors:
+            check_inputs(tensor, vectors=len(tensors) > 1 or not _has_convolutions(module))
+            check_same_device(tensor, module)
+        check_same_batch(tensors)
+
+    def _warn_once(self, steps: int) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{type(self.forward_func).__name__} has no masker, so a mask is optimised for "
+                f"each input ({steps} steps of about four forward passes). To predict "
+                "masks in one pass: model = MaskingModel(classifier); "
+                "MaskingTrainer(model).fit(loader).",
+                stacklevel=4,
+            )
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """False: a mask says where the evidence is, not how much it adds to the output."""
+        return False
+
+    def attribute_future(self) -> None:
+        """Not implemented, as in most of Captum's methods."""
+        raise NotImplementedError("attribute_future is not implemented for MaskingSaliency.")
+
+
+def _predict(
+    model: MaskingModel,
+    tensors: tuple[Tensor, ...],
+    target: TargetType,
+    extra: tuple,
+    area: float | Tensor | None,
+) -> tuple[tuple[Tensor, ...], bool]:
+    """Return the masks, and whether another class was asked for than the one they are for."""
+    with eval_mode(model), torch.no_grad():
+        inputs = one_or_several(tuple(_like_weights(x, model) for x in tensors))
+        logits, features = model.read(inputs, *extra)
+        classes = class_indices(logits, target)  # refuses a wrong target
+        asked = model.ask(logits, target=classes, area=area)
+        masks = model.decode(features, size_of(inputs), **asked)
+        unheard = target is not None and not model.target_aware
+        unheard = unheard and bool((classes != class_indices(logits, None)).any())
+        return masks if isinstance(masks, tuple) else (masks,), unheard
+
+
+def _masking_model(function: Any) -> MaskingModel | None:
+    """Return the masking model that a function is, or that it runs on several devices."""
+    inside = unwrapped(function)
+    return inside if isinstance(inside, MaskingModel) else None
+
+
+def _has_convolutions(module: torch.nn.Module | None) -> bool:
+    """Whether inputs of a module have space: then one example without a batch is no vector."""
+    parts = [] if module is None else module.modules()
+    return any(isinstance(part, torch.nn.modules.conv._ConvNd) for part in parts)
+
+
+def _like_weights(images: Tensor, function: Any) -> Tensor:
+    """Cast to the weights' dtype: NoiseTunnel turns half-precision inputs into float32."""
+    module = module_of(function)
+    weights = (p for p in ([] if module is None else module.parameters()) if p.is_floating_point())
+    return images.to(next(weights, images).dtype)

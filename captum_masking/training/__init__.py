@@ -1,0 +1,1 @@
+"""Train a masker, and by default its classifier with it."""

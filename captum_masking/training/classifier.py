@@ -1,0 +1,177 @@
+"""How the classifier learns along with its masker."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from captum_masking._base.processes import average_buffers
+from captum_masking._base.tuples import Inputs, as_tuple
+from captum_masking.model.taps import logits_of
+from captum_masking.parts.objective import Judgement, KeepRecognizing, Objective
+from captum_masking.parts.questions import as_labeled
+from captum_masking.training.update import parameters_of
+
+__all__ = [
+    "ClassifierTraining",
+    "FineTune",
+    "FromScratch",
+    "train_alone",
+]
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """How to train along a classifier that is already good: gently.
+
+    Args:
+        lr: Peak learning rate.
+        optimizer: Called as ``optimizer(parameters, lr=lr)``.
+        train_mode: Whether the clean pass runs in train mode. False keeps the batch-norm
+            statistics and switches dropout off.
+        judge_in_train_mode: Whether the classifier also judges masked images in that mode, so
+            that they move its batch-norm statistics, as in the published code.
+        objective: The classifier's loss on steps that it judges itself.
+        stay: Weight of staying close to the predictions that the classifier gave on clean images
+            before training (cross entropy to them); 0 saves one forward pass a step.
+        classifier_first: Fraction of the steps of ``fit`` in which the classifier trains alone, on
+            clean images: before it recognises anything there is no evidence to find.
+        masker_first: Fraction of the steps in which the masker trains alone: a good classifier
+            has nothing to learn from the first masks, and where images are few it soon learns
+            the images themselves.
+
+    Source:
+        Own; measured in ``benchmarks/README.md``.
+
+    Example:
+        >>> FineTune(lr=1e-4).lr
+        0.0001
+    """
+
+    lr: float = 1e-3
+    optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.SGD, momentum=0.9)
+    train_mode: bool = False
+    judge_in_train_mode: bool = False
+    objective: Objective = KeepRecognizing(gated=False)
+    stay: float = 3.0
+    classifier_first: float = 0.0
+    masker_first: float = 0.75
+
+
+@dataclass(frozen=True)
+class FromScratch(FineTune):
+    """How to train along a classifier that knows nothing yet; arguments as in :class:`FineTune`.
+
+    Source:
+        Own. Adam, since SGD needs a rate tuned to the network and this has to work untuned.
+
+    Example:
+        >>> FromScratch().train_mode
+        True
+    """
+
+    lr: float = 3e-3
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
+    train_mode: bool = True
+    objective: Objective = KeepRecognizing()
+    stay: float = 0.0
+    classifier_first: float = 0.3
+    masker_first: float = 0.0
+
+
+# ---- The classifier's side of joint training: what of it learns, from which loss, in which mode.
+
+
+class ClassifierTraining:
+    """Trains a classifier along with its masker.
+
+    Args:
+        classifier: Trained in place. Layers whose parameters ask for no gradient stay as they are,
+            unless that is all of them.
+        how: The settings.
+
+    Attributes:
+        optimizer: Of the classifier.
+        original: The classifier as it was, where ``how.stay`` asks to stay close to it.
+
+    Source:
+        Phang et al. 2020, joint training; what is gentle about it is own.
+
+    Example:
+        >>> training = ClassifierTraining(nn.Linear(3, 2), FineTune(lr=0.1))
+        >>> training.optimizer.param_groups[0]["lr"], training.original
+        (0.1, Linear(in_features=3, out_features=2, bias=True))
+    """
+
+    def __init__(self, classifier: nn.Module, how: FineTune) -> None:
+        self.classifier, self.how = classifier, how
+        parameters = list(classifier.parameters())
+        trained = [p for p in parameters if p.requires_grad] or parameters
+        self.optimizer = how.optimizer(trained, lr=how.lr)
+        self.original: nn.Module | None = None
+        if how.stay:
+            self.original = copy.deepcopy(classifier).eval().requires_grad_(False)
+
+    def set_modes(self) -> None:
+        """Put the classifier in the mode in which it learns."""
+        self.classifier.train(self.how.train_mode)
+        for parameter in parameters_of(self.optimizer):
+            parameter.requires_grad_(True)
+
+    def loss(self, judgement: Judgement, inputs: Inputs, judge: nn.Module) -> Tensor:
+        """On its own steps all three images; where a past classifier judged, the clean one."""
+        known = as_labeled(judgement)[0]  # it learns from images as they are, by their labels
+        if not known.as_labeled.any():
+            return judgement.logits.sum() * 0
+        clean = cross_entropy(known.logits, known.target)
+        loss = self.how.objective(known) if judge is self.classifier else clean
+        if self.original is not None:
+            with torch.no_grad():
+                answer = logits_of(self.original(*as_tuple(inputs))).softmax(1)
+            loss = loss + self.how.stay * cross_entropy(judgement.logits, answer)
+        return loss
+
+    def agree(self) -> None:
+        """After a step in train mode: average the batch-norm statistics over the processes."""
+        if self.how.train_mode:
+            average_buffers(self.classifier)
+
+
+def train_alone(
+    classifier: nn.Module, loader: Iterable[Any], epochs: int = 4, *, lr: float = 5e-3
+) -> None:
+    """Train a classifier without a masker, plainly: for examples that need one to explain.
+
+    Args:
+        classifier: Trained in place, and left in eval mode.
+        loader: Gives batches ``(inputs, labels)``, and knows how many.
+        epochs: Passes over it.
+        lr: Peak rate of AdamW, which rises and falls once.
+
+    Source:
+        Own.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> train_alone(network, [(torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 1]))])
+        >>> network.training
+        False
+    """
+    classifier.train()
+    optimizer = torch.optim.AdamW(classifier.parameters())
+    steps = epochs * len(loader)  # type: ignore[arg-type]
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+    for _ in range(epochs):
+        for inputs, labels in loader:
+            optimizer.zero_grad()
+            cross_entropy(classifier(inputs), labels).backward()
+            optimizer.step()
+            rates.step()
+    classifier.eval()

@@ -1,0 +1,226 @@
+"""The batches of each epoch, this process's share of them, from any one of them on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, count, islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+
+from captum_masking._base.checks import length_of
+from captum_masking._base.processes import any_of, from_main, rank, world
+from captum_masking._base.tuples import Inputs
+from captum_masking.data.batches import read_batch
+from captum_masking.data.seeded import Seeded, random_states
+
+__all__ = [
+    "Loading",
+]
+
+
+class Loading:
+    """Reads a loader so that an epoch is a function of its seed.
+
+    A ``DataLoader`` over a data set with an index is planned: the order of the epoch is drawn at
+    its start, every example draws its augmentation from the epoch's seed and its own index, and a
+    training that goes on in the middle of an epoch reads nothing twice. Several processes share
+    each batch among them, and leave out one with fewer examples than processes.
+
+    Any other loader is read as it is: batches that were used before are read and left, an epoch
+    ends for all processes where it ends for one, and of each batch every process keeps its rows.
+    Some give every process its own batches already, which are then taken whole: a loader of an
+    ``IterableDataset``, one with a ``DistributedSampler``, and what accelerate has prepared.
+
+    Args:
+        loader: Gives batches as :func:`~captum_masking.data.read_batch` reads them.
+        steps: Batches in an epoch, to cut a stream; None reads to the end.
+        device: Where processes exchange whether their streams have ended.
+
+    Attributes:
+        length: Batches in an epoch; None where that is not known beforehand.
+
+    Source:
+        Own.
+
+    Example:
+        >>> data = [(torch.zeros(1, 4, 4), label) for label in range(5)]
+        >>> loading = Loading(DataLoader(data, batch_size=2, shuffle=True))
+        >>> labels = [target.tolist() for _, target in loading.batches(seed=3)]
+        >>> loading.length, [target.tolist() for _, target in loading.batches(3, 1)] == labels[1:]
+        (3, True)
+    """
+
+    def __init__(
+        self, loader: Any, *, steps: int | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        self.loader, self.steps, self.device = loader, steps, torch.device(device)
+        over_index = type(loader) is DataLoader and loader.batch_sampler is not None
+        is_stream = isinstance(getattr(loader, "dataset", None), IterableDataset)
+        self.is_planned = over_index and not is_stream
+        self.is_shared_out = is_stream or _gives_each_process_its_own(loader)
+        self.shares_batches = world() > 1 and not self.is_shared_out
+        known = length_of(loader)
+        if known is not None and self.shares_batches:
+            known -= _left_out(loader)
+        self.length = known if steps is None else steps if known is None else min(steps, known)
+
+    def draw_seed(self) -> int:
+        """Draw the seed of an epoch, the same in every process."""
+        generator = _generator_of(self.loader)
+        return int(from_main(int(torch.randint(2**31, (), generator=generator))))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the number of the epoch to a data set or sampler that wants to know it."""
+        for name in ("dataset", "sampler"):
+            set_epoch = getattr(getattr(self.loader, name, None), "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
+
+    def batches(self, seed: int, start: int = 0) -> Iterator[tuple[Inputs, Tensor]]:
+        """Give the batches of an epoch, the first ``start`` of them left out.
+
+        Raises:
+            ValueError: If several processes are to share batches of fewer examples than that.
+        """
+        if self.shares_batches:
+            _check_batch_size(self.loader)
+        if self.is_planned:
+            plan = self._plan(seed, whole=True)[start : self.steps]
+            yield from map(read_batch, _rebuilt(self.loader, plan, seed))
+            return
+        read = map(read_batch, _read(self.loader, seed))
+        pairs = islice(self._own(read, whole=True), start, self.steps)
+        yield from pairs if world() == 1 else self._until_any_ends(pairs)
+
+    def shares(self) -> Iterator[tuple[Inputs, Tensor]]:
+        """Give the batches of the loader once, in its own order, for a measurement."""
+        if self.is_planned:  # with random numbers of its own: the training's are left alone
+            plan = self._plan(seed=0, whole=False)
+            yield from map(read_batch, _rebuilt(self.loader, plan, seed=0))
+        else:
+            yield from self._own(map(read_batch, self.loader), whole=False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state of the random numbers that a user gave the loader to shuffle with."""
+        generator = _generator_of(self.loader)
+        return {} if generator is None else {"generator": generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        generator = _generator_of(self.loader)
+        if generator is not None and state:
+            generator.set_state(state["generator"])
+
+    def _plan(self, seed: int, *, whole: bool) -> list[list[int]]:
+        """List this process's examples of each batch in which it has any, or all have if whole."""
+        plan = _order(self.loader, seed)
+        if not self.shares_batches:
+            return plan
+        least = world() if whole else rank() + 1
+        return [batch[rank() :: world()] for batch in plan if len(batch) >= least]
+
+    def _own(
+        self, pairs: Iterator[tuple[Inputs, Tensor]], *, whole: bool
+    ) -> Iterator[tuple[Inputs, Tensor]]:
+        """Give this process's rows of each batch in which it has any, or all have if whole."""
+        least = world() if whole else rank() + 1
+        for pair in pairs:
+            if not self.shares_batches:
+                yield pair
+            elif len(pair[1]) >= least:
+                yield _rows(*pair, slice(rank(), None, world()))
+
+    def _until_any_ends(
+        self, pairs: Iterator[tuple[Inputs, Tensor]]
+    ) -> Iterator[tuple[Inputs, Tensor]]:
+        """Stop all processes when the batches of one have ended: a step needs them all."""
+        for pair in chain(pairs, [None]):
+            if any_of(pair is None, self.device):
+                return
+            assert pair is not None
+            yield pair
+
+
+def _read(loader: Any, seed: int) -> Iterator[Any]:
+    """Read a loader, each batch under random numbers of its own.
+
+    So a stream that draws some gives the same after batches were read and left, and the random
+    numbers of the training stay where they are.
+    """
+    end = object()
+    with random_states(seed):
+        rest = iter(loader)
+    for number in count():
+        with random_states(seed, number):  # an order is drawn when the first one is asked for
+            batch = next(rest, end)
+        if batch is end:
+            return
+        yield batch
+
+
+def _order(loader: DataLoader, seed: int) -> list[list[int]]:
+    """List the examples of each batch as the loader's own sampler gives them under a seed."""
+    generator = _generator_of(loader)
+    before = None if generator is None else generator.get_state()
+    try:
+        with random_states(seed):
+            if generator is not None:
+                generator.manual_seed(seed)
+            return [list(batch) for batch in loader.batch_sampler]  # type: ignore[union-attr]
+    finally:
+        if generator is not None and before is not None:
+            generator.set_state(before)
+
+
+def _rebuilt(loader: DataLoader, batches: list[list[int]], seed: int) -> DataLoader:
+    """Make a loader with the settings of another that reads the batches that are listed."""
+    return DataLoader(
+        Seeded(loader.dataset, seed),
+        batch_sampler=batches,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        prefetch_factor=loader.prefetch_factor,
+        generator=torch.Generator().manual_seed(seed),  # or workers draw theirs from the caller's
+    )
+
+
+def _rows(inputs: Inputs, target: Tensor, rows: slice) -> tuple[Inputs, Tensor]:
+    own = tuple(x[rows] for x in inputs) if isinstance(inputs, tuple) else inputs[rows]
+    return own, target[rows]
+
+
+def _gives_each_process_its_own(loader: Any) -> bool:
+    by_accelerate = type(loader).__module__.partition(".")[0] == "accelerate"
+    return by_accelerate or isinstance(getattr(loader, "sampler", None), DistributedSampler)
+
+
+def _left_out(loader: Any) -> int:
+    """Count the batches with fewer examples than processes, as far as that is known: 0 or 1."""
+    size = getattr(loader, "batch_size", None)
+    examples = length_of(getattr(loader, "sampler", None))
+    if size is None or examples is None or getattr(loader, "drop_last", False):
+        return 0
+    return int(0 < examples % size < world())
+
+
+def _check_batch_size(loader: Any) -> None:
+    """Refuse to train on batches none of which has an example for every process."""
+    size = getattr(loader, "batch_size", None)
+    if size is not None and size < world():
+        raise ValueError(
+            f"{world()} processes share each batch, but batch_size is {size}; give the loader a "
+            "batch_size that is at least the number of processes: it is that of all together."
+        )
+
+
+def _generator_of(loader: Any) -> torch.Generator | None:
+    """Find the random numbers that a user gave a loader, or its sampler, to shuffle with."""
+    own = getattr(loader, "generator", None)
+    return own if own is not None else getattr(getattr(loader, "sampler", None), "generator", None)

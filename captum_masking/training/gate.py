@@ -1,0 +1,264 @@
+"""The gate of a target-aware masker: what it learns from, and how a trained masker gets one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import OneCycleLR
+from tqdm.auto import tqdm
+
+from captum_masking._base.borrow import eval_mode, given_back
+from captum_masking._base.checks import check_examples, check_loader, length_of
+from captum_masking._base.tuples import size_of
+from captum_masking.data.batches import read_batch
+from captum_masking.model.model import MaskingModel
+from captum_masking.parts.evidence import evidence
+from captum_masking.parts.gate import GatedMasker
+from captum_masking.parts.masker import Masker
+from captum_masking.parts.questions import (
+    Posed,
+    Questions,
+    Tiled,
+    absent_classes,
+    classes_in,
+    one_label,
+)
+
+__all__ = [
+    "absent_to_present",
+    "gate_loss",
+    "gated",
+    "train_gate",
+]
+
+
+@torch.no_grad()
+def absent_to_present(
+    model: MaskingModel, inputs: Tensor, target: Tensor, mask: Tensor
+) -> dict[str, Tensor]:
+    """Measure how much mask a class gets that is not there: one of ``fit``'s ``figures``.
+
+    Args:
+        model: Target-aware.
+        inputs: ``(B, C, *spatial)``.
+        target: The class of each, ``(B,)``.
+        mask: For ``target``.
+
+    Returns:
+        ``absent_to_present``: area of the mask of an absent class over that of the mask for
+        ``target``, the median of the batch.
+
+    Source:
+        Own.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.Flatten(), nn.Linear(36, 3))
+        >>> example = torch.rand(2, 1, 8, 8)
+        >>> model = MaskingModel(network, target_aware=True, example_inputs=example)
+        >>> target, mask = torch.tensor([0, 1]), torch.ones(2, 1, 8, 8)
+        >>> list(absent_to_present(model, example, target, mask))
+        ['absent_to_present']
+    """
+    logits, features = model.read(inputs)
+    alone = torch.arange(len(target), device=target.device)[:, None]
+    there = classes_in(target, alone, logits.shape[1])
+    others, possible = absent_classes(logits, there)
+    masks = model.decode(features, size_of(inputs), **model.ask(logits, target=others))
+    area, asked = (m.flatten(1).mean(1) for m in (masks, mask))
+    return {"absent_to_present": (area / asked)[possible].median()}
+
+
+def gate_loss(model: MaskingModel, inputs: Tensor, labels: Tensor, questions: Questions) -> Tensor:
+    """Ask questions about a batch, and say how wrong the gate is.
+
+    Costs a forward pass of the classifier; no judge is needed, since how an image was composed
+    says where the class is.
+
+    Args:
+        model: With a :class:`~captum_masking.parts.gate.GatedMasker`.
+        inputs: ``(B, C, *spatial)``.
+        labels: ``(B,)``, or ``(B, classes)`` of 0 and 1.
+        questions: Whether a batch is tiled, and otherwise what is composed and absent.
+
+    Returns:
+        A scalar, in nats.
+
+    Source:
+        Own.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(
+        ...     nn.Conv2d(1, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+        ... )
+        >>> model = MaskingModel(network, ["0"], target_aware=True)
+        >>> gate_loss(model, torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]), Questions()).shape
+        torch.Size([])
+    """
+    masker = model.masker
+    posed, logits, features = _read(model, inputs, labels, questions)
+    features = [maps.detach() for maps in features], features
+    losses = [
+        masker.gate_loss(features[0], evidence(features[1], target), shut)  # type: ignore[operator]
+        for target, shut in posed.ask_all(logits)
+    ]
+    return torch.stack(losses).mean()
+
+
+def _read(
+    model: MaskingModel, inputs: Tensor, labels: Tensor, questions: Questions
+) -> tuple[Posed | Tiled, Tensor, Any]:
+    """Pose questions and run the classifier, in eval mode, on their images."""
+    with eval_mode(model.classifier), torch.no_grad():
+        if questions.tiles(inputs, labels):
+            state = torch.get_rng_state()
+            tiled = Tiled.of(inputs, labels)
+            try:
+                return tiled, *model.read(tiled.inputs)
+            except (RuntimeError, AssertionError, ValueError):  # it takes inputs of one size only
+                questions.one_size = True
+                torch.set_rng_state(state)  # a training that is resumed finds out once more
+        posed = questions(inputs, labels)
+        return posed, *model.read(posed.inputs)
+
+
+def gated(model: MaskingModel) -> MaskingModel:
+    """Give a trained model's masker a gate, which is still to be trained; nothing is copied.
+
+    Args:
+        model: With the default :class:`~captum_masking.parts.masker.Masker`, told nothing.
+
+    Returns:
+        A target-aware model of the same classifier; the mask behind its gate is that of ``model``.
+
+    Raises:
+        TypeError: If its masker is of another kind.
+
+    Source:
+        Own.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+        >>> model = MaskingModel(network, ["0"], example_inputs=torch.zeros(1, 1, 8, 8))
+        >>> gated(model).target_aware
+        True
+    """
+    masker = model.masker
+    if type(masker) is not Masker or masker.asks:
+        raise TypeError(
+            f"gated takes a model whose masker is a Masker that is told nothing, but got "
+            f"{type(masker).__name__}; train MaskingModel(classifier, target_aware=True) instead."
+        )
+    settings = masker.settings
+    gated_masker = GatedMasker(
+        settings["channels"],  # type: ignore[arg-type]
+        width=settings["width"],  # type: ignore[arg-type]
+        dims=settings["dims"],  # type: ignore[arg-type]
+    )
+    gated_masker.masker = masker
+    made = MaskingModel(
+        model.classifier,
+        model.layers,
+        masker=gated_masker.to(next(masker.parameters())),
+        sampler=model.sampler,
+        stride=model.stride,
+        upsample=model.upsample,
+        upsample_first=model.upsample_first,
+        layouts=model.layouts,
+    )
+    made.classifier_trained = model.classifier_trained
+    return made.train(model.training)
+
+
+def train_gate(
+    model: MaskingModel,
+    loader: Iterable[Any],
+    epochs: int = 4,
+    *,
+    questions: Questions | None = None,
+    lr: float = 3e-3,
+    weight_decay: float = 1e-4,
+    show_progress: bool = True,
+) -> list[float]:
+    """Train the gate alone; classifier and mask stay bit-identical.
+
+    Args:
+        model: Of :func:`gated`, or target-aware by default.
+        loader: Gives batches ``(inputs, labels)``; read once an epoch, and must know its length.
+        epochs: Passes over the loader.
+        questions: None is :class:`~captum_masking.parts.questions.Questions`.
+        lr: Peak rate of Adam, which rises and falls once.
+        weight_decay: Of Adam.
+        show_progress: Whether to show a bar an epoch, with the loss.
+
+    Returns:
+        Mean loss of each epoch, in nats.
+
+    Raises:
+        TypeError: If the model has no gate, or the loader no length.
+        ValueError: If there is nothing to read.
+
+    Source:
+        Own.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+        >>> model = MaskingModel(network, ["0"], example_inputs=torch.zeros(1, 1, 8, 8))
+        >>> batches = [(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))]
+        >>> len(train_gate(gated(model), batches, epochs=3, show_progress=False))
+        3
+    """
+    gate, batches = _gate_of(model), _count(loader, epochs)
+    asked = Questions() if questions is None else questions
+    optimizer = Adam(gate.parameters(), lr=lr, weight_decay=weight_decay)
+    schedule = OneCycleLR(optimizer, lr, total_steps=max(2, batches * epochs), pct_start=0.1)
+    device, means = next(model.masker.parameters()).device, []
+    with given_back(model):
+        model.eval().requires_grad_(False)
+        gate.train().requires_grad_(True)
+        for epoch in range(epochs):
+            losses: list[float] = []
+            name = f"gate, epoch {epoch + 1}/{epochs}"
+            bar = tqdm(loader, name, total=batches, disable=not show_progress)
+            for batch in bar:
+                inputs, labels = read_batch(batch)
+                check_examples(inputs, one_label(labels))
+                loss = gate_loss(model, inputs.to(device), labels.to(device), asked)  # type: ignore[union-attr]
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                losses.append(float(loss.detach()))
+                bar.set_postfix_str(f"loss {sum(losses) / len(losses):.3f}", refresh=False)
+            means.append(sum(losses) / len(losses))
+    optimizer.zero_grad(set_to_none=True)
+    return means
+
+
+def _gate_of(model: MaskingModel) -> nn.Module:
+    """Return the gate of a model's masker."""
+    if not isinstance(model.masker, GatedMasker):
+        raise TypeError(
+            f"train_gate needs a model with a GatedMasker, but its masker is "
+            f"{type(model.masker).__name__}; gated(model) gives a trained Masker a gate."
+        )
+    return model.masker.gate
+
+
+def _count(loader: Any, epochs: int) -> int:
+    """Return how many batches there are."""
+    check_loader(loader, epochs)
+    count = length_of(loader)
+    if count is None:
+        raise TypeError(
+            f"train_gate needs to know how many batches there are, but {type(loader).__name__} "
+            "has no length; pass a DataLoader over a data set, or a list of batches."
+        )
+    return count

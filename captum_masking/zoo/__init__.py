@@ -1,0 +1,1 @@
+"""Trained maskers that ship with the package."""
