@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from torch import nn
 from tqdm import tqdm
 
 import captum_masking
-from captum_masking._base.text import dumps
 from captum_masking.cli.benchmark import read_images
 from captum_masking.cli.classifiers import load, prepare
 from captum_masking.cli.explain import find_class
@@ -603,9 +601,3 @@ def test_completion_without_shtab_says_how_to_get_it(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["--print-completion", "bash"]) == 1
     assert "pip install 'captum-masking[completion]'" in capsys.readouterr().err
-
-
-def test_what_is_not_a_number_is_null_in_a_document():
-    document = {"a": float("nan"), "b": [float("inf"), Path("x/y")], "c": (1, True, None, "t")}
-    expected = {"a": None, "b": [None, "x/y"], "c": [1, True, None, "t"]}
-    assert json.loads(dumps(document)) == expected

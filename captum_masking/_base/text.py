@@ -1,15 +1,8 @@
-"""Tables and JSON for people and programs."""
+"""Plain tables for the shell."""
 
 from __future__ import annotations
 
-import json
-import math
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-# ---- A plain table for the shell.
+from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -41,43 +34,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ).rstrip()
         for line in lines
     )
-
-
-# ---- One JSON document on standard output, which any program can read.
-
-
-def dumps(document: Any) -> str:
-    """Write JSON as the standard has it: what is not a number is null.
-
-    Args:
-        document: Of mappings, lists, tuples, strings, numbers and paths.
-
-    Source:
-        RFC 8259, which knows neither NaN nor infinity.
-
-    Example:
-        >>> dumps({"loss": float("nan"), "epochs": (1, 2)})
-        '{"loss": null, "epochs": [1, 2]}'
-    """
-    return json.dumps(_plain(document), allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, int | str) else str(value)
-
-
-def write_json(content: Any, file: Path) -> None:
-    """Write a JSON file at one go, so that an interrupted run leaves none behind."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    staged = file.with_name(f".{file.name}.{os.getpid()}")
-    staged.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(staged, file)
 
 
 def describe(figures: dict[str, float]) -> str:

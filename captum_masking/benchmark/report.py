@@ -6,13 +6,11 @@ import base64
 import csv
 import io
 import math
-import os
 import re
 import textwrap
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from numbers import Integral, Real
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_masking._base.text import write_json
+from captum_masking._base.files import replacing, write_json, write_text
 from captum_masking.benchmark.images import Sample
 from captum_masking.benchmark.result import Column, Interval, Result, Row
 from captum_masking.viz import Panel, overlay
@@ -1055,12 +1053,12 @@ def write_report(result: Result, samples: Sequence[Sample], out: Path) -> list[P
         Own.
     """
     out.mkdir(parents=True, exist_ok=True)
-    write_json(without_nan(result.as_json()), out / "result.json")
-    _write_text(markdown(result), out / "table.md")
-    _write_text(csv_table(result), out / "table.csv")
+    write_json(out / "result.json", result.as_json())
+    write_text(out / "table.md", markdown(result))
+    write_text(out / "table.csv", csv_table(result))
     montages, plots = _draw(result, samples, out)
     page = html(result, as_jpeg(montages[0]) if montages else None, plots)
-    _write_text(page, out / "report.html")
+    write_text(out / "report.html", page)
     texts = [out / name for name in ("result.json", "table.md", "table.csv")]
     return [*texts, *montages, *plots, out / "report.html"]
 
@@ -1068,11 +1066,13 @@ def write_report(result: Result, samples: Sequence[Sample], out: Path) -> list[P
 def _draw(result: Result, samples: Sequence[Sample], out: Path) -> tuple[list[Path], list[Path]]:
     montages = [out / "montage.png"] if samples else []
     for file in montages:
-        _at_one_go(file, lambda staged: draw_montage(samples, result, staged))
+        with replacing(file, shared=True) as staged:
+            draw_montage(samples, result, staged)
     key = _plotted(result)
     plots = [out / f"cost-quality-{key}.png"] if key else []
     for file in plots:
-        _at_one_go(file, lambda staged: draw_cost_quality(result, key, staged))
+        with replacing(file, shared=True) as staged:
+            draw_cost_quality(result, key, staged)
     return montages, plots
 
 
@@ -1111,43 +1111,3 @@ def _csv_line(result: Result, row: Row) -> list[Any]:
     batch_size = row.cost.batch_size if row.cost else ""
     cells = [number if math.isfinite(number) else "" for number in numbers]
     return [row.name, row.family, *cells, batch_size, row.degenerate, row.failure]
-
-
-def without_nan(content: Any) -> Any:
-    """Turn content into what every reader of JSON takes: NaN and infinity become None.
-
-    Args:
-        content: Dicts, lists and tuples of numbers and texts; anything else becomes its text.
-
-    Source:
-        Own; RFC 8259 has no NaN.
-
-    Example:
-        >>> without_nan({"mean": float("nan"), "of": (1, 2.5), "by": Path("me")})
-        {'mean': None, 'of': [1, 2.5], 'by': 'me'}
-    """
-    if content is None or isinstance(content, (bool, str)):
-        return content
-    if isinstance(content, dict):
-        return {str(name): without_nan(value) for name, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [without_nan(value) for value in content]
-    if isinstance(content, Integral):
-        return int(content)
-    if isinstance(content, Real):
-        return float(content) if math.isfinite(content) else None
-    return str(content)
-
-
-def _write_text(text: str, file: Path) -> None:
-    _at_one_go(file, lambda staged: staged.write_text(text, encoding="utf-8"))
-
-
-def _at_one_go(file: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside a file and move it there, so that an interrupted run leaves none behind."""
-    staged = file.with_name(f".{os.getpid()}.{file.name}")
-    try:
-        write(staged)
-        os.replace(staged, file)
-    finally:
-        staged.unlink(missing_ok=True)

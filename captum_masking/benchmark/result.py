@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,11 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from captum_masking._base.text import write_json
-from captum_masking.model.files import fingerprint
+from captum_masking._base.files import replacing, sha256, write_json
 
 
 @dataclass(frozen=True)
@@ -194,7 +190,7 @@ class Store:
         file = self.folder / "setting.json"
         setting = json.loads(json.dumps(setting))
         if not file.exists():
-            write_json(setting, file)
+            write_json(file, setting)
             return
         found = json.loads(file.read_text(encoding="utf-8"))
         changed = [name for name in setting if found.get(name) != setting[name]]
@@ -215,7 +211,7 @@ class Store:
             file = self._file(method, "settings").with_suffix(".json")
             if file.exists() and json.loads(file.read_text(encoding="utf-8")) != words:
                 shutil.rmtree(file.parent)
-            write_json(words, file)
+            write_json(file, words)
 
     def has(self, method: str, first: int) -> bool:
         """Say whether a batch of a method is there."""
@@ -224,12 +220,9 @@ class Store:
     def write(self, method: str, first: int | str, arrays: dict[str, Tensor]) -> None:
         """Keep the arrays of a batch, or under another name."""
         file = self._file(method, first)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        staged = file.with_name(f".{file.name}.{os.getpid()}")
-        with staged.open("wb") as stream:
-            named: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
-            np.savez_compressed(stream, **named)
-        os.replace(staged, file)
+        named: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
+        with replacing(file, shared=True) as staged:
+            np.savez_compressed(staged, **named)
 
     def read(self, method: str, firsts: Iterable[int | str]) -> dict[str, Array]:
         """Return a method's arrays, joined over batches; NaN where a batch lacks one."""
@@ -247,7 +240,7 @@ class Store:
 
     def write_cost(self, method: str, cost: Cost) -> None:
         """Keep what a method costs."""
-        write_json(asdict(cost), self._file(method, "cost").with_suffix(".json"))
+        write_json(self._file(method, "cost").with_suffix(".json"), asdict(cost))
 
     def _file(self, method: str, name: int | str) -> Path:
         return self.folder / "scores" / quote(method, safe=" ,()") / f"{name}.npz"
@@ -268,13 +261,4 @@ def digest(*parts: Any) -> str:
         >>> digest(torch.zeros(2)) == digest(torch.zeros(2)), digest("a") == digest("b")
         (True, False)
     """
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(fingerprint(part).encode() if isinstance(part, nn.Module) else _bytes(part))
-    return found.hexdigest()[:16]
-
-
-def _bytes(value: Any) -> bytes:
-    if not isinstance(value, Tensor):
-        return repr(value).encode()
-    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return sha256(*parts)[:16]

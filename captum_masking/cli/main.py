@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partialmethod
 from typing import Any, TextIO
 
-from captum_masking._base.text import dumps
+from captum_masking._base.files import dumps
 from captum_masking.cli.options import Command
 from captum_masking.cli.train import Terminated
 

@@ -20,7 +20,7 @@ import captum
 import torch
 from torch import Tensor
 
-from captum_masking._base.text import write_json
+from captum_masking._base.files import write_json
 from captum_masking.benchmark.study import (
     Study,
     claim_lines,
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         left_over = _left(started, done, len(left))
         print(f"[{done + 1}/{len(left)}] {name}, seed {seed}{left_over}", file=sys.stderr)
         try:
-            write_json({"row": name, "seed": seed, **study.run(rows[name], seed)}, file)
+            write_json(file, {"row": name, "seed": seed, **study.run(rows[name], seed)})
         except (ValueError, RuntimeError) as error:  # the other rows are still worth having
             failures.append(f"{name}, seed {seed}: {error}")
             print(f"captum-masking: warning: {failures[-1]}", file=sys.stderr)
@@ -141,7 +141,7 @@ def write_tables(folder: Path) -> str:
     text = markdown(lines, claims, facts)
     (folder / "table.md").write_text(text, encoding="utf-8")
     write_csvs(lines, claims, folder)
-    write_json({"facts": facts, "rows": lines}, folder / "table.json")
+    write_json(folder / "table.json", {"facts": facts, "rows": lines})
     draw_rows(runs, folder / "table.png")
     draw_few_shot(runs, folder / "few-shot.png")
     return text
@@ -198,7 +198,7 @@ def _check_same_setting(out: Path, facts: dict[str, Any]) -> None:
     """Refuse to mix runs of two settings in one table."""
     file = out / "study.json"
     if not file.exists():
-        write_json(facts, file)
+        write_json(file, facts)
         return
     before = json.loads(file.read_text(encoding="utf-8"))
     for name in facts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_masking._base.checks import check_labels
+from captum_masking._base.files import replacing
 from captum_masking._base.processes import gathered, summed, world
 from captum_masking._base.tuples import Inputs, as_tuple, size_of
 from captum_masking.model.model import MaskingModel
@@ -370,11 +370,9 @@ def write_csv(records: list[Record], file: Path) -> None:
     Source:
         Own.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.new")  # a log that is being read is never half a one
-    with beside.open("w", newline="", encoding="utf-8") as stream:
+    # A log that is being read is never half a one.
+    with replacing(file) as staged, staged.open("w", newline="", encoding="utf-8") as stream:
         names = dict.fromkeys(name for record in records for name in record)
         writer = csv.DictWriter(stream, list(names), restval="nan")
         writer.writeheader()
         writer.writerows(records)
-    os.replace(beside, file)
