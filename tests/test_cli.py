@@ -84,7 +84,7 @@ def test_train_evaluate_explain(folder, capsys):
     assert main(["explain", "3.png", "--model", "model", "--target", "dark", "--out", "maps"]) == 0
     assert (folder / "maps" / "3-explained.png").stat().st_size > 1000
     printed = capsys.readouterr().out
-    assert "LE, centred square" in printed and "dark" in printed
+    assert "LE, centered square" in printed and "dark" in printed
 
 
 def test_train_frozen_saves_the_masker_alone(folder):

@@ -9,70 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# ---- Borrow a module's modes and flags, and always give them back.
+# ---- Which module
 
 
 def module_of(function: Callable) -> nn.Module | None:
-    """Find the module behind a callable.
-
-    Args:
-        function: A module, a bound method of one, or any other callable.
-
-    Returns:
-        The module whose modes the call depends on, or None where there is none to find.
-
-    Source:
-        Own.
-
-    Example:
-        >>> layer = nn.Linear(2, 2)
-        >>> module_of(layer.forward) is layer, module_of(len) is None
-        (True, True)
-    """
+    """Return the module itself, the one behind a bound method, or None."""
     owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     return owner if isinstance(owner, nn.Module) else None
 
 
 def unwrapped(classifier: Any) -> Any:
-    """Take a module out of all its ``DataParallel`` and kin, whose copies would not be tapped.
-
-    Args:
-        classifier: Anything.
-
-    Source:
-        Own. ``DataParallel`` copies the module to every device for each call; hooks of all copies
-        would write into one place.
-
-    Example:
-        >>> layer = nn.Linear(2, 2)
-        >>> unwrapped(nn.DataParallel(layer)) is layer, unwrapped(len) is len
-        (True, True)
-    """
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while isinstance(classifier, wrappers):
+    """Take a module out of ``DataParallel`` and kin, whose copies would not be tapped."""
+    # accelerate's extract_model_from_parallel would look into compiled modules, too: these go
+    # through, and an error at their taps names the cure.
+    while isinstance(classifier, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         classifier = classifier.module
     return classifier
 
 
+# ---- Modes and flags
+
+
 @contextmanager
 def given_back(function: Callable) -> Iterator[None]:
-    """Undo, at the end, whatever the body did to a module's modes and ``requires_grad`` flags.
-
-    Every submodule gets its own mode back, also after an exception.
-
-    Args:
-        function: A module or a callable; one without a module behind it is left alone.
-
-    Source:
-        Own.
-
-    Example:
-        >>> layer = nn.Dropout()
-        >>> with given_back(layer):
-        ...     _ = layer.eval()
-        >>> layer.training
-        True
-    """
+    """Undo, at the end, whatever the body did to every submodule's mode and to flags."""
     module = module_of(function) or nn.Module()
     modes = [(part, part.training) for part in module.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
@@ -86,22 +46,7 @@ def given_back(function: Callable) -> Iterator[None]:
 
 @contextmanager
 def eval_mode(function: Callable) -> Iterator[None]:
-    """Hold a module in eval mode, then give its modes back; flags are not looked at.
-
-    Args:
-        function: A module or a callable; one without a module behind it is left alone.
-
-    Source:
-        Own.
-
-    Example:
-        >>> layer = nn.Dropout()
-        >>> with eval_mode(layer):
-        ...     layer.training
-        False
-        >>> layer.training
-        True
-    """
+    """Hold a module in eval mode, then give its modes back; flags are not looked at."""
     module = module_of(function) or nn.Module()
     # Walking a network's modules is most of what attribute costs at a batch of one: once.
     modes = [(part, part.training) for part in module.modules()]
@@ -122,22 +67,7 @@ def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
 
 @contextmanager
 def frozen(function: Callable) -> Iterator[None]:
-    """Hold a module in eval mode with no parameter asking for a gradient; give both back.
-
-    Args:
-        function: A module or a callable; one without a module behind it is left alone.
-
-    Source:
-        Own.
-
-    Example:
-        >>> layer = nn.Linear(1, 1)
-        >>> with frozen(layer):
-        ...     layer.weight.requires_grad, layer.training
-        (False, False)
-        >>> layer.weight.requires_grad, layer.training
-        (True, True)
-    """
+    """Hold a module in eval mode with no parameter asking for a gradient; give both back."""
     module = module_of(function) or nn.Module()
     with given_back(function), eval_mode(function):
         for parameter in module.parameters():  # one by one: scripted modules refuse the whole
@@ -147,22 +77,7 @@ def frozen(function: Callable) -> Iterator[None]:
 
 @contextmanager
 def plain_tensors(traced: object) -> Iterator[Callable[[tuple[Any, ...]], tuple[Any, ...]]]:
-    """Leave inference mode where gradients are to be taken in it, and give it back.
-
-    Args:
-        traced: None where no gradient is taken: then nothing is done.
-
-    Yields:
-        A function that copies those of some arguments that are bound to inference mode.
-
-    Source:
-        Own.
-
-    Example:
-        >>> with torch.inference_mode(), plain_tensors("a layer") as plain:
-        ...     plain((torch.ones(1),))[0].is_inference(), torch.is_grad_enabled()
-        (False, False)
-    """
+    """Leave inference mode if there is something to trace; lend a copier of its tensors."""
     if traced is None or not torch.is_inference_mode_enabled():
         yield lambda arguments: arguments
         return
@@ -172,10 +87,9 @@ def plain_tensors(traced: object) -> Iterator[Callable[[tuple[Any, ...]], tuple[
         )
 
 
-# ---- Borrow a whole model, weights and all, and the random state; give both back bit by bit.
+# ---- All of a module, bit by bit
 
-_TENSORS = ("_parameters", "_buffers")
-_HOOKS = (
+HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called",
@@ -188,11 +102,7 @@ _HOOKS = (
 
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[None]:
-    """Undo, at the end, whatever the body did to a model, also after an exception.
-
-    Weights, buffers and gradients come back with the same bits in the same tensors; modes,
-    ``requires_grad`` flags and hooks as they were.
-    """
+    """Undo, at the end, whatever the body did to a model, bit by bit and in the same tensors."""
     undo = [step for part in model.modules() for step in (_tensors(part), _hooks(part))]
     with given_back(model):
         try:
@@ -203,14 +113,15 @@ def borrowed(model: nn.Module) -> Iterator[None]:
 
 
 def _tensors(part: nn.Module) -> Callable[[], None]:
-    tables: list[dict[str, Any]] = [getattr(part, table) for table in _TENSORS]
     owned = [
-        (table, name, value, _kept(value)) for table in tables for name, value in table.items()
+        (table, name, value, _kept(value))
+        for table in (part._parameters, part._buffers)
+        for name, value in table.items()
     ]
 
     def undo() -> None:
         for table, name, value, kept in owned:
-            table[name] = value
+            table[name] = value  # type: ignore[assignment]  # the same
             _put_back(value, kept)
 
     return undo
@@ -236,7 +147,7 @@ def _put_back(value: Any, kept: tuple[Tensor, Tensor | None, Tensor | None] | No
 
 
 def _hooks(part: nn.Module) -> Callable[[], None]:
-    tables: list[dict[int, Any]] = [getattr(part, table) for table in _HOOKS]
+    tables: list[dict[int, Any]] = [getattr(part, table) for table in HOOKS]
     kept = [dict(table) for table in tables]
 
     def undo() -> None:
@@ -247,13 +158,14 @@ def _hooks(part: nn.Module) -> Callable[[], None]:
     return undo
 
 
-@contextmanager
-def seeded(model: nn.Module, seed: int) -> Iterator[None]:
-    """Let torch draw from a seed, on the CPU and the model's devices; then as if nothing was.
+# ---- Random numbers
 
-    Random numbers of numpy and of Python are left alone.
-    """
-    devices = {t.device for t in (*model.parameters(), *model.buffers())} - {torch.device("cpu")}
+
+@contextmanager
+def seeded(where: nn.Module | Tensor, seed: int) -> Iterator[None]:
+    """Draw torch's numbers on the CPU and where a module or tensor is from a seed; then go on."""
+    tensors = [where] if isinstance(where, Tensor) else [*where.parameters(), *where.buffers()]
+    devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         torch.default_generator.manual_seed(seed)  # torch.manual_seed reaches every device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
@@ -11,51 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# ---- Inputs that no classifier can read, in words.
+# ---- Inputs
 
 
 class InputsError(AssertionError, TypeError):
-    """Inputs that are no tensor: an ``AssertionError``, as in Captum, and a ``TypeError``.
-
-    Source:
-        Own.
-
-    Example:
-        >>> issubclass(InputsError, AssertionError) and issubclass(InputsError, TypeError)
-        True
-    """
+    """Inputs that are no tensor: an ``AssertionError``, as in Captum, and a ``TypeError``."""
 
 
 class ChannelsError(ValueError, RuntimeError):
-    """Inputs of too many or too few channels; a ``RuntimeError``, as in PyTorch, too.
-
-    Source:
-        Own.
-
-    Example:
-        >>> issubclass(ChannelsError, ValueError) and issubclass(ChannelsError, RuntimeError)
-        True
-    """
+    """Inputs of too many or too few channels; a ``RuntimeError``, as in PyTorch, too."""
 
 
 def check_inputs(inputs: Any, *, vectors: bool = False) -> None:
-    """Refuse inputs that no classifier of images or signals can read.
-
-    Args:
-        inputs: Anything.
-        vectors: Whether vectors ``(B, F)`` are taken too.
-
-    Raises:
-        InputsError: If ``inputs`` is not a tensor.
-        TypeError: If it is not floating point, or sparse.
-        ValueError: If it has no batch, channel and spatial dimension.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_inputs(torch.rand(1, 3, 8, 8))
-    """
+    """Check for a floating-point tensor (B, C, *spatial), or (B, F) where vectors are taken."""
     if not isinstance(inputs, Tensor):
         raise InputsError(
             f"inputs must be a tensor (B, C, *spatial), but got {type(inputs).__name__}; "
@@ -64,7 +33,7 @@ def check_inputs(inputs: Any, *, vectors: bool = False) -> None:
     if not inputs.is_floating_point():
         raise TypeError(
             f"inputs must be floating point, but got {inputs.dtype}; convert with .float(), "
-            "divide by 255 if these are pixels, and normalise as the classifier expects."
+            "divide by 255 if these are pixels, and normalize as the classifier expects."
         )
     if inputs.layout != torch.strided:
         raise TypeError(
@@ -84,21 +53,7 @@ def check_inputs(inputs: Any, *, vectors: bool = False) -> None:
 
 
 def check_number_of_inputs(inputs: Sequence[Any], taken: int | None) -> None:
-    """Refuse more or fewer inputs than a model takes.
-
-    Args:
-        inputs: A tuple of tensors.
-        taken: How many the model takes; None where it is not known.
-
-    Raises:
-        TypeError: Naming both numbers.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_number_of_inputs([torch.zeros(1)], taken=1)
-    """
+    """Check that there are as many inputs as a model takes; None where that is not known."""
     words = "one tensor or a tuple of one tensor" if taken == 1 else f"a tuple of {taken} tensors"
     if not inputs or taken is not None and len(inputs) != taken:
         raise TypeError(
@@ -110,37 +65,17 @@ def check_number_of_inputs(inputs: Sequence[Any], taken: int | None) -> None:
 
 
 def check_same_batch(inputs: Sequence[Tensor]) -> None:
-    """Refuse several inputs of which some have more examples than others.
-
-    Raises:
-        ValueError: Naming the numbers of examples.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_same_batch([torch.zeros(2, 3), torch.zeros(2, 1, 8)])
-    """
+    """Check that all inputs have the same batch size."""
     sizes = [len(tensor) for tensor in inputs]
     if len(set(sizes)) > 1:
         raise ValueError(
-            f"several inputs must have one example each for every example, but have {sizes}; "
+            f"all inputs must have the same batch size, but have {sizes}; "
             "expand those that are shared, or pass them as additional_forward_args."
         )
 
 
 def check_same_device(inputs: Tensor, module: nn.Module | None) -> None:
-    """Refuse inputs on another device than the module's parameters.
-
-    Raises:
-        ValueError: Naming both devices.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_same_device(torch.zeros(1), torch.nn.Linear(1, 1))
-    """
+    """Check that inputs are on the device of the module's parameters."""
     first = None if module is None else next(module.parameters(), None)
     if first is not None and first.device != inputs.device:
         raise ValueError(
@@ -149,49 +84,39 @@ def check_same_device(inputs: Tensor, module: nn.Module | None) -> None:
         )
 
 
+def check_finite(tensor: Tensor, name: str, way_out: str) -> None:
+    """Check for NaN and infinity."""
+    good = tensor.detach().isfinite()
+    if not good.all():
+        bad = good.logical_not()
+        rows = bad.flatten(1).any(1).nonzero().flatten().tolist() if bad.dim() > 1 else []
+        where = f" (examples {rows[:8]} of the batch)" if rows else ""
+        raise ValueError(
+            f"{name} must be finite, but {int(bad.sum())} of {bad.numel()} values are NaN or "
+            f"infinite{where}; {way_out}"
+        )
+
+
 @contextmanager
 def channels_in_words(module: nn.Module | None, inputs: Tensor) -> Iterator[None]:
-    """Say it in words if a network fails because of the inputs' dimensions or channels.
-
-    The first layer says how many it takes; a network that accepts others is not disturbed.
-
-    Args:
-        module: The network that runs in the body.
-        inputs: ``(B, C, *spatial)`` or ``(B, F)``.
-
-    Raises:
-        ChannelsError: In place of PyTorch's error.
-
-    Source:
-        Own.
-
-    Example:
-        >>> network, inputs = nn.Conv2d(3, 4, 3), torch.zeros(1, 1, 8, 8)
-        >>> with channels_in_words(network, inputs):
-        ...     network(inputs)
-        Traceback (most recent call last):
-        captum_masking._base.checks.ChannelsError: inputs must have 3 channels, as Conv2d ...
-    """
+    """Explain a network's error if the inputs do not fit its first layer."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
         kind = nn.modules.conv._ConvNd if inputs.dim() > 2 else nn.Linear
         parts = [] if module is None else module.modules()
         first: Any = next((part for part in parts if isinstance(part, kind)), None)
-        wrong = None if first is None else _what_is_wrong(first, inputs)
+        wrong = None if first is None else _misfit(first, inputs)
         if wrong is None:
             raise
-        raise ChannelsError(f"{wrong}: shape {tuple(inputs.shape)}; {_WAY_OUT}") from error
+        raise ChannelsError(
+            f"{wrong}: shape {tuple(inputs.shape)}; channels are the second dimension, after the "
+            "batch's (one picture: inputs[None]; gray pictures for a color network: "
+            "inputs.repeat(1, 3, 1, 1))."
+        ) from error
 
 
-_WAY_OUT = (
-    "channels are the second dimension, after the batch's (one picture: inputs[None]; grey "
-    "pictures for a colour network: inputs.repeat(1, 3, 1, 1))."
-)
-
-
-def _what_is_wrong(first: Any, inputs: Tensor) -> str | None:
-    """Compare inputs with what a network's first layer takes; None if they fit."""
+def _misfit(first: Any, inputs: Tensor) -> str | None:
     name, dims = type(first).__name__, len(getattr(first, "kernel_size", ()))
     if dims and inputs.dim() != dims + 2:
         return f"inputs must have {dims + 2} dimensions, as {name} takes, but have {inputs.dim()}"
@@ -201,7 +126,7 @@ def _what_is_wrong(first: Any, inputs: Tensor) -> str | None:
     return None
 
 
-# ---- What classifiers answer, and what is asked of them, in words.
+# ---- Outputs and targets
 
 
 class TargetError(AssertionError, ValueError, IndexError):
@@ -209,28 +134,11 @@ class TargetError(AssertionError, ValueError, IndexError):
 
     It is an ``AssertionError`` and an ``IndexError``, as Captum raises, and a ``ValueError``, as
     Python would.
-
-    Source:
-        Own.
-
-    Example:
-        >>> issubclass(TargetError, AssertionError) and issubclass(TargetError, ValueError)
-        True
     """
 
 
 def check_output(output: Any) -> None:
-    """Refuse a classifier's answer that is not a tensor.
-
-    Raises:
-        TypeError: Naming what came.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_output(torch.zeros(2, 10))
-    """
+    """Check that a classifier returned a tensor."""
     if not isinstance(output, Tensor):
         raise TypeError(
             f"the classifier must return a tensor of logits (B, classes), but returned "
@@ -239,18 +147,7 @@ def check_output(output: Any) -> None:
 
 
 def check_logits(logits: Any) -> None:
-    """Refuse a classifier's answer that is not ``(B, classes)`` logits.
-
-    Raises:
-        TypeError: If the answer is not a tensor.
-        ValueError: If it does not have two dimensions.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_logits(torch.zeros(2, 10))
-    """
+    """Check that a classifier returned (B, classes) logits."""
     check_output(logits)
     if logits.dim() != 2:
         raise ValueError(
@@ -260,23 +157,7 @@ def check_logits(logits: Any) -> None:
 
 
 def check_labels(target: Any, inputs: Tensor, classes: int | None = None) -> None:
-    """Refuse labels that are not one class index per input.
-
-    Args:
-        target: What the loader gave as labels.
-        inputs: The batch they belong to.
-        classes: Number of logits, where it is known already.
-
-    Raises:
-        TypeError: If the labels are not an integer tensor.
-        ValueError: If there is not one per input, or one lies outside ``[0, classes)``.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_labels(torch.tensor([0, 9]), torch.zeros(2, 1, 4, 4), classes=10)
-    """
+    """Check for one class index per input, in the range of the classes where that is known."""
     if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype == torch.bool:
         got = target.dtype if isinstance(target, Tensor) else type(target).__name__
         raise TypeError(
@@ -296,31 +177,10 @@ def check_labels(target: Any, inputs: Tensor, classes: int | None = None) -> Non
         )
 
 
-# ---- Baselines as Captum's methods take them, one for each input, or refused in words.
-
-
 def baseline_of_each(
     baselines: Any, inputs: tuple[Tensor, ...]
 ) -> tuple[Tensor | float | None, ...]:
-    """Return a baseline that fits each input; None for each where there are none.
-
-    Args:
-        baselines: A number or a tensor shaped like the input or like one example of it; a tuple of
-            such for several inputs; None.
-        inputs: Each ``(B, ...)``.
-
-    Raises:
-        TypeError: If a baseline is neither a tensor nor a number.
-        ValueError: If there is not one for each input, or one has another shape.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> baseline_of_each(0.5, (torch.zeros(2, 3),))
-        (0.5,)
-    """
+    """Return a baseline that fits each input, as Captum's methods take them; or None for each."""
     if baselines is None:
         return (None,) * len(inputs)
     given = baselines if isinstance(baselines, tuple) else (baselines,)
@@ -345,23 +205,11 @@ def baseline_of_each(
     return given
 
 
-# ---- What a training cannot use, in words.
+# ---- Training
 
 
 def check_examples(inputs: Any, target: Any) -> None:
-    """Refuse inputs, one tensor or a tuple of several, and labels that cannot be trained on.
-
-    Raises:
-        TypeError: If inputs are not floating point, or labels not integers.
-        ValueError: If inputs are not finite, or labels not one per input.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> check_examples(torch.zeros(1, 1, 4, 4), torch.tensor([3]))
-    """
+    """Check that a batch, of one tensor or a tuple of several, can be trained on."""
     for tensor in inputs if isinstance(inputs, tuple) else (inputs,):
         check_inputs(tensor, vectors=True)
         check_labels(target, tensor)
@@ -369,20 +217,7 @@ def check_examples(inputs: Any, target: Any) -> None:
 
 
 def check_loader(loader: Any, epochs: int = 1, *, name: str = "loader") -> None:
-    """Refuse a loader without batches, and a number of epochs that trains nothing.
-
-    Raises:
-        TypeError: If the loader cannot be iterated over.
-        ValueError: If it is empty, if ``epochs`` is less than one, or if there are several and it
-            can be read once only.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> check_loader([(torch.zeros(1, 1, 4, 4), torch.tensor([0]))], epochs=1)
-    """
+    """Check that a loader has batches, and can be read as often as there are epochs."""
     if not hasattr(loader, "__iter__"):
         raise TypeError(
             f"{name} must give batches, but {type(loader).__name__} cannot be iterated over; pass "
@@ -402,38 +237,18 @@ def check_loader(loader: Any, epochs: int = 1, *, name: str = "loader") -> None:
 
 
 def length_of(loader: Any) -> int | None:
-    """Say how many batches a loader gives, or None where it does not know.
-
-    Source:
-        Own.
-
-    Example:
-        >>> length_of([1, 2]), length_of(iter([1]))
-        (2, None)
-    """
+    """Return the number of batches, or None where a loader does not know it."""
     try:
         return len(loader)
     except TypeError:  # a DataLoader has __len__, also where its stream has none
         return None
 
 
-# ---- Masks, areas and numbers that mean nothing, in words.
+# ---- Masks, areas and numbers
 
 
 def check_mask_shape(mask: Tensor, inputs: Tensor) -> None:
-    """Refuse a mask that is not ``(B, 1, *spatial)`` for inputs ``(B, C, *spatial)``.
-
-    Vectors ``(B, F)`` have masks of their own shape: one value for each element.
-
-    Raises:
-        ValueError: Naming both shapes.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_mask_shape(torch.ones(2, 1, 4, 4), torch.ones(2, 3, 4, 4))
-    """
+    """Check for a mask (B, 1, *spatial); that of vectors (B, F) is shaped like them."""
     expected = (inputs.shape[0], 1, *inputs.shape[2:]) if inputs.dim() > 2 else tuple(inputs.shape)
     if tuple(mask.shape) != expected:
         raise ValueError(
@@ -443,23 +258,7 @@ def check_mask_shape(mask: Tensor, inputs: Tensor) -> None:
 
 
 def check_area(area: Any, asks: Sequence[str] = ("area",), *, examples: int | None = None) -> None:
-    """Refuse a size that is no fraction of the image, or that nobody asked for.
-
-    Args:
-        area: A number, a tensor, or None.
-        asks: What the masker wants to be told.
-        examples: How many a tensor must be for; None takes any number.
-
-    Raises:
-        TypeError: If it is neither a number nor a tensor of numbers.
-        ValueError: If the masker takes no size, or one is not between 0 and 1.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_area(0.3)
-    """
+    """Check that an area is a fraction, one or one per example, and that the masker takes one."""
     if area is not None and "area" not in asks:
         raise ValueError(
             f"area={area} was asked for, but this model's masker takes no size; train one that "
@@ -483,49 +282,19 @@ def check_area(area: Any, asks: Sequence[str] = ("area",), *, examples: int | No
         )
 
 
-def check_finite(tensor: Tensor, name: str, way_out: str) -> None:
-    """Refuse NaN and infinity.
-
-    Raises:
-        ValueError: Saying how many values of which examples are not finite.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_finite(torch.zeros(2), "inputs", "look at the data.")
-    """
-    good = tensor.detach().isfinite()
-    if not good.all():
-        bad = good.logical_not()
-        rows = bad.flatten(1).any(1).nonzero().flatten().tolist() if bad.dim() > 1 else []
-        where = f" (examples {rows[:8]} of the batch)" if rows else ""
-        raise ValueError(
-            f"{name} must be finite, but {int(bad.sum())} of {bad.numel()} values are NaN or "
-            f"infinite{where}; {way_out}"
-        )
-
-
-# ---- The wording of errors about the weights of losses.
+def check_count(name: str, value: Any, *, least: int = 1, way_out: str = "use int(...).") -> None:
+    """Check for a whole number, of any type that counts, not below the least."""
+    try:
+        found = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or found < least:
+        kind = TypeError if found is None else ValueError
+        raise kind(f"{name} must be a whole number >= {least}, but got {value!r}; {way_out}")
 
 
 def check_weights(*, way_out: str = "0 switches the term off.", **weights: float) -> None:
-    """Refuse weights that are no finite numbers >= 0.
-
-    Args:
-        way_out: What to do instead, for the message.
-        **weights: By the name of the argument.
-
-    Raises:
-        TypeError: If one is not a number.
-        ValueError: If one is negative, infinite or NaN.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_weights(weight=1.0, border=0.3)
-    """
+    """Check that the weights of losses, by the names of the arguments, are finite and >= 0."""
     for name, weight in weights.items():
         if not isinstance(weight, Real):
             raise TypeError(f"{name} must be a number, but got {type(weight).__name__}; {way_out}")

@@ -14,150 +14,65 @@ from torch import Tensor, distributed, nn
 
 
 def world() -> int:
-    """Return how many processes train together; 1 where torch.distributed is not in use.
-
-    Source:
-        Own.
-
-    Example:
-        >>> world()
-        1
-    """
+    """Return how many processes train together; 1 where torch.distributed is not in use."""
     started = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if started else 1
 
 
 def rank() -> int:
-    """Return this process's number, 0 for the one that writes.
-
-    Source:
-        Own.
-
-    Example:
-        >>> rank()
-        0
-    """
+    """Return this process's number, 0 for the one that writes."""
     return distributed.get_rank() if world() > 1 else 0
 
 
 def summed(values: Tensor) -> Tensor:
-    """Add up tensors of the same shape over all processes; gradients flow to each of them.
+    """Add up tensors of the same shape over all processes; gradients flow to each of them."""
+    if world() == 1:
+        return values
+    from torch.distributed.nn.functional import all_reduce  # slow to import, and rarely needed
 
-    Args:
-        values: Of any shape, the same in every process.
-
-    Source:
-        Own.
-
-    Example:
-        >>> summed(torch.tensor([1.0, 2.0]))
-        tensor([1., 2.])
-    """
-    return values if world() == 1 else _Sum.apply(values)
-
-
-class _Sum(torch.autograd.Function):
-    """What every process's loss owes to the sum comes back to each of its parts."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        total = values.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return summed(gradient)
+    return all_reduce(values)
 
 
 def any_of(flag: bool, device: torch.device) -> bool:
-    """Say whether a flag is set in any process, so that all take the same way.
-
-    Source:
-        Own.
-
-    Example:
-        >>> any_of(False, torch.device("cpu"))
-        False
-    """
+    """Return whether a flag is set in any process, so that all take the same way."""
     return in_all(int(flag), device) > 0
 
 
 def in_all(count: int, device: torch.device) -> int:
-    """Add up a number, such as that of the images in a batch, over all processes.
-
-    Source:
-        Own.
-
-    Example:
-        >>> in_all(3, torch.device("cpu"))
-        3
-    """
+    """Add up a number over all processes."""
     return count if world() == 1 else int(summed(torch.tensor(count, device=device)))
 
 
 def from_main(value: Any) -> Any:
-    """Give every process the value that the main one has.
-
-    Source:
-        Own.
-
-    Example:
-        >>> from_main(3)
-        3
-    """
-    if world() == 1:
-        return value
+    """Return the value of the main process."""
     held = [value]
-    distributed.broadcast_object_list(held, src=0)
+    if world() > 1:
+        distributed.broadcast_object_list(held, src=0)
     return held[0]
 
 
 def gathered(value: Any) -> list[Any]:
-    """List the values of all processes, in their order.
-
-    Source:
-        Own.
-
-    Example:
-        >>> gathered("here")
-        ['here']
-    """
-    if world() == 1:
-        return [value]
-    values: list[Any] = [None] * world()
-    distributed.all_gather_object(values, value)
+    """List the values of all processes, in their order."""
+    values = [value] * world()
+    if world() > 1:
+        distributed.all_gather_object(values, value)
     return values
 
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter], examples: int) -> None:
-    """Make of sums over this process's examples the mean over those of all processes.
+    """Turn the sums of gradients of each process's examples into the mean over all of them.
 
-    One message a call: all gradients and the number of examples in one vector, so that shares of
-    different size weigh what they should.
-
-    Args:
-        parameters: Their ``.grad`` is the sum of the gradients of ``examples`` examples; those
-            without one are left out, and must be without one in every process.
-        examples: In this process.
-
-    Source:
-        Own. Not DistributedDataParallel, which expects one backward pass for each forward pass
-        and every parameter in it, and masker and classifier have one each.
-
-    Example:
-        >>> weight = nn.Parameter(torch.zeros(2))
-        >>> weight.grad = torch.tensor([4.0, 6.0])
-        >>> average_gradients([weight], examples=2)
-        >>> weight.grad
-        tensor([2., 3.])
+    Parameters without a gradient must be without one in every process. DistributedDataParallel
+    cannot do it: it expects one backward pass for each forward pass and every parameter in it.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return
     kind = reduce(torch.promote_types, [g.dtype for g in gradients], torch.float32)
     count = gradients[0].new_tensor([examples], dtype=kind)
+    # One message: all gradients and the number of examples, so that shares of different size weigh
+    # what they should.
     vector = summed(torch.cat([*(g.reshape(-1).to(kind) for g in gradients), count]))
     means = vector[:-1] / vector[-1]
     for gradient, part in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
@@ -166,14 +81,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], examples: int) -> None
 
 @torch.no_grad()
 def copy_from_main(module: nn.Module) -> None:
-    """Give every process the weights and buffers that the main one has.
-
-    Source:
-        Own.
-
-    Example:
-        >>> copy_from_main(nn.Linear(1, 1))
-    """
+    """Give every process the weights and buffers of the main one."""
     if world() > 1:
         for tensor in module.state_dict().values():
             distributed.broadcast(tensor, src=0)
@@ -181,14 +89,7 @@ def copy_from_main(module: nn.Module) -> None:
 
 @torch.no_grad()
 def average_buffers(module: nn.Module) -> None:
-    """Average what a module keeps without learning it, such as batch-norm statistics.
-
-    Source:
-        Own.
-
-    Example:
-        >>> average_buffers(nn.BatchNorm1d(2))
-    """
+    """Average what a module keeps without learning it, such as batch-norm statistics."""
     if world() > 1:
         for buffer in module.buffers():
             if buffer.is_floating_point():

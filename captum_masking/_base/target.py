@@ -10,47 +10,13 @@ from captum_masking._base.checks import TargetError, check_output
 
 
 def as_class_logits(output: Tensor) -> Tensor:
-    """Bring a model's output to one row of at least two logits per example.
-
-    Args:
-        output: ``(B, *classes)``; a single score per example is read as a binary logit.
-
-    Returns:
-        ``(B, classes)`` with at least two classes; the score of a binary logit is class 1.
-
-    Source:
-        Own.
-
-    Example:
-        >>> as_class_logits(torch.tensor([3.0]))
-        tensor([[0., 3.]])
-    """
+    """Bring an output to (B, classes) of two at least; of a single score, that is class 1."""
     logits = output.reshape(len(output), -1) if len(output) else output.reshape(0, 2)
     return logits if logits.shape[1] > 1 else torch.cat([torch.zeros_like(logits), logits], dim=1)
 
 
 def class_indices(output: Tensor, target: TargetType) -> Tensor:
-    """Turn a target into one index per example into the flattened output.
-
-    Args:
-        output: The model's output, ``(B,)`` or ``(B, *classes)``.
-        target: Any form that Captum takes: an int, a tensor, a list or tuple with one int or one
-            tuple per example. None means the predicted class.
-
-    Returns:
-        ``(B,)`` integers, columns of :func:`as_class_logits`.
-
-    Raises:
-        TargetError: If the target does not name one class for each example.
-        TypeError: If the output is not a tensor.
-
-    Source:
-        The forms are Captum's (its own selection is applied to the indices of the output).
-
-    Example:
-        >>> class_indices(torch.zeros(2, 5), target=[1, 4])
-        tensor([1, 4])
-    """
+    """Turn any form of Captum's target, or None for the predicted class, into (B,) columns."""
     check_output(output)
     if target is None:
         return as_class_logits(output).argmax(1) if len(output) else output.new_zeros(0).long()
