@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_masking.model.files import CheckpointError, load_model, read_config
+from captum_masking.model.files import CheckpointError, read_model
 from captum_masking.model.model import MaskingModel
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -242,7 +242,7 @@ def load(model: str) -> tuple[MaskingModel, Prepared]:
         Own.
     """
     folder = SHIPPED.parent / model if model in SHIPPED_NAMES else Path(model)
-    notes = read_config(folder)["notes"]
+    notes = read_model(folder)[0]["notes"]
     if "spec" not in notes:
         raise CheckpointError(folder, "it does not say how to make its classifier (notes: spec)")
     prepared = prepare(
@@ -253,4 +253,4 @@ def load(model: str) -> tuple[MaskingModel, Prepared]:
     prepared.mean, prepared.std = tuple(notes["mean"]), tuple(notes["std"])
     prepared.class_names = tuple(notes["class_names"])
     prepared.label_column = notes["label_column"]
-    return load_model(folder, prepared.classifier), prepared
+    return MaskingModel.load(folder, prepared.classifier), prepared
