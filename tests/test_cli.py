@@ -230,7 +230,7 @@ def test_a_wrong_classifier_is_one_line(folder, capsys, spec, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("explain data.csv --out maps", "is not a picture"),
+        ("explain data.csv --out maps", "expected a picture, but data.csv cannot be read as one"),
         ("explain nowhere.png --out maps", "there is no picture nowhere.png"),
         ("explain 0.png --model nowhere --out maps", "it has no model.safetensors"),
         ("evaluate --model . --data data.csv --json x.json", "it has no model.safetensors"),

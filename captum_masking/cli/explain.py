@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_masking.cli.classifiers import SHIPPED_NAMES, Prepared, load
+from captum_masking.data.images import read_picture
 from captum_masking.model.model import MaskingModel
 from captum_masking.parts.infill import Mean
 from captum_masking.parts.masker import linear
@@ -20,35 +21,6 @@ from captum_masking.saliency.saliency import MaskingSaliency
 from captum_masking.viz import Panel, montage, overlay
 
 _LONGEST_SIDE = 512  # pictures are drawn no larger
-
-
-def read_picture(file: str | Path) -> Any:
-    """Open a picture upright and in RGB.
-
-    Args:
-        file: Any format Pillow reads.
-
-    Returns:
-        A PIL image.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a picture.
-
-    Source:
-        Own.
-    """
-    from PIL import Image, ImageOps
-
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"there is no picture {file}; give the path of a JPEG or PNG file.")
-    try:
-        with Image.open(file) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(
-            f"{file} is not a picture that can be read ({error}); give a JPEG or PNG file."
-        ) from error
 
 
 class Said(NamedTuple):
