@@ -21,14 +21,12 @@ from pathlib import Path
 import captum
 import torch
 import torchvision
+from shared import keep_freed_memory, table
 
 import captum_masking
-from captum_masking import MaskingModel, MaskingSaliency
-from captum_masking._base.text import table
+from captum_masking import MaskingModel, MaskingSaliency, zoo
 from captum_masking.benchmark import Cost
 from captum_masking.benchmark.cost import measure_cost
-from captum_masking.cli.classifiers import load
-from captum_masking.cli.main import keep_freed_memory
 
 PROMISED_FORWARDS = 1.1
 
@@ -60,7 +58,7 @@ def main() -> None:
 
 def efficientnet_lite0() -> MaskingModel:
     """Return the model that comes with the package."""
-    return load("efficientnet-lite0")[0]
+    return zoo.efficientnet_lite0()[0]
 
 
 def resnet50() -> MaskingModel:

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from shared import table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking._base.rates import cosine
-from captum_masking._base.text import table
 from captum_masking.data.audio import Clips, Spectrogram, draw_sound, write_sound
 from captum_masking.parts.infill import Color, Infill, Mean
 from captum_masking.parts.masking import mask_images

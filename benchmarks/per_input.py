@@ -22,13 +22,12 @@ from typing import NamedTuple
 
 import captum
 import torch
+from shared import keep_freed_memory, table
 from torch import Tensor
 
 import captum_masking
+from captum_masking import zoo
 from captum_masking._base.borrow import eval_mode
-from captum_masking._base.text import table
-from captum_masking.cli.classifiers import load
-from captum_masking.cli.main import keep_freed_memory
 from captum_masking.data import BoxedImages
 from captum_masking.metrics import (
     boxes_to_pixels,
@@ -115,8 +114,8 @@ def main() -> None:
     """Score, print, write."""
     arguments = _arguments()
     keep_freed_memory()
-    model, prepared = load(arguments.model)
-    data = BoxedImages(arguments.data, transform=prepared.read, label_column=arguments.label_column)
+    model, preprocess = zoo.load(arguments.model)
+    data = BoxedImages(arguments.data, transform=preprocess, label_column=arguments.label_column)
     photographs = read(data, range(arguments.first, arguments.first + arguments.images))
     chosen = {name: SETTINGS[name] for name in arguments.only or SETTINGS}
     rows = compare(model, photographs, chosen, batch_size=arguments.batch_size)

@@ -20,12 +20,11 @@ from statistics import median
 from time import perf_counter
 
 import torch
+from shared import table
 from torch import distributed, multiprocessing
 
 import captum_masking
-from captum_masking import MaskingTrainer
-from captum_masking._base.text import table
-from captum_masking.cli.classifiers import load
+from captum_masking import MaskingTrainer, zoo
 
 
 def main() -> None:
@@ -76,7 +75,7 @@ def _work(rank: int, count: int, folder: str, arguments: argparse.Namespace) -> 
             rank=rank,
             world_size=count,
         )
-    model, _ = load("efficientnet-lite0")
+    model, _ = zoo.efficientnet_lite0()
     trainer = MaskingTrainer(model.to(device), train_classifier=False)
     share = arguments.batch_size // count
     inputs = torch.randn(share, 3, 224, 224, device=device)

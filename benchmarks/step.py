@@ -24,16 +24,14 @@ from time import perf_counter
 
 import torch
 import torchvision
+from shared import keep_freed_memory, table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import captum_masking
-from captum_masking import FineTune, MaskingModel, MaskingTrainer
+from captum_masking import FineTune, MaskingModel, MaskingTrainer, zoo
 from captum_masking._base.borrow import eval_mode, frozen
-from captum_masking._base.text import table
 from captum_masking.benchmark.cost import in_turns, peak_mb, timed
-from captum_masking.cli.classifiers import load
-from captum_masking.cli.main import keep_freed_memory
 from captum_masking.parts.pool import History, Latest
 
 PROMISED = {"frozen": 1.1, "joint": 1.15}
@@ -105,7 +103,7 @@ def main() -> None:
 
 def efficientnet_lite0() -> nn.Module:
     """Return the classifier that comes with the package."""
-    return load("efficientnet-lite0")[0].classifier
+    return zoo.load_classifier("efficientnet-lite0")[0]
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {

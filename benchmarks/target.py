@@ -22,17 +22,14 @@ from time import perf_counter
 import captum
 import torch
 from captum.attr import LayerGradientXActivation
+from shared import keep_freed_memory, table
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
 import captum_masking
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking._base.text import table
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.benchmark.methods import captum_methods, of_layer
-from captum_masking.cli.classifiers import Prepared, load, notes_of
-from captum_masking.cli.main import keep_freed_memory
-from captum_masking.cli.train import augmented
 from captum_masking.data import BoxedImages
 from captum_masking.metrics import (
     MaxBoxAcc,
@@ -41,6 +38,7 @@ from captum_masking.metrics import (
     leakage,
     localization_error,
 )
+from captum_masking.model.files import save_model
 from captum_masking.parts.infill import Mean
 from captum_masking.parts.masking import mask_images
 from captum_masking.parts.questions import mosaics
@@ -60,9 +58,9 @@ def main() -> None:
     if arguments.train:
         train(arguments)
         return
-    model, prepared = load(arguments.model)
-    agnostic = load(arguments.beside)[0]
-    images, labels, boxes = read(arguments.data, prepared, arguments.first, arguments.last)
+    model, preprocess = zoo.load(arguments.model)
+    agnostic = zoo.load(arguments.beside)[0]
+    images, labels, boxes = read(arguments.data, preprocess, arguments.first, arguments.last)
     figures = {
         "versions": {"captum": captum.__version__, "torch": torch.__version__},
         "captum_masking": captum_masking.__version__,
@@ -78,7 +76,7 @@ def main() -> None:
         "sanity": sanity(model, images, labels),
     }
     if arguments.also:
-        others = read(arguments.also, prepared, 0, None)
+        others = read(arguments.also, preprocess, 0, None)
         name = arguments.also.parent.name
         figures["localization"][name] = localization(model, agnostic, *others)
         figures["leakage"] = give_away(model, agnostic, *others[:2])
@@ -112,26 +110,26 @@ def parse() -> argparse.Namespace:
 def train(arguments: argparse.Namespace) -> None:
     """Train a gate for a masker that is told nothing, or all of a target-aware model."""
     torch.manual_seed(arguments.seed)
-    agnostic, prepared = load(arguments.beside)
-    images = BoxedImages(arguments.train, transform=augmented(prepared))
+    agnostic, preprocess = zoo.load(arguments.beside)
+    images = BoxedImages(arguments.train, transform=preprocess.augmented)
     loader = DataLoader(images, 16, shuffle=True, drop_last=True)
     started = perf_counter()
     if arguments.whole:
-        model = MaskingModel(prepared.classifier, prepared.layers, target_aware=True)
+        model = MaskingModel(agnostic.classifier, target_aware=True)
         trainer = MaskingTrainer(model, train_classifier=False)
         trainer.fit(loader, arguments.epochs, show_progress=False)
     else:
         model = gated(agnostic)
         print(f"nats, by epoch: {train_gate(model, loader, arguments.epochs)}")
     print(f"{perf_counter() - started:.0f} s")
-    model.save(arguments.model, notes=notes_of(prepared, from_scratch=None))
+    save_model(model, arguments.model, notes=preprocess.notes())
 
 
 def read(
-    csv: Path, prepared: Prepared, first: int, last: int | None
+    csv: Path, preprocess: zoo.Preprocess, first: int, last: int | None
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Read photographs, their labels as the classifier numbers them, and boxes."""
-    data = BoxedImages(csv, transform=prepared.read, label_column="label1k")
+    data = BoxedImages(csv, transform=preprocess, label_column="label1k")
     rows = range(len(data))[first:last]
     pairs = [data[row] for row in rows]
     images = torch.stack([image for image, _ in pairs])

@@ -22,16 +22,13 @@ from typing import Any
 
 import captum
 import torch
+from shared import keep_freed_memory, table
 from target import absent, localization, of_different_classes, play, recognized, summary
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 import captum_masking
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking._base.text import table
-from captum_masking.cli.classifiers import Prepared, prepare
-from captum_masking.cli.main import keep_freed_memory
-from captum_masking.cli.train import augmented
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.data import BoxedImages
 from captum_masking.parts.masker import ClassSelector, Masker, MaskPerClass
 from captum_masking.parts.questions import mosaics
@@ -63,8 +60,8 @@ def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    prepared = ten_classes(arguments.classes, arguments.size)
-    images, labels, boxes = read(arguments.data, prepared)
+    classifier, preprocess = ten_classes(arguments.classes, arguments.size)
+    images, labels, boxes = read(arguments.data, preprocess)
     found: dict[str, Any] = {
         "versions": {"captum": captum.__version__, "torch": torch.__version__},
         "captum_masking": captum_masking.__version__,
@@ -76,7 +73,7 @@ def main() -> None:
     }
     nothing: MaskingModel | None = None
     for name, (code, options) in MASKERS.items():
-        model, seconds = trained(prepared, arguments, options())
+        model, seconds = trained(classifier, preprocess, arguments, options())
         nothing = nothing or model
         figures = measure(model, nothing, images, labels, boxes)
         found["maskers"][name] = {"code": code, "seconds": seconds, **figures}
@@ -99,34 +96,37 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def ten_classes(classes: Path, size: int) -> Prepared:
+def ten_classes(classes: Path, size: int) -> tuple[nn.Module, zoo.Preprocess]:
     """Prepare EfficientNet-Lite0 with the rows of its head that are these classes."""
     with classes.open(encoding="utf-8") as lines:
         rows = [int(row["imagenet1k_label"]) for row in csv.DictReader(lines)]
-    prepared = prepare("efficientnet-lite0", image_size=size)
-    head = prepared.classifier._fc
+    classifier, preprocess = zoo.load_classifier("efficientnet-lite0", image_size=size)
+    head = classifier._fc
     small = nn.Linear(head.in_features, len(rows))
     small.load_state_dict({"weight": head.weight[rows], "bias": head.bias[rows]})
-    prepared.classifier._fc = small
-    return prepared
+    classifier._fc = small
+    return classifier, preprocess
 
 
-def read(path: Path, prepared: Prepared) -> tuple[Tensor, Tensor, list[Tensor]]:
+def read(path: Path, preprocess: zoo.Preprocess) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Read photographs, labels and boxes."""
-    data = BoxedImages(path, transform=prepared.read)
+    data = BoxedImages(path, transform=preprocess)
     pairs = [data[row] for row in range(len(data))]
     images = torch.stack([image for image, _ in pairs])
     return images, torch.tensor([label for _, label in pairs]), list(data.boxes)
 
 
 def trained(
-    prepared: Prepared, arguments: argparse.Namespace, options: dict[str, Any]
+    classifier: nn.Module,
+    preprocess: zoo.Preprocess,
+    arguments: argparse.Namespace,
+    options: dict[str, Any],
 ) -> tuple[MaskingModel, float]:
     """Train a masker of one kind; return its model and how long it took."""
     torch.manual_seed(arguments.seed)
-    data = BoxedImages(arguments.train, transform=augmented(prepared))
+    data = BoxedImages(arguments.train, transform=preprocess.augmented)
     loader = DataLoader(Subset(data, range(0, len(data), 2)), 16, shuffle=True, drop_last=True)
-    model = MaskingModel(prepared.classifier, prepared.layers, **options)
+    model = MaskingModel(classifier, **options)
     started = perf_counter()
     trainer = MaskingTrainer(model, train_classifier=False)
     trainer.fit(loader, arguments.epochs, show_progress=False)

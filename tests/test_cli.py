@@ -19,13 +19,11 @@ from torch import nn
 from tqdm import tqdm
 
 import captum_masking
+from captum_masking import zoo
 from captum_masking.cli.benchmark import read_images
-from captum_masking.cli.classifiers import load, prepare
-from captum_masking.cli.explain import find_class
 from captum_masking.cli.main import COMMANDS, bars_for_logs, main, parser
 from captum_masking.cli.options import EXAMPLES
 from captum_masking.cli.train import Terminated
-from captum_masking.model.files import read_model
 
 CLASSIFIER = """
 import torch
@@ -90,7 +88,7 @@ def test_train_evaluate_explain(folder, capsys):
 
 def test_train_frozen_saves_the_masker_alone(folder):
     assert train("--frozen") == 0
-    config, _ = read_model(folder / "model")
+    config = json.loads((folder / "model" / "config.json").read_text())
     assert config["classifier"]["saved"] is False
     assert config["notes"]["class_names"] == ["dark", "bright"]
 
@@ -100,7 +98,7 @@ def test_train_goes_on_from_a_saved_model(folder):
     (folder / "model").rename(folder / "first")
     before = (folder / "first/model.safetensors").read_bytes()
     assert train("--start", "first") == 0
-    config, _ = read_model(folder / "model")
+    config = json.loads((folder / "model" / "config.json").read_text())
     assert config["classifier"]["saved"] is True  # joint at once, though there is but one epoch
     assert (folder / "first/model.safetensors").read_bytes() == before
 
@@ -117,14 +115,13 @@ def test_train_takes_a_folder_per_class(folder):
 def test_validation_folders_are_numbered_as_the_training_folders(folder):
     from types import SimpleNamespace
 
-    from captum_masking.cli.classifiers import Prepared
-    from captum_masking.cli.train import match_labels
+    from captum_masking.cli.pictures import match_labels
 
-    prepared = Prepared("mine", nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), image_size=8)
+    classifier = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
     training = SimpleNamespace(class_names=["bright", "dark"], labels=[0, 1])
     validation = SimpleNamespace(class_names=["dark"], labels=[0, 0])
-    match_labels(training, prepared, folder)
-    match_labels(validation, prepared, folder)
+    preprocess = match_labels(training, classifier, zoo.Preprocess(image_size=8), folder)
+    match_labels(validation, classifier, preprocess, folder)
     assert training.labels == [0, 1] and validation.labels == [1, 1]
 
 
@@ -145,7 +142,8 @@ def test_class_folders_are_numbered_as_the_classifier_numbers_its_logits(folder,
         assert figures[0] == figures[1]
     else:
         parsed = parser().parse_args(["benchmark", *arguments, "--out", "o"])
-        read = read_images(parsed, load("model")[1])
+        model, preprocess = zoo.load("model")
+        read = read_images(parsed, model.classifier, preprocess)
         assert sorted(read.labels) == [0] * 6 + [1] * 6
         assert read.labels[0] == 1  # a bright one
 
@@ -230,10 +228,10 @@ def test_a_wrong_classifier_is_one_line(folder, capsys, spec, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("explain data.csv --out maps", "expected a picture, but data.csv cannot be read as one"),
+        ("explain data.csv --out maps", "is not a picture"),
         ("explain nowhere.png --out maps", "there is no picture nowhere.png"),
-        ("explain 0.png --model nowhere --out maps", "it has no model.safetensors"),
-        ("evaluate --model . --data data.csv --json x.json", "it has no model.safetensors"),
+        ("explain 0.png --model nowhere --out maps", "it has no config.json"),
+        ("evaluate --model . --data data.csv --json x.json", "it has no config.json"),
     ],
 )
 def test_bad_arguments_are_one_line_and_leave_nothing_behind(folder, capsys, arguments, words):
@@ -268,10 +266,10 @@ def test_the_shipped_masker_answers_for_the_class_that_is_asked_for(folder, caps
 def test_the_shipped_classifier_recognises_the_cat():
     pytest.importorskip("efficientnet_lite_pytorch")
     data = pytest.importorskip("skimage.data")
-    prepared = prepare("efficientnet-lite0")
+    classifier, preprocess = zoo.load_classifier("efficientnet-lite0")
     with torch.no_grad():
-        logits = prepared.classifier(prepared.read(data.chelsea())[None])
-    assert prepared.name(int(logits.argmax())) in ("Egyptian cat", "tabby", "tiger cat")
+        logits = classifier(preprocess(data.chelsea())[None])
+    assert preprocess.name(int(logits.argmax())) in ("Egyptian cat", "tabby", "tiger cat")
 
 
 def test_the_demo_runs(folder, capsys):
@@ -372,20 +370,17 @@ def test_every_command_has_help(capsys, command):
 
 
 def test_a_class_is_found_by_number_name_or_part():
-    names = ["tabby", "tiger cat", "Egyptian cat"]
-    assert find_class("2", names) == find_class("egyptian", names) == 2
-    assert find_class(None, names) is None
+    number = zoo.Preprocess(class_names=["tabby", "tiger cat", "Egyptian cat"]).number
+    assert number(2) == number("2") == number("egyptian") == 2
     with pytest.raises(ValueError, match="fits 2 .1 tiger cat, 2 Egyptian cat."):
-        find_class("cat", names)
+        number("cat")
     with pytest.raises(ValueError, match="fits 0"):
-        find_class("dog", names)
+        number("dog")
 
 
 def test_pictures_are_squashed_and_normalised_to_the_classifiers_scale():
-    from captum_masking.cli.classifiers import Prepared
-
-    prepared = Prepared("x", nn.Flatten(), (0.5,) * 3, (0.25,) * 3, image_size=4)
-    inputs = prepared.read(np.full((8, 6, 3), 255, dtype=np.uint8))
+    preprocess = zoo.Preprocess(mean=[0.5] * 3, std=[0.25] * 3, image_size=4)
+    inputs = preprocess(np.full((8, 6, 3), 255, dtype=np.uint8))
     torch.testing.assert_close(inputs, torch.full((3, 4, 4), 2.0))
 
 

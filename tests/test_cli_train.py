@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import captum_masking
-from captum_masking import MaskingModel, MaskingTrainer
-from captum_masking.cli.classifiers import load
+from captum_masking import MaskingModel, MaskingTrainer, zoo
 from captum_masking.cli.train import Terminated, launched, terminable
 from captum_masking.training.callbacks import Callback, Pictures
 
@@ -97,7 +96,7 @@ def test_checkpoints_are_not_trained_over_unless_asked_to(folder, capsys):
     assert train("--checkpoints", "kept") == 1
     assert "up to step 3; add --resume to go on" in capsys.readouterr().err
     assert train("--checkpoints", "kept", "--resume") == 0  # nothing is left to train
-    assert sorted(path.name for path in Path("kept").iterdir()) == ["step-00000003.safetensors"]
+    assert sorted(path.name for path in Path("kept").iterdir()) == ["step-00000003"]
 
 
 def test_resume_begins_where_there_is_no_checkpoint_yet(folder, capsys):
@@ -280,4 +279,4 @@ def test_a_target_aware_masker_is_trained_and_a_trained_one_gets_a_gate(folder):
 
 
 def load_model_of(folder: str) -> MaskingModel:
-    return load(folder)[0]
+    return zoo.load(folder)[0]

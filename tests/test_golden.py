@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from captum_masking import MaskingSaliency
-from captum_masking.cli.classifiers import load
+from captum_masking import MaskingSaliency, zoo
 
 #: Maps from before the package was rebuilt, every eighth pixel, of the Egyptian cat and the
 #: espresso that scikit-image ships; keys are the masker and the first of the two targets.
@@ -23,9 +22,9 @@ GOLDEN = Path(__file__).with_name("golden_maps.npz")
 def test_the_shipped_masker_gives_the_maps_it_always_gave(name, target):
     pytest.importorskip("efficientnet_lite_pytorch")
     photographs = pytest.importorskip("skimage.data")
-    model, prepared = load(name)
+    model, preprocess = zoo.load(name)
     inputs = [
-        prepared.read(photograph) for photograph in (photographs.chelsea(), photographs.coffee())
+        preprocess(photograph) for photograph in (photographs.chelsea(), photographs.coffee())
     ]
     # In double precision the figures do not depend on the processor.
     maps = MaskingSaliency(model.double()).attribute(

@@ -7,15 +7,11 @@ than a minute on one CPU core.
 """
 
 import torch
-from PIL import Image
 from skimage.data import chelsea, coffee
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.cli.classifiers import load
-from captum_masking.cli.demo import small_classifier
-from captum_masking.cli.explain import explain_picture
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.data import DigitsOnTextures
 from captum_masking.metrics import (
     boxes_to_pixels,
@@ -31,15 +27,14 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # Photographs, nothing to train
 # -----------------------------
 #
-# EfficientNet-Lite0 knows the classes of ImageNet, and the masker was trained for it. ``prepared``
-# has the preprocessing and the names of the classes.
+# EfficientNet-Lite0 knows the classes of ImageNet, and the masker was trained for it.
+# ``preprocess`` turns pictures into its inputs, and has the names of the classes.
 
-model, prepared = load("efficientnet-lite0")
-photographs = [Image.fromarray(picture()) for picture in (coffee, chelsea)]
-explained = [explain_picture(model, prepared, picture, target=None) for picture in photographs]
+model, preprocess = zoo.efficientnet_lite0()
+explained = [zoo.explain(model, preprocess, picture()) for picture in (coffee, chelsea)]
 
 
-show([panels for panels, line in explained], width=2.2)
+show([each.panels for each in explained], width=2.2)
 
 # %%
 # *Masked-in* is the photograph where the map says evidence, and the mean color elsewhere;
@@ -54,7 +49,7 @@ show([panels for panels, line in explained], width=2.2)
 # yours for this loop. Nothing in it is about masks.
 
 torch.manual_seed(0)
-classifier = small_classifier()
+classifier = zoo.small_classifier()
 data = DigitsOnTextures(4000, size=48)
 loader = DataLoader(data, batch_size=32, shuffle=True, drop_last=True)
 optimizer = torch.optim.AdamW(classifier.parameters())

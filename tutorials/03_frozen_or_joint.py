@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures
 from captum_masking.metrics import (
     boxes_to_pixels,
@@ -22,6 +21,7 @@ from captum_masking.metrics import (
 )
 from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
+from captum_masking.zoo import small_classifier
 
 # %%
 # A classifier that is already good

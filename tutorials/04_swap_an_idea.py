@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures
 from captum_masking.metrics import (
     boxes_to_pixels,
@@ -27,6 +26,7 @@ from captum_masking.parts.pool import Fixed
 from captum_masking.parts.sampler import GumbelSigmoid
 from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
+from captum_masking.zoo import small_classifier
 
 # sphinx_gallery_thumbnail_number = 2
 

@@ -10,7 +10,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures, few_shot
 from captum_masking.metrics import (
     boxes_to_pixels,
@@ -21,6 +20,7 @@ from captum_masking.metrics import (
 )
 from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
+from captum_masking.zoo import small_classifier
 
 # sphinx_gallery_thumbnail_number = 2
 

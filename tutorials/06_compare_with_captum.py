@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking.benchmark import as_method, benchmark
-from captum_masking.cli.demo import small_classifier
 from captum_masking.data import DigitsOnTextures
 from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
+from captum_masking.zoo import small_classifier
 
 # %%
 # A classifier and its masker

@@ -10,15 +10,13 @@ import warnings
 
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
-from PIL import Image
 from skimage.data import chelsea, coffee
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.cli.classifiers import load
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.metrics import grid_pointing
 from captum_masking.training.classifier import train_alone
 from captum_masking.training.gate import gated, train_gate
@@ -31,14 +29,13 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # EfficientNet-Lite0 with a target-aware masker, which comes with the package. Two photographs side
 # by side make one picture of two classes.
 
-model, prepared = load("efficientnet-lite0-targets")
-both = torch.cat([prepared.read(Image.fromarray(photo())) for photo in (chelsea, coffee)], dim=2)
-pixels = to_pixels(both, prepared.mean, prepared.std)
-number = {name: index for index, name in enumerate(prepared.class_names)}
+model, preprocess = zoo.efficientnet_lite0(target_aware=True)
+both = torch.cat([preprocess(photo()) for photo in (chelsea, coffee)], dim=2)
+pixels = to_pixels(both, preprocess.mean, preprocess.std)
 
 
 names = ["Egyptian cat", "espresso", "tabby", "cup", "golden retriever"]
-targets = torch.tensor([[number[name] for name in names]])
+targets = torch.tensor([[preprocess.number(name) for name in names]])
 maps = MaskingSaliency(model).attribute_targets(both[None], targets)[0, :, :1]
 panels = [Panel(overlay(pixels, each), name) for name, each in zip(names, maps, strict=True)]
 show([[Panel(pixels, "the picture"), panels[0], panels[1]], panels[2:]], width=2.7)
@@ -63,10 +60,10 @@ for name, each in zip(names, maps, strict=True):
 # It is told nothing, and gives one map for all that is recognized, whatever the target. It says so
 # in a warning when asked for another class than the predicted one.
 
-saliency = MaskingSaliency(load("efficientnet-lite0")[0])
+saliency = MaskingSaliency(zoo.efficientnet_lite0()[0])
 with warnings.catch_warnings(record=True) as warned:
     warnings.simplefilter("always")
-    cat, cup = (saliency.attribute(both[None], number[name]) for name in names[:2])
+    cat, cup = (saliency.attribute(both[None], preprocess.number(name)) for name in names[:2])
 print(f"the same map for both: {torch.equal(cat, cup)}")
 print(f"warning: {warned[-1].message}")
 

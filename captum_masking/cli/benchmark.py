@@ -17,18 +17,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.utils.data import Dataset
 
 from captum_masking.benchmark.methods import Method, default_methods, in_words, ours_of
 from captum_masking.benchmark.report import text_table
 from captum_masking.benchmark.result import digest
 from captum_masking.benchmark.run import benchmark
-from captum_masking.cli.classifiers import Prepared, load
 from captum_masking.cli.options import check_counts
-from captum_masking.cli.train import match_labels
+from captum_masking.cli.pictures import match_labels
 from captum_masking.data.images import BoxedImages, SegmentedImages, columns_of
 from captum_masking.model.model import MaskingModel
 from captum_masking.viz import to_pixels
+from captum_masking.zoo import Preprocess, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,8 +92,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure, print, write; return what was found."""
     check_counts(arguments, "limit", "batch_size", "curve_steps", "curve_images")
     models = [load(folder) for folder in arguments.model]
-    model, prepared = models[0]
-    images = read_images(arguments, prepared)
+    model, preprocess = models[0]
+    images = read_images(arguments, model.classifier, preprocess)
     methods, notes = choose(arguments, models, images)
     result = benchmark(
         model,
@@ -107,8 +108,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         curve_images=arguments.curve_images,
         robustness=arguments.robustness,
         seed=arguments.seed,
-        to_picture=lambda image: to_pixels(image, prepared.mean, prepared.std),
-        setting=told(_data(arguments.data), prepared.spec),
+        to_picture=lambda image: to_pixels(image, preprocess.mean, preprocess.std),
+        setting=told(_data(arguments.data), preprocess.spec),
         notes=notes,
     )
     print(text_table(result))
@@ -117,20 +118,24 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"report": report, **result.as_json()}
 
 
-def read_images(arguments: argparse.Namespace, prepared: Prepared) -> BoxedImages:
+def read_images(
+    arguments: argparse.Namespace, classifier: nn.Module, preprocess: Preprocess
+) -> BoxedImages:
     """Open the images, with pixel masks where the CSV names them."""
-    column = arguments.label_column or prepared.label_column
-    options: dict[str, Any] = {"transform": prepared.read, "label_column": column}
+    column = arguments.label_column or preprocess.label_column
+    options: dict[str, Any] = {"transform": preprocess, "label_column": column}
     if arguments.mask_column in columns_of(arguments.data):
         return SegmentedImages(arguments.data, mask_column=arguments.mask_column, **options)
     images = BoxedImages(arguments.data, **options)
     if not arguments.predicted:
-        match_labels(images, prepared, arguments.data)
+        match_labels(images, classifier, preprocess, arguments.data)
     return images
 
 
 def choose(
-    arguments: argparse.Namespace, models: list[tuple[MaskingModel, Prepared]], images: BoxedImages
+    arguments: argparse.Namespace,
+    models: list[tuple[MaskingModel, Preprocess]],
+    images: BoxedImages,
 ) -> tuple[dict[str, Method], list[str]]:
     """Make the rows: one for each model, and those asked for.
 

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captum_masking._base.borrow import eval_mode
@@ -20,9 +20,7 @@ from captum_masking._base.text import table
 from captum_masking.benchmark.result import Result
 from captum_masking.benchmark.run import benchmark
 from captum_masking.cli.benchmark import told, wanted
-from captum_masking.cli.classifiers import load
 from captum_masking.cli.evaluate import measure_model
-from captum_masking.cli.explain import explain_picture
 from captum_masking.data.digits import DigitsOnTextures
 from captum_masking.metrics.boxes import boxes_to_pixels, masks_to_boxes
 from captum_masking.model.model import MaskingModel
@@ -31,6 +29,7 @@ from captum_masking.parts.masking import mask_images
 from captum_masking.training.classifier import FromScratch
 from captum_masking.training.trainer import MaskingTrainer
 from captum_masking.viz import Panel, montage, overlay, to_pixels
+from captum_masking.zoo import efficientnet_lite0, explain, small_classifier
 
 _MEAN, _STD = [0.5] * 3, [0.5] * 3  # of DigitsOnTextures
 
@@ -66,36 +65,6 @@ def run(arguments: argparse.Namespace) -> None:
     photographs(arguments.out / "photographs.png")
     print(f"\nPictures: {arguments.out / 'digits.png'}, {arguments.out / 'photographs.png'}")
     print(f"Report: {report_folder(arguments.out) / 'report.html'}")
-
-
-def small_classifier(classes: int = 10) -> nn.Module:
-    """Make the demo's network: five convolutions, to a grid of one cell per 8 pixels.
-
-    Args:
-        classes: Number of logits.
-
-    Source:
-        Own.
-
-    Example:
-        >>> small_classifier()(torch.zeros(2, 3, 64, 64)).shape
-        torch.Size([2, 10])
-    """
-    return nn.Sequential(
-        *_block(3, 16, stride=2),
-        *_block(16, 32, stride=2),
-        *_block(32, 64),
-        *_block(64, 96, stride=2),
-        *_block(96, 128),
-        nn.AdaptiveMaxPool2d(1),
-        nn.Flatten(),
-        nn.Linear(128, classes),
-    )
-
-
-def _block(before: int, after: int, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(after), nn.ReLU()]
 
 
 def train(images: int, epochs: int) -> MaskingModel:
@@ -149,7 +118,7 @@ def beside_captum(
         batch_size=50,
         curve_images=100,
         to_picture=lambda image: to_pixels(image, _MEAN, _STD),
-        setting=told(repr(images), "small_classifier of captum_masking.cli.demo"),
+        setting=told(repr(images), "small_classifier of captum_masking.zoo"),
         notes=notes,
     )
     return _shortest(result)
@@ -215,14 +184,12 @@ def photographs(file: Path) -> None:
     Source:
         Own.
     """
-    from PIL import Image
     from skimage import data
 
-    model, prepared = load("efficientnet-lite0")
+    model, preprocess = efficientnet_lite0()
     rows = []
     for name in ("chelsea", "coffee"):
-        picture = Image.fromarray(getattr(data, name)())
-        panels, line = explain_picture(model, prepared, picture, None)
-        print(f"   {name}: {line}")
-        rows.append(panels)
+        explained = explain(model, preprocess, getattr(data, name)())
+        print(f"   {name}: {explained}")
+        rows.append(explained.panels)
     montage(rows, file)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,8 +18,7 @@ from torch.utils.data import DataLoader
 
 from captum_masking._base.borrow import eval_mode
 from captum_masking._base.text import describe
-from captum_masking.cli.classifiers import load
-from captum_masking.cli.train import still
+from captum_masking.cli.pictures import still
 from captum_masking.data.digits import DigitsOnTextures
 from captum_masking.data.images import BoxedImages
 from captum_masking.metrics.boxes import boxes_to_pixels, centered_square, whole_frame
@@ -26,6 +26,7 @@ from captum_masking.metrics.localization import localization_error, localization
 from captum_masking.model.model import MaskingModel
 from captum_masking.parts.infill import Mean
 from captum_masking.training.records import Means, Record, judge_itself, measure
+from captum_masking.zoo import load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, float]:
     """Measure, print, write; return the figures."""
-    model, prepared = load(arguments.model)
-    prepared.label_column = arguments.label_column or prepared.label_column
-    images = still(arguments.data, prepared)
+    model, preprocess = load(arguments.model)
+    column = arguments.label_column or preprocess.label_column
+    preprocess = replace(preprocess, label_column=column)
+    images = still(arguments.data, model.classifier, preprocess)
     figures = measure_model(model, images, batch_size=arguments.batch_size)
     if isinstance(arguments.json, Path):
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 import captum
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_masking._base.files import write_json
 from captum_masking.benchmark.study import (
@@ -32,9 +32,8 @@ from captum_masking.benchmark.study import (
     summarize,
     write_csvs,
 )
-from captum_masking.cli.classifiers import Prepared, prepare
 from captum_masking.cli.options import check_counts
-from captum_masking.cli.train import augmented, match_labels
+from captum_masking.cli.pictures import match_labels
 from captum_masking.data.images import BoxedImages
 from captum_masking.metrics.boxes import (
     best_box_iou_of_boxes,
@@ -44,6 +43,7 @@ from captum_masking.metrics.boxes import (
 )
 from captum_masking.metrics.localization import localization_error_of_boxes
 from captum_masking.recipes import Row, select
+from captum_masking.zoo import Preprocess, load_classifier
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run what has not been run, and write the tables after each run; return the last."""
     rows = select(arguments.rows)
     check_counts(arguments, "seeds", "epochs", "batch_size")
-    study = _study(arguments, prepare(arguments.classifier, image_size=arguments.image_size))
+    study = _study(
+        arguments, *load_classifier(arguments.classifier, image_size=arguments.image_size)
+    )
     rows = _possible(rows, study)
     _check_same_setting(arguments.out, _facts(arguments, study.validation))
     left = [
@@ -147,20 +149,18 @@ def write_tables(folder: Path) -> str:
     return text
 
 
-def _study(arguments: argparse.Namespace, prepared: Prepared) -> Study:
+def _study(arguments: argparse.Namespace, classifier: nn.Module, preprocess: Preprocess) -> Study:
     column = arguments.label_column
-    images = BoxedImages(arguments.data, label_column=column, transform=augmented(prepared))
+    images = BoxedImages(arguments.data, label_column=column, transform=preprocess.augmented)
     validation = BoxedImages(
-        arguments.val, label_column=column, transform=prepared.read, require_boxes=True
+        arguments.val, label_column=column, transform=preprocess, require_boxes=True
     )
-    match_labels(images, prepared, arguments.data)
-    match_labels(validation, prepared, arguments.val)
+    preprocess = match_labels(images, classifier, preprocess, arguments.data)
+    match_labels(validation, classifier, preprocess, arguments.val)
     return Study(
-        prepared.classifier,
+        classifier,
         images,
         validation,
-        layers=prepared.layers,
-        stages=prepared.stages,
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         workers=arguments.workers,

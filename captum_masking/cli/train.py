@@ -1,4 +1,12 @@
-"""The pictures that train reads: augmented for training, whole for looking at."""
+"""Train a masker for a classifier, together with it or with the classifier frozen.
+
+--data is a CSV with columns file,label (further columns are ignored) or a folder with one folder
+of pictures per class. With --val the accuracy is watched and the best state kept.
+
+With --checkpoints the training is saved as it goes; the same command with --resume goes on after
+Ctrl-C, SIGTERM, or an error. On several devices or machines, start it with accelerate launch or
+torchrun.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +16,21 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import nn
 from torch.utils.data import DataLoader
 
 from captum_masking._base.processes import gathered
-from captum_masking.cli.classifiers import Prepared, notes_of, prepare
+from captum_masking.cli.pictures import match_labels, still
 from captum_masking.data.batches import Readable
 from captum_masking.data.images import BoxedImages
-from captum_masking.model.files import check_destination
+from captum_masking.model.files import check_destination, load_model, save_model
 from captum_masking.model.model import MaskingModel
 from captum_masking.training.callbacks import (
     Best,
@@ -36,82 +45,10 @@ from captum_masking.training.classifier import FineTune, FromScratch
 from captum_masking.training.gate import gated
 from captum_masking.training.records import summary
 from captum_masking.training.trainer import MaskingTrainer
+from captum_masking.zoo import Preprocess, load_classifier
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-def augmented(prepared: Prepared) -> Any:
-    """Make the training transform: a random crop of most of the picture, perhaps mirrored.
-
-    Source:
-        Crops and flips as Phang et al. 2020, but of at least 40 % of the picture: with smaller
-        ones the masker learns that things fill the frame.
-    """
-    from torchvision.transforms import v2
-
-    side = (prepared.image_size, prepared.image_size)
-    crop = v2.RandomResizedCrop(side, scale=(0.4, 1.0), antialias=True)
-    flip = v2.RandomHorizontalFlip()
-
-    def transform(picture: Any) -> Tensor:
-        return prepared.normalize(v2.functional.pil_to_tensor(flip(crop(picture))))
-
-    return transform
-
-
-def match_labels(images: BoxedImages, prepared: Prepared, source: Path) -> None:
-    """Number a data set's labels as the classifier numbers its logits, or refuse it.
-
-    Args:
-        images: Its labels are renumbered where its class folders carry the classifier's names.
-        prepared: The classifier; it takes the folders' names where it has none.
-        source: Named in errors.
-
-    Raises:
-        ValueError: If a label has no logit.
-
-    Source:
-        Own.
-    """
-    known = {name: index for index, name in enumerate(prepared.class_names)}
-    names = images.class_names
-    if names is not None and known and all(name in known for name in names):
-        images.labels = [known[names[label]] for label in images.labels]
-    elif names is not None and known:
-        raise ValueError(
-            f"the class folders in {source} must be named as classes of {prepared.spec}, but "
-            f"{next(n for n in names if n not in known)!r} is none; rename them, give a CSV with "
-            "a label column, or train a classifier on them with --from-scratch."
-        )
-    elif names is not None:
-        prepared.class_names = tuple(names)
-    classes = _count_classes(prepared)
-    if max(images.labels) >= classes:
-        raise ValueError(
-            f"labels must lie in 0..{classes - 1} for {prepared.spec}, but {source} has "
-            f"{max(images.labels)}; choose another --label-column or classifier."
-        )
-
-
-@torch.no_grad()
-def _count_classes(prepared: Prepared) -> int:
-    side = prepared.image_size
-    return int(prepared.classifier(torch.zeros(1, 3, side, side)).shape[1])
-
-
-def still(source: Path, prepared: Prepared) -> BoxedImages:
-    """Read pictures whole, as those of a validation are.
-
-    Raises:
-        ValueError: If a label has no logit.
-
-    Source:
-        Own.
-    """
-    images = BoxedImages(source, transform=prepared.read, label_column=prepared.label_column)
-    match_labels(images, prepared, source)
-    return images
 
 
 def report(images: Readable) -> str:
@@ -277,12 +214,14 @@ def _option(name: str) -> str:
 _PICTURES = 8  # as many as fit side by side
 
 
-def callbacks_of(arguments: argparse.Namespace, prepared: Prepared, images: Any) -> list[Callback]:
+def callbacks_of(
+    arguments: argparse.Namespace, preprocess: Preprocess, images: Any
+) -> list[Callback]:
     """Make the callbacks that were asked for.
 
     Args:
         arguments: Of the command.
-        prepared: The classifier, which knows the scale of its inputs.
+        preprocess: Knows the scale of the inputs.
         images: A data set of pictures to draw the maps of, read whole.
 
     Source:
@@ -292,15 +231,15 @@ def callbacks_of(arguments: argparse.Namespace, prepared: Prepared, images: Any)
     if arguments.early_stopping is not None:
         callbacks.append(EarlyStopping(patience=arguments.early_stopping))
     if arguments.pictures:
-        callbacks.append(_pictures(arguments.out, prepared, images))
+        callbacks.append(_pictures(arguments.out, preprocess, images))
     if arguments.tensorboard is not None:
         callbacks.append(TensorBoard(arguments.tensorboard))
     return callbacks
 
 
-def _pictures(out: Path, prepared: Prepared, images: Any) -> Pictures:
+def _pictures(out: Path, preprocess: Preprocess, images: Any) -> Pictures:
     """Draw some pictures from everywhere in a data set, on the scale they were taken in."""
-    mean, std = (torch.tensor(each)[:, None, None] for each in (prepared.mean, prepared.std))
+    mean, std = (torch.tensor(each)[:, None, None] for each in (preprocess.mean, preprocess.std))
     chosen = range(0, len(images), -(-len(images) // _PICTURES))
     return Pictures(
         torch.stack([images[index][0] for index in chosen]),
@@ -407,16 +346,6 @@ def _is_accelerated() -> bool:
     return torch.cuda.is_available() or (others is not None and others.is_available())
 
 
-# ---- Train a masker for a classifier, together with it or with the classifier frozen.
-#
-# --data is a CSV with columns file,label (further columns are ignored) or a folder with one folder
-# of pictures per class. With --val the accuracy is watched and the best state kept.
-#
-# With --checkpoints the training is saved as it goes; the same command with --resume goes on after
-# Ctrl-C, SIGTERM, or an error. On several devices or machines, start it with accelerate launch or
-# torchrun.
-
-
 def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Read the data, train, save; nothing is written before the first epoch has ended."""
     check_destination(arguments.out)
@@ -427,30 +356,33 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
         images = BoxedImages(arguments.data, label_column=arguments.label_column)
         scratch = max(images.labels) + 1 if arguments.from_scratch else None
         with accelerator.local_main_process_first():  # weights are downloaded once
-            prepared = prepare(
+            classifier, preprocess = load_classifier(
                 arguments.classifier, image_size=arguments.image_size, from_scratch=scratch
             )
-        prepared.label_column = arguments.label_column
-        match_labels(images, prepared, arguments.data)
-        images.transform = augmented(prepared)
-        notes = notes_of(prepared, from_scratch=scratch)
-        return _train(arguments, prepared, images, accelerator, notes)
+        preprocess = replace(preprocess, label_column=arguments.label_column)
+        preprocess = match_labels(images, classifier, preprocess, arguments.data)
+        images.transform = preprocess.augmented
+        notes = {**preprocess.notes(), "from_scratch": scratch}
+        return _train(arguments, classifier, preprocess, images, accelerator, notes)
 
 
 def _train(
     arguments: argparse.Namespace,
-    prepared: Prepared,
+    classifier: nn.Module,
+    preprocess: Preprocess,
     images: BoxedImages,
     accelerator: Accelerator,
     notes: dict[str, Any],
 ) -> dict[str, Any] | None:
     readable: Callable[[Any], Any] = Readable if arguments.skip_unreadable else lambda data: data
     training = readable(images)
-    validation = None if arguments.val is None else readable(still(arguments.val, prepared))
+    validation = (
+        None if arguments.val is None else readable(still(arguments.val, classifier, preprocess))
+    )
     shown = validation
     if arguments.pictures and validation is None:
-        shown = readable(still(arguments.data, prepared))
-    trainer = _trainer(arguments, prepared, accelerator)
+        shown = readable(still(arguments.data, classifier, preprocess))
+    trainer = _trainer(arguments, classifier, accelerator)
     if accelerator.process_index:  # each draws its own noise; weights and order are the first's
         torch.manual_seed(arguments.seed + accelerator.process_index)
     settings = {"batch_size": arguments.batch_size, "num_workers": arguments.workers}
@@ -463,7 +395,7 @@ def _train(
             arguments.epochs,
             validation=None if validation is None else DataLoader(validation, **settings),
             keep=KEPT[arguments.keep](),
-            callbacks=callbacks_of(arguments, prepared, shown),
+            callbacks=callbacks_of(arguments, preprocess, shown),
             checkpoints=_checkpoints(arguments),
             resume=arguments.checkpoints if arguments.resume else None,
             log=log,
@@ -471,7 +403,7 @@ def _train(
     reports = [report(data) for data in (training, validation) if isinstance(data, Readable)]
     if not trainer.is_main:
         return None
-    trainer.model.save(arguments.out, notes=notes)
+    save_model(trainer.model, arguments.out, notes=notes)
     ending = [] if trainer.stopping is None else [f"ended early: {trainer.stopping}"]
     print(f"last epoch: {summary(records[-1])}", *ending, *reports, sep="\n")
     print(f"model: {arguments.out}\nlog: {log}")
@@ -485,13 +417,13 @@ def _train(
 
 
 def _trainer(
-    arguments: argparse.Namespace, prepared: Prepared, accelerator: Accelerator
+    arguments: argparse.Namespace, classifier: nn.Module, accelerator: Accelerator
 ) -> MaskingTrainer:
     if arguments.start is None:
         aware = arguments.target_aware
-        model, lr = MaskingModel(prepared.classifier, prepared.layers, target_aware=aware), 1e-3
+        model, lr = MaskingModel(classifier, target_aware=aware), 1e-3
     else:
-        model, lr = MaskingModel.load(arguments.start, prepared.classifier), 5e-4
+        model, lr = load_model(arguments.start, classifier), 5e-4
         model = gated(model) if arguments.target_aware and not model.target_aware else model
     how = _how(arguments)
     return MaskingTrainer(model, train_classifier=how, lr=lr, accelerator=accelerator)
