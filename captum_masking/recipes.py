@@ -1,7 +1,14 @@
-"""One change at a time: each recipe is this package's default set-up with one part swapped."""
+"""Whole set-ups as functions: this package's default, the published ones, and one change at a time.
+
+A recipe is called with the classifier and returns a :class:`~captum_masking.MaskingTrainer`. All
+other arguments are changes to it: keyword arguments of :class:`~captum_masking.MaskingModel` or of
+the trainer, passed on to the one that takes them. :data:`ROWS` has every set-up of the study by
+name, most of them one change to :func:`frozen`.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,12 +20,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from captum_masking import recipes as published
-from captum_masking import recipes as variants
 from captum_masking.model.layers import dry_run_inputs, find_layers
 from captum_masking.model.model import MaskingModel
-from captum_masking.parts import infill
-from captum_masking.parts.infill import DabkowskiGal, Infill
+from captum_masking.parts.infill import VARIANTS, Blur, DabkowskiGal, Infill
 from captum_masking.parts.inpainting import train_inpainter
 from captum_masking.parts.masker import Masker, UNetMasker, nearest
 from captum_masking.parts.objective import (
@@ -31,12 +35,11 @@ from captum_masking.parts.objective import (
     KLToPrior,
     class_prior,
 )
-from captum_masking.parts.pool import DrawnUnused, FirstAndLast, History, Latest, Pool
+from captum_masking.parts.pool import History, Latest
 from captum_masking.parts.questions import Questions
 from captum_masking.parts.regularizer import (
     Area,
     PowerArea,
-    Regularizer,
     SizeAsked,
     SizeRange,
     SizeTarget,
@@ -56,25 +59,10 @@ __all__ = [
     "ca",
     "ca_as_published",
     "dabkowski_gal",
-    "deepest",
     "fix",
     "frozen",
-    "gumbel",
     "joint",
-    "joint_throughout",
-    "learned_infill",
-    "masked_in_only",
-    "masked_out_only",
-    "only",
-    "published_fine_tune",
-    "published_model",
     "select",
-    "told_class",
-    "told_size",
-    "unet",
-    "with_infill",
-    "with_regularizer",
-    "zolna",
     "zolna_f",
     "zolna_fl",
     "zolna_l",
@@ -83,214 +71,30 @@ __all__ = [
 ]
 
 
-Layers = Sequence[str] | None
+def joint(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
+    """The default: the classifier is trained along, gently, in the last quarter of the steps.
+
+    Source:
+        Phang et al. 2020, CA, with the defaults of this package.
+    """
+    of_model = inspect.signature(MaskingModel).parameters.keys() & changes.keys()
+    model = MaskingModel(classifier, **{name: changes.pop(name) for name in of_model})
+    return MaskingTrainer(model, **changes)
 
 
-def frozen(classifier: nn.Module, *, layers: Layers = None, **parts: Any) -> MaskingTrainer:
-    """The default, with the classifier left as it is: what every other recipe is compared with.
-
-    Args:
-        classifier: The classifier.
-        layers: What the masker reads; None finds the two deepest maps.
-        **parts: Passed on to :class:`~captum_masking.MaskingTrainer`.
+def frozen(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
+    """The default with the classifier left as it is: what every other row is compared with.
 
     Source:
         Phang et al. 2020, FIX, with the defaults of this package.
 
     Example:
         >>> from torchvision.models import resnet18
-        >>> frozen(resnet18()).settings()["train_classifier"]
-        'False'
+        >>> trainer = frozen(resnet18(), infill=Blur(), layers=["layer4"])
+        >>> trainer.infill, trainer.model.layers
+        (Blur(sigma_px=20.0), ('layer4',))
     """
-    return MaskingTrainer(MaskingModel(classifier, layers), train_classifier=False, **parts)
-
-
-def joint(classifier: nn.Module, *, layers: Layers = None, **parts: Any) -> MaskingTrainer:
-    """The default: the classifier trained along, gently, in the last quarter of the steps.
-
-    Source:
-        Phang et al. 2020, CA, with the defaults of this package.
-    """
-    return MaskingTrainer(MaskingModel(classifier, layers), **parts)
-
-
-def joint_throughout(
-    classifier: nn.Module, *, layers: Layers = None, pool: Pool | None = None
-) -> MaskingTrainer:
-    """As `joint`, with the classifier trained from the first step on.
-
-    Source:
-        Phang et al. 2020, CA, with the defaults of this package.
-    """
-    return joint(classifier, layers=layers, train_classifier=FineTune(masker_first=0.0), pool=pool)
-
-
-def masked_in_only(
-    classifier: nn.Module,
-    criterion: Criterion,
-    *,
-    area: float = 1.0,
-    layers: Layers = None,
-) -> MaskingTrainer:
-    """The masked-in side alone: keep what is enough.
-
-    Args:
-        classifier: The classifier.
-        criterion: Of the masked-in logits.
-        area: Weight of the area where the masked-in image is recognised.
-        layers: What the masker reads; None finds the two deepest maps.
-
-    Source:
-        Phang et al. 2020.
-    """
-    objective, regularizer = Dual(inside=criterion, outside=None), smooth(Area(area, 0.0))
-    return frozen(classifier, layers=layers, objective=objective, regularizer=regularizer)
-
-
-def masked_out_only(
-    classifier: nn.Module,
-    criterion: Criterion,
-    *,
-    area: float = 10.0,
-    layers: Layers = None,
-) -> MaskingTrainer:
-    """The masked-out side alone: remove what is needed; arguments as `masked_in_only`.
-
-    Source:
-        Phang et al. 2020; Zolna et al. 2020.
-    """
-    objective, regularizer = Dual(inside=None, outside=criterion), smooth(Area(0.0, area))
-    return frozen(classifier, layers=layers, objective=objective, regularizer=regularizer)
-
-
-def gumbel(classifier: nn.Module, *, layers: Layers = None, **options: Any) -> MaskingTrainer:
-    """Binary masks, sampled for each cell of the masker's grid.
-
-    Args:
-        classifier: The classifier.
-        layers: What the masker reads; None finds the two deepest maps.
-        **options: Of :class:`~captum_masking.parts.sampler.GumbelSigmoid`.
-
-    Source:
-        Phang et al. 2020: sampled on the grid, then upsampled.
-    """
-    sampler = GumbelSigmoid(**options)
-    model = MaskingModel(classifier, layers, sampler=sampler, upsample_first=False)
-    return MaskingTrainer(model, train_classifier=False)
-
-
-def learned_infill(
-    classifier: nn.Module, loader: DataLoader, *, layers: Layers = None, **options: Any
-) -> MaskingTrainer:
-    """Holes filled by a network that has first learned to fill them on the loader's images.
-
-    Args:
-        classifier: The classifier.
-        loader: Gives batches of the user's images; its labels are ignored.
-        layers: What the masker reads; None finds the two deepest maps.
-        **options: Of :func:`~captum_masking.parts.inpainting.train_inpainter`.
-
-    Source:
-        Phang et al. 2020 fill with published inpainting networks; here one of the user's own.
-    """
-    return frozen(classifier, layers=layers, infill=train_inpainter(loader, **options))
-
-
-def deepest(classifier: nn.Module, *, count: int, layers: Layers = None) -> MaskingTrainer:
-    """Read the ``count`` deepest resolutions.
-
-    Args:
-        classifier: The classifier.
-        count: How many.
-        layers: All resolutions there are, finest first; None finds them.
-
-    Source:
-        Phang et al. 2020, layer choices.
-    """
-    return frozen(classifier, layers=_stages(classifier, layers)[-count:])
-
-
-def only(classifier: nn.Module, *, index: int, layers: Layers = None) -> MaskingTrainer:
-    """Read one resolution: -1 is the deepest, -2 the one before; arguments as `deepest`.
-
-    Source:
-        Phang et al. 2020, layer choices.
-    """
-    return frozen(classifier, layers=[_stages(classifier, layers)[index]])
-
-
-def unet(classifier: nn.Module, *, count: int = 4, layers: Layers = None) -> MaskingTrainer:
-    """A deeper decoder that joins ``count`` resolutions one by one; arguments as `deepest`.
-
-    Source:
-        Own, for comparison.
-    """
-    model = MaskingModel(classifier, _stages(classifier, layers)[-count:], masker=UNetMasker)
-    return MaskingTrainer(model, train_classifier=False)
-
-
-def told_size(classifier: nn.Module, *, layers: Layers = None) -> MaskingTrainer:
-    """The masker is told how large its mask must be, drawn for each image; scored at one half.
-
-    Source:
-        Phang et al. 2020, mask-size conditioning.
-    """
-    model = MaskingModel(classifier, layers, masker=partial(Masker, sized=True))
-    return MaskingTrainer(model, train_classifier=False, regularizer=smooth(SizeAsked()))
-
-
-def told_class(
-    classifier: nn.Module, *, classes: int = 1000, layers: Layers = None
-) -> MaskingTrainer:
-    """The masker is told the class.
-
-    Args:
-        classifier: The classifier.
-        classes: How many there are.
-        layers: What the masker reads; None finds the two deepest maps.
-
-    Source:
-        Phang et al. 2020, class conditioning.
-    """
-    model = MaskingModel(classifier, layers, masker=partial(Masker, classes=classes))
-    return MaskingTrainer(
-        model,
-        train_classifier=False,
-        objective=Dual(),
-        regularizer=smooth(),
-        questions=Questions(composed=0.0, absent=0.0),  # as published: asked for the label alone
-    )
-
-
-def with_infill(
-    classifier: nn.Module,
-    infill: Infill,
-    *,
-    infill_out: Infill | None = None,
-    layers: Layers = None,
-) -> MaskingTrainer:
-    """Another infill, on both sides or each its own.
-
-    Source:
-        Phang et al. 2020, infills.
-    """
-    return frozen(classifier, layers=layers, infill=infill, infill_out=infill_out)
-
-
-def with_regularizer(
-    classifier: nn.Module, term: Regularizer, *, layers: Layers = None
-) -> MaskingTrainer:
-    """Another term for the size of masks, beside the total variation.
-
-    Source:
-        Phang et al. 2020; Fong et al. 2019; Stalder et al. 2022.
-    """
-    return frozen(classifier, layers=layers, regularizer=smooth(term))
-
-
-def _stages(classifier: nn.Module, layers: Layers) -> Sequence[str]:
-    """Return five resolutions, finest first."""
-    return layers or find_layers(classifier, dry_run_inputs(classifier), count=5)
+    return joint(classifier, **{"train_classifier": False, **changes})
 
 
 # ---- The set-ups of the paper and of its predecessors, with their published constants.
@@ -298,55 +102,22 @@ def _stages(classifier: nn.Module, layers: Layers) -> Sequence[str]:
 # What all of them share is here as it was published: the mask on a grid of stride 4, upsampled by
 # repeating values; the area weights; the variation weight of 0.001 on each of two sides. What this
 # package does otherwise whatever the recipe (a judge in eval mode, both gradients before either
-# step, cosine schedules) is listed in ``docs/paper-to-code.rst``; only `ca_as_published` undoes it.
+# step, cosine schedules) is listed in ``docs/paper-to-code.rst``.
 
-_SGD = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)
+_GRID = {"stride": 4, "upsample": nearest, "upsample_first": False}
 
-
-def published_model(
-    classifier: nn.Module, layers: Sequence[str] | None = None, **options: Any
-) -> MaskingModel:
-    """Make a model whose mask has the published resolution: stride 4, values repeated.
-
-    Args:
-        classifier: The classifier.
-        layers: What the masker reads; None finds the two deepest maps.
-        **options: Passed on to :class:`~captum_masking.MaskingModel`.
-
-    Source:
-        Phang et al. 2020.
-
-    Example:
-        >>> classifier = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.LazyLinear(2))
-        >>> published_model(classifier, ["0"], example_inputs=torch.zeros(1, 1, 8, 8)).stride
-        4
-    """
-    published: dict[str, Any] = {"stride": 4, "upsample": nearest, "upsample_first": False}
-    return MaskingModel(classifier, layers, **(published | options))
+# Trained all the time and in train mode; nothing keeps the classifier near its start.
+_fine_tune = partial(
+    FineTune,
+    optimizer=partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4),
+    train_mode=True,
+    objective=KeepRecognizing(gated=False),
+    stay=0.0,
+    masker_first=0.0,
+)
 
 
-def published_fine_tune(**options: Any) -> FineTune:
-    """Say how the published code trains a classifier along: all the time, in train mode.
-
-    Source:
-        Phang et al. 2020: SGD with rate 1e-3, momentum 0.9 and decay 1e-4; nothing that keeps the
-        classifier near its start.
-
-    Example:
-        >>> published_fine_tune().masker_first
-        0.0
-    """
-    published: dict[str, Any] = {
-        "optimizer": _SGD,
-        "train_mode": True,
-        "objective": KeepRecognizing(gated=False),
-        "stay": 0.0,
-        "masker_first": 0.0,
-    }
-    return FineTune(**(published | options))
-
-
-def fix(classifier: nn.Module, *, layers: Sequence[str] | None = None) -> MaskingTrainer:
+def fix(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     """FIX: the classifier frozen; classification in, entropy out; area 1 and 10.
 
     Source:
@@ -357,11 +128,11 @@ def fix(classifier: nn.Module, *, layers: Sequence[str] | None = None) -> Maskin
         >>> fix(resnet18()).regularizer
         Area(weight_in=1.0, weight_out=10.0) + TotalVariation(weight=0.002, border=0.3, ...)
     """
-    model = published_model(classifier, layers)
-    return MaskingTrainer(model, train_classifier=False, regularizer=_area_and_variation(10.0))
+    parts = _GRID | {"regularizer": Sum(Area(), TotalVariation())}
+    return frozen(classifier, **(parts | changes))
 
 
-def ca(classifier: nn.Module, *, layers: Sequence[str] | None = None) -> MaskingTrainer:
+def ca(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     """CA as described: the classifier is trained along, members of the pool judge; area 1 and 15.
 
     Source:
@@ -372,18 +143,21 @@ def ca(classifier: nn.Module, *, layers: Sequence[str] | None = None) -> Masking
         >>> ca(resnet18()).pool
         History(size=30, every=100, past=0.5, seed=0)
     """
-    return _ca(classifier, layers, published_fine_tune(), History())
+    parts = _GRID | {
+        "train_classifier": _fine_tune(),
+        "regularizer": Sum(Area(1.0, 15.0), TotalVariation()),
+        "pool": History(),
+    }
+    return joint(classifier, **(parts | changes))
 
 
-def ca_as_published(
-    classifier: nn.Module, *, layers: Sequence[str] | None = None
-) -> MaskingTrainer:
-    """CA as the released code computes it: the pool is drawn from and then not used.
+def ca_as_published(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
+    """CA as the released code computes it: the live classifier judges always, in train mode.
 
-    The live classifier judges, in train mode, so that masked images move its batch-norm
-    statistics; where a past one was drawn, the classifier takes no step on masked images. The
-    published code steps between a forward and a backward pass of one graph, which PyTorch has
-    refused since 1.5; here both gradients are taken first.
+    Masked images thus move its batch-norm statistics. Two things are not reproduced. The released
+    code draws a past classifier, does not use it, and takes no step on masked images where it drew
+    one; here the classifier takes that step always. It also steps between a forward and a backward
+    pass of one graph, which PyTorch has refused since 1.5; here both gradients are taken first.
 
     Source:
         Phang et al. 2020, released code.
@@ -393,91 +167,47 @@ def ca_as_published(
         >>> ca_as_published(resnet18()).joint.judge_in_train_mode
         True
     """
-    return _ca(classifier, layers, published_fine_tune(judge_in_train_mode=True), DrawnUnused())
+    how = _fine_tune(judge_in_train_mode=True)
+    return ca(classifier, **({"train_classifier": how, "pool": Latest()} | changes))
 
 
-def zolna(
-    classifier: nn.Module,
-    *,
-    pool: Pool,
-    area: float,
-    train_classifier: bool = True,
-    layers: Sequence[str] | None = None,
-) -> MaskingTrainer:
-    """The predecessor: masked-out entropy and area alone, all five resolutions, a set of judges.
-
-    Args:
-        classifier: The classifier.
-        pool: The set, as the predecessor thins it: see `zolna_l100` and the others.
-        area: Weight of the area, tuned for each pool.
-        train_classifier: Whether the classifier is trained along.
-        layers: What the masker reads; None finds five resolutions.
-
-    Source:
-        Zolna et al. 2020; weights for the entropy objective.
-
-    Example:
-        >>> from torchvision.models import resnet18
-        >>> zolna(resnet18(), pool=Latest(), area=14.0).model.layers
-        ('relu', 'layer1', 'layer2', 'layer3', 'layer4')
-    """
-    if layers is None:
-        layers = find_layers(classifier, dry_run_inputs(classifier), count=5)
-    return MaskingTrainer(
-        published_model(classifier, layers),
-        train_classifier=published_fine_tune() if train_classifier else False,
-        objective=Dual(inside=None),
-        regularizer=Area(0.0, area),
-        pool=pool,
-    )
+def _zolna(classifier: nn.Module, *, area: float, **changes: Any) -> MaskingTrainer:
+    """Masked-out entropy and area alone, all five resolutions; the area is tuned for each pool."""
+    parts = _GRID | {
+        "train_classifier": _fine_tune(),
+        "objective": Dual(inside=None),
+        "regularizer": Area(0.0, area),
+    }
+    changes["layers"] = changes.get("layers") or _five_layers(classifier)
+    return joint(classifier, **(parts | changes))
 
 
-def zolna_f(classifier: nn.Module, *, layers: Sequence[str] | None = None) -> MaskingTrainer:
-    """F: a fixed classifier.
-
-    Source:
-        Zolna et al. 2020.
-    """
-    return zolna(classifier, pool=Latest(), area=2.5, train_classifier=False, layers=layers)
+def zolna_f(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
+    """F of Zolna et al. 2020, with masked-out entropy: a fixed classifier."""
+    return _zolna(classifier, area=2.5, **({"train_classifier": False} | changes))
 
 
-def zolna_l(classifier: nn.Module, *, layers: Sequence[str] | None = None) -> MaskingTrainer:
-    """L: the last classifier judges.
-
-    Source:
-        Zolna et al. 2020.
-    """
-    return zolna(classifier, pool=Latest(), area=14.0, layers=layers)
+def zolna_l(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
+    """L of Zolna et al. 2020: the last classifier judges."""
+    return _zolna(classifier, area=14.0, **({"pool": Latest()} | changes))
 
 
-def zolna_fl(classifier: nn.Module, *, layers: Sequence[str] | None = None) -> MaskingTrainer:
-    """FL: the first classifier or the last judges.
-
-    Source:
-        Zolna et al. 2020.
-    """
-    return zolna(classifier, pool=FirstAndLast(), area=7.5, layers=layers)
+def zolna_fl(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
+    """FL of Zolna et al. 2020: the first classifier or the last judges."""
+    return _zolna(classifier, area=7.5, **({"pool": History(every=None)} | changes))
 
 
-def zolna_l100(classifier: nn.Module, *, layers: Sequence[str] | None = None) -> MaskingTrainer:
-    """L100: the last classifier or one of up to 30 past ones, kept every 100 steps.
-
-    Source:
-        Zolna et al. 2020.
-    """
-    return zolna(classifier, pool=History(every=100), area=10.0, layers=layers)
+def zolna_l100(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
+    """L100 of Zolna et al. 2020: the last or one of up to 30 past ones, kept every 100 steps."""
+    return _zolna(classifier, area=10.0, **({"pool": History(every=100)} | changes))
 
 
-def zolna_l1000(classifier: nn.Module, *, layers: Sequence[str] | None = None) -> MaskingTrainer:
-    """L1000: as `zolna_l100`, kept every 1000 steps.
-
-    Source:
-        Zolna et al. 2020.
-    """
-    return zolna(classifier, pool=History(every=1000), area=10.0, layers=layers)
+def zolna_l1000(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
+    """L1000 of Zolna et al. 2020: as `zolna_l100`, kept every 1000 steps."""
+    return _zolna(classifier, area=10.0, **({"pool": History(every=1000)} | changes))
 
 
-def dabkowski_gal(classifier: nn.Module, *, layers: Sequence[str] | None = None) -> MaskingTrainer:
+def dabkowski_gal(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     """The objective of Dabkowski & Gal: hinge losses on logits, area to the power 0.3.
 
     Their class selector, its training on false labels and their decoder are not part of it.
@@ -490,28 +220,17 @@ def dabkowski_gal(classifier: nn.Module, *, layers: Sequence[str] | None = None)
         >>> dabkowski_gal(resnet18()).objective.weight_in
         0.3
     """
-    return MaskingTrainer(
-        published_model(classifier, layers),
-        train_classifier=False,
-        objective=Dual(0.3, 1.0, inside=Hinge(), outside=Hinge(maximize=False, margin=5.0)),
-        regularizer=Sum(PowerArea(), TotalVariation(weight=0.005)),
-        infill=DabkowskiGal(),
-    )
+    parts = _GRID | {
+        "objective": Dual(0.3, 1.0, inside=Hinge(), outside=Hinge(maximize=False, margin=5.0)),
+        "regularizer": Sum(PowerArea(), TotalVariation(weight=0.005)),
+        "infill": DabkowskiGal(),
+    }
+    return frozen(classifier, **(parts | changes))
 
 
-def _ca(
-    classifier: nn.Module, layers: Sequence[str] | None, how: FineTune, pool: Pool
-) -> MaskingTrainer:
-    return MaskingTrainer(
-        published_model(classifier, layers),
-        train_classifier=how,
-        regularizer=_area_and_variation(15.0),
-        pool=pool,
-    )
-
-
-def _area_and_variation(weight_out: float) -> Regularizer:
-    return Sum(Area(1.0, weight_out), TotalVariation())
+def _five_layers(classifier: nn.Module) -> Sequence[str]:
+    """Find one module for each of five resolutions, finest first."""
+    return find_layers(classifier, dry_run_inputs(classifier), count=5)
 
 
 # ---- The study: every row by name, each one recipe and the data it is given.
@@ -528,9 +247,6 @@ class Setting:
         classes: Number of logits.
         layers: The modules that maskers read; None finds the two deepest maps.
         stages: One module for each resolution, finest first; None finds five.
-
-    Source:
-        Own.
     """
 
     classifier: nn.Module
@@ -549,9 +265,6 @@ class Row:
         build: Makes the trainer.
         per_class: Images a class; None takes all.
         class_step: Train on every class (1), on every second one (2), and so on.
-
-    Source:
-        Phang et al. 2020.
     """
 
     build: Callable[[Setting], MaskingTrainer]
@@ -559,130 +272,129 @@ class Row:
     class_step: int = 1
 
 
-def _default(setting: Setting) -> MaskingTrainer:
-    return variants.frozen(setting.classifier, layers=setting.layers)
+Changes = Callable[[Setting], dict[str, Any]]  # made anew for each trainer: samplers learn
 
 
-def _joint(setting: Setting) -> MaskingTrainer:
-    return variants.joint(setting.classifier, layers=setting.layers)
+def _row(
+    recipe: Callable[..., MaskingTrainer], changes: Changes = lambda s: {}, **images: int
+) -> Row:
+    return Row(lambda s: recipe(s.classifier, **({"layers": s.layers} | changes(s))), **images)
 
 
-def _simple(recipe: Callable[..., MaskingTrainer], **options: Any) -> Row:
-    return Row(lambda s: recipe(s.classifier, layers=s.layers, **options))
+def _inside(criterion: Criterion) -> dict[str, Any]:
+    """The masked-in side alone: keep what is enough."""
+    objective = Dual(inside=criterion, outside=None)
+    return {"objective": objective, "regularizer": smooth(Area(1.0, 0.0))}
 
 
-def _staged(recipe: Callable[..., MaskingTrainer], **options: Any) -> Row:
-    """A recipe that chooses among all resolutions."""
-    return Row(lambda s: recipe(s.classifier, layers=s.stages, **options))
+def _outside(criterion: Criterion) -> dict[str, Any]:
+    """The masked-out side alone: remove what is needed."""
+    objective = Dual(inside=None, outside=criterion)
+    return {"objective": objective, "regularizer": smooth(Area(0.0, 10.0))}
 
 
-def _in(criterion: Callable, **options: Any) -> Row:
-    return _simple(lambda c, **o: variants.masked_in_only(c, criterion, **options, **o))
+def _infill(infill: Infill) -> Changes:
+    return lambda s: {"infill": infill}
 
 
-def _out(criterion: Callable, **options: Any) -> Row:
-    return _simple(lambda c, **o: variants.masked_out_only(c, criterion, **options, **o))
+def _gumbel(**options: Any) -> dict[str, Any]:
+    """Binary masks, sampled for each cell of the masker's grid, then upsampled."""
+    return {"sampler": GumbelSigmoid(**options), "upsample_first": False}
 
 
-def _both(inside: Callable, outside: Callable) -> Row:
-    return _simple(variants.frozen, objective=Dual(inside=inside, outside=outside))
+def _throughout(**parts: Any) -> dict[str, Any]:
+    """The classifier trained from the first step on."""
+    return {"train_classifier": FineTune(masker_first=0.0), **parts}
 
 
-def _infill(filling: infill.Infill) -> Row:
-    return _simple(lambda c, **o: variants.with_infill(c, filling, **o))
-
-
-def _size(term: Callable) -> Row:
-    return _simple(lambda c, **o: variants.with_regularizer(c, term, **o))
-
-
-def _kl_to_data(s: Setting) -> MaskingTrainer:
-    criterion = KLToPrior(class_prior(s.labels, s.classes))
-    return variants.masked_out_only(s.classifier, criterion, layers=s.layers)
+def _stages(s: Setting) -> Sequence[str]:
+    return s.stages or _five_layers(s.classifier)
 
 
 _RECOGNIZE, _SURE = Classification(), Entropy(maximize=False)
 _MISTAKE, _UNSURE = Classification(maximize=False), Entropy()
 
+#: What a row changes of `frozen`, one thing at a time.
+_CHANGES: dict[str, Changes] = {
+    # One side alone; then the other pairs (frozen is classification in, entropy out).
+    "in-classification": lambda s: _inside(_RECOGNIZE),
+    "in-entropy": lambda s: _inside(_SURE),
+    "out-classification": lambda s: _outside(_MISTAKE),
+    "out-entropy": lambda s: _outside(_UNSURE),
+    "out-kl": lambda s: _outside(KLToPrior()),
+    "out-kl-reverse": lambda s: _outside(KLToPrior(reverse=True)),
+    "out-kl-data": lambda s: _outside(KLToPrior(class_prior(s.labels, s.classes))),
+    "both-classification": lambda s: {"objective": Dual(inside=_RECOGNIZE, outside=_MISTAKE)},
+    "both-entropy": lambda s: {"objective": Dual(inside=_SURE, outside=_UNSURE)},
+    "both-entropy-classification": lambda s: {"objective": Dual(inside=_SURE, outside=_MISTAKE)},
+    # Infills: all that need no data, one that learns, and one for the masked-out side alone.
+    **{f"infill-{name}": _infill(part) for name, part in VARIANTS.items() if name != "mean"},
+    "infill-learned": lambda s: {"infill": train_inpainter(s.loader)},
+    "infill-out-blur": lambda s: {"infill_out": Blur()},
+    # Samplers.
+    "gumbel-hard": lambda s: _gumbel(),
+    "gumbel-soft": lambda s: _gumbel(hard=False, binary=False),
+    "gumbel-learnable": lambda s: _gumbel(learnable=True),
+    # What the masker reads (frozen reads the two deepest), what it is, and what it is given.
+    "layers-1": lambda s: {"layers": _stages(s)[-1:]},
+    "layers-3": lambda s: {"layers": _stages(s)[-3:]},
+    "layers-4": lambda s: {"layers": _stages(s)[-4:]},
+    "layers-5": lambda s: {"layers": _stages(s)[-5:]},
+    "layers-second": lambda s: {"layers": _stages(s)[-2:-1]},
+    "unet": lambda s: {"layers": _stages(s)[-4:], "masker": UNetMasker},
+    "told-size": lambda s: {
+        "masker": partial(Masker, sized=True),
+        "regularizer": smooth(SizeAsked()),
+    },
+    "told-class": lambda s: {
+        "masker": partial(Masker, classes=s.classes),
+        "objective": Dual(),
+        "regularizer": smooth(),
+        "questions": Questions(composed=0.0, absent=0.0),  # as published: for the label alone
+    },
+    # The size of masks.
+    "area-ungated": lambda s: {"regularizer": smooth(UngatedArea(11.0))},
+    "area-target": lambda s: {"regularizer": smooth(SizeTarget(0.4))},
+    "area-range": lambda s: {"regularizer": smooth(SizeRange(0.1, 0.6))},
+}
+
 #: Every row by name. ``frozen`` is the one that all others are compared with.
 ROWS: dict[str, Row] = {
     # Who is trained.
-    "frozen": Row(_default),
-    "joint": Row(_joint),
-    "joint-throughout": _simple(variants.joint_throughout),
+    "frozen": _row(frozen),
+    "joint": _row(joint),
+    "joint-throughout": _row(joint, lambda s: _throughout()),
     # As published.
-    "fix": _simple(published.fix),
-    "ca": _simple(published.ca),
-    "ca-as-published": _simple(published.ca_as_published),
-    "zolna-f": _staged(published.zolna_f),
-    "zolna-l": _staged(published.zolna_l),
-    "zolna-fl": _staged(published.zolna_fl),
-    "zolna-l100": _staged(published.zolna_l100),
-    "zolna-l1000": _staged(published.zolna_l1000),
-    "dabkowski-gal": _simple(published.dabkowski_gal),
-    # One side alone; then the other pairs (frozen is classification in, entropy out).
-    "in-classification": _in(_RECOGNIZE),
-    "in-entropy": _in(_SURE),
-    "out-classification": _out(_MISTAKE),
-    "out-entropy": _out(_UNSURE),
-    "out-kl": _out(KLToPrior()),
-    "out-kl-reverse": _out(KLToPrior(reverse=True)),
-    "out-kl-data": Row(_kl_to_data),
-    "both-classification": _both(_RECOGNIZE, _MISTAKE),
-    "both-entropy": _both(_SURE, _UNSURE),
-    "both-entropy-classification": _both(_SURE, _MISTAKE),
-    # Infills: all that need no data, one that learns, and one for each side.
-    **{f"infill-{name}": _infill(part) for name, part in infill.VARIANTS.items() if name != "mean"},
-    "infill-learned": Row(
-        lambda s: variants.learned_infill(s.classifier, s.loader, layers=s.layers)
-    ),
-    "infill-out-blur": _simple(
-        lambda c, **o: variants.with_infill(c, infill.Mean(), infill_out=infill.Blur(), **o)
-    ),
-    # Samplers.
-    "gumbel-hard": _simple(variants.gumbel),
-    "gumbel-soft": _simple(variants.gumbel, hard=False, binary=False),
-    "gumbel-learnable": _simple(variants.gumbel, learnable=True),
-    # What the masker reads (frozen reads the two deepest), and what it is.
-    "layers-1": _staged(variants.deepest, count=1),
-    "layers-3": _staged(variants.deepest, count=3),
-    "layers-4": _staged(variants.deepest, count=4),
-    "layers-5": _staged(variants.deepest, count=5),
-    "layers-second": _staged(variants.only, index=-2),
-    "unet": _staged(variants.unet),
-    "told-size": _simple(variants.told_size),
-    "told-class": Row(
-        lambda s: variants.told_class(s.classifier, classes=s.classes, layers=s.layers)
-    ),
-    # The size of masks.
-    "area-ungated": _size(UngatedArea(11.0)),
-    "area-target": _size(SizeTarget(0.4)),
-    "area-range": _size(SizeRange(0.1, 0.6)),
+    "fix": _row(fix),
+    "ca": _row(ca),
+    "ca-as-published": _row(ca_as_published),
+    "zolna-f": _row(zolna_f, lambda s: {"layers": s.stages}),
+    "zolna-l": _row(zolna_l, lambda s: {"layers": s.stages}),
+    "zolna-fl": _row(zolna_fl, lambda s: {"layers": s.stages}),
+    "zolna-l100": _row(zolna_l100, lambda s: {"layers": s.stages}),
+    "zolna-l1000": _row(zolna_l1000, lambda s: {"layers": s.stages}),
+    "dabkowski-gal": _row(dabkowski_gal),
+    # One change each.
+    **{name: _row(frozen, changes) for name, changes in _CHANGES.items()},
     # Who judges a classifier that is trained.
-    "pool-latest": _simple(variants.joint_throughout, pool=Latest()),
-    "pool-first-and-last": _simple(variants.joint_throughout, pool=FirstAndLast()),
+    "pool-latest": _row(joint, lambda s: _throughout(pool=Latest())),
+    "pool-first-and-last": _row(joint, lambda s: _throughout(pool=History(every=None))),
     # How many images.
-    **{f"few-shot-{n}": Row(_default, per_class=n) for n in (1, 2, 5, 10, 20, 50, 100)},
-    **{f"joint-few-shot-{n}": Row(_joint, per_class=n) for n in (1, 10, 50)},
-    "half-the-classes": Row(_default, class_step=2),
-    "fifth-of-the-classes": Row(_default, class_step=5),
+    **{f"few-shot-{n}": _row(frozen, per_class=n) for n in (1, 2, 5, 10, 20, 50, 100)},
+    **{f"joint-few-shot-{n}": _row(joint, per_class=n) for n in (1, 10, 50)},
+    "half-the-classes": _row(frozen, class_step=2),
+    "fifth-of-the-classes": _row(frozen, class_step=5),
 }
 
 
 def select(names: str) -> dict[str, Row]:
-    """Find rows by name.
+    """Find rows by name, in the order of `ROWS`.
 
     Args:
         names: ``all``, or names separated by commas; ``*`` stands for anything.
 
-    Returns:
-        The rows in the order of `ROWS`.
-
     Raises:
         ValueError: If a name does not exist, with the nearest that do.
-
-    Source:
-        Own.
 
     Example:
         >>> list(select("gumbel-*,frozen"))

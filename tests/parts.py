@@ -77,14 +77,11 @@ REGULARIZERS = [
 ]
 POOLS = [
     pool.Latest(),
-    pool.Fixed(),
     pool.History(),
     pool.History(size=2, every=1, past=1.0, seed=7),
     pool.History(size=3, every=2, past=0.7),
-    pool.FirstAndLast(),
-    pool.FirstAndLast(past=1.0, seed=7),
-    pool.DrawnUnused(),
-    pool.DrawnUnused(size=2, every=1, past=1.0, seed=7),
+    pool.History(every=None),
+    pool.History(every=None, past=1.0, seed=7),
 ]
 UPSAMPLERS = [
     masker.linear,
@@ -102,7 +99,7 @@ MASKERS = [
 def judgement(dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Judgement:
     """Four images, three classes; by row: both sides succeed, only in, only out, neither.
 
-    Images 0, 1 and 2 are recognised clean, image 3 is not; each was asked for a size.
+    Images 0, 1 and 2 are recognized clean, image 3 is not; each was asked for a size.
     """
     rows = {
         "logits": [[2.0, 0.0, 1.0], [0.0, 3.0, -1.0], [0.5, 0.0, 1.0], [1.0, 0.0, 0.5]],

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_masking.parts import objective, pool, regularizer, sampler
 from captum_masking.parts.masking import mask_images
 from captum_masking.parts.objective import Judgement
-from captum_masking.parts.pool import LiveJudge, Pool
+from captum_masking.parts.pool import Pool
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 SPATIAL = [(9,), (6, 9), (4, 5, 6)]
@@ -346,17 +346,9 @@ def test_a_pool_leaves_the_classifier_alone(part, device):
 @each(POOLS)
 def test_a_judge_of_the_past_has_no_parameter_that_could_be_trained(part, device):
     for classifier, judge in draws(part, device):
-        if judge is not classifier and not isinstance(judge, LiveJudge):
+        if judge is not classifier:
             shared = {id(p) for p in classifier.parameters()}
             assert not any(p.requires_grad or id(p) in shared for p in judge.parameters())
-
-
-@each(POOLS)
-def test_a_judge_that_stands_for_the_live_classifier_computes_with_its_parameters(part, device):
-    for classifier, judge in draws(part, device):
-        if isinstance(judge, LiveJudge):
-            pairs = zip(judge.parameters(), classifier.parameters(), strict=True)
-            assert all(one is other for one, other in pairs)
 
 
 @each(POOLS)

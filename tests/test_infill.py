@@ -45,10 +45,10 @@ def test_every_variant_has_a_name_that_can_be_typed_as_a_row_of_the_comparison()
     assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in VARIANTS)
 
 
-# One colour.
+# One color.
 
 
-def test_mean_paints_the_mean_colour_of_normalised_data():
+def test_mean_paints_the_mean_color_of_normalized_data():
     pictures = torch.rand(64, 3, 4, 4, dtype=torch.float64)
     mean = pictures.mean((0, 2, 3), keepdim=True)
     std = pictures.std((0, 2, 3), keepdim=True)
@@ -68,17 +68,17 @@ def test_color_paints_all_channels_with_one_number():
 
 
 @pytest.mark.parametrize("infill", [Color((1.0, 2.0)), Black((0.5, 0.5), 1.0), Black(0.5, (1, 1))])
-def test_a_colour_of_two_channels_does_not_fit_three(infill):
+def test_a_color_of_two_channels_does_not_fit_three(infill):
     with pytest.raises(ValueError, match=r"each of the 3 channels.*but got 2.*one number"):
         paint(infill, torch.zeros(2, 3, 4, 4))
 
 
-def test_a_colour_of_one_image_row_is_not_mistaken_for_channels():
+def test_a_color_of_one_image_row_is_not_mistaken_for_channels():
     with pytest.raises(ValueError, match=r"4 channels"):
         paint(Color((1.0, 2.0, 3.0)), torch.zeros(3, 4, 3, 3))
 
 
-def test_black_is_zero_before_normalisation():
+def test_black_is_zero_before_normalization():
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     painted = paint(Black(mean, std), torch.randn(1, 3, 2, 2, dtype=torch.float64))
     for channel in range(3):
@@ -246,7 +246,7 @@ def test_a_bank_is_counted_rather_than_printed():
 # Dabkowski & Gal.
 
 
-def test_half_of_the_images_are_blurred_and_the_others_get_a_noisy_colour():
+def test_half_of_the_images_are_blurred_and_the_others_get_a_noisy_color():
     inputs = torch.randn(400, 1, 9, 9, dtype=torch.float64)
     painted, blurred = paint(DabkowskiGal(), inputs), gaussian_blur(inputs, 11.0, 27)
     is_blurred = (painted == blurred).flatten(1).all(1)
@@ -254,7 +254,7 @@ def test_half_of_the_images_are_blurred_and_the_others_get_a_noisy_colour():
     flat = painted[~is_blurred]
     color, noise = flat.mean((2, 3)), flat - flat.mean((2, 3), keepdim=True)
     assert noise.std().item() == pytest.approx(0.11, abs=0.01)
-    # A uniform colour spreads 0.33 / sqrt(3); the mean of the noise adds 0.11 / 9.
+    # A uniform color spreads 0.33 / sqrt(3); the mean of the noise adds 0.11 / 9.
     assert color.std().item() == pytest.approx(0.33 / math.sqrt(3), abs=0.02)
     assert color.abs().max() < 0.33 + 0.06
 

@@ -75,7 +75,7 @@ def test_what_may_be_seen_of_a_pixel_falls_from_all_to_nothing_at_one_half():
 # The smooth guess.
 
 
-def test_spreading_one_seen_colour_paints_it_everywhere():
+def test_spreading_one_seen_color_paints_it_everywhere():
     seen = torch.zeros(1, 1, 11, 7)
     seen[..., 4, 2] = 1
     image = torch.randn(1, 2, 11, 7, dtype=torch.float64)
@@ -99,7 +99,7 @@ def test_spreading_two_halves_meets_in_the_middle():
     torch.testing.assert_close(guess + guess.flip(0), torch.full((8,), 6.0))
 
 
-def test_spreading_nothing_gives_the_mean_colour():
+def test_spreading_nothing_gives_the_mean_color():
     assert not spread(torch.randn(1, 3, 5, 6), torch.zeros(1, 1, 5, 6)).any()
     assert not spread(torch.randn(1, 3, 1, 1), torch.zeros(1, 1, 1, 1)).any()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from captum_masking.parts.infill import Mean
-from captum_masking.parts.masking import fill, mask_images
+from captum_masking.parts.masking import fill, mask_images, masked_halves
 
 
 def nines(inputs, hole):
@@ -99,3 +99,21 @@ def test_mask_images_rejects_a_low_resolution_mask(inputs):
 def test_mask_images_rejects_masks_that_would_only_fit_by_broadcasting(inputs, shape):
     with pytest.raises(ValueError, match="mask must have shape"):
         mask_images(inputs, torch.ones(shape), Mean())
+
+
+def test_several_inputs_are_masked_each_by_its_own_mask(inputs):
+    sound, vector = torch.randn(2, 1, 12), torch.randn(2, 5)
+    tensors = inputs, sound, vector
+    masks = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 12), torch.rand(2, 5)
+    masked_in, masked_out = mask_images(tensors, masks, nines, Mean())
+    assert isinstance(masked_in, tuple) and isinstance(masked_out, tuple)
+    for index, pair in enumerate(zip(tensors, masks, strict=True)):
+        alone_in, alone_out = mask_images(*pair, nines, Mean())
+        assert torch.equal(masked_in[index], alone_in) and torch.equal(masked_out[index], alone_out)
+
+
+def test_halves_are_all_masked_in_examples_and_then_all_masked_out_ones(inputs):
+    mask = torch.rand(2, 1, 8, 8)
+    (halves,) = masked_halves(inputs, mask, nines)
+    assert torch.equal(halves, torch.cat(mask_images(inputs, mask, nines)))
+    assert torch.equal(masked_halves((inputs,), (mask,), nines)[0], halves)

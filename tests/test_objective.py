@@ -92,7 +92,7 @@ def test_dual_worked_by_hand():
     assert Dual(weight_out=3.0)(said).item() == pytest.approx(math.log(4 / 3) - 3 * math.log(2))
 
 
-def test_dual_counts_entropy_only_where_the_clean_image_was_recognised():
+def test_dual_counts_entropy_only_where_the_clean_image_was_recognized():
     right, wrong = torch.tensor([[5.0, 0.0]]), torch.tensor([[0.0, 5.0]])
     outside, target = torch.zeros(2, 2, requires_grad=True), torch.tensor([0, 0])
     certain = torch.tensor([[1e3, 0.0]] * 2)
@@ -107,7 +107,7 @@ def test_dual_does_not_push_masked_out_logits_of_a_misread_image():
     assert outside.grad[0].any() and not outside.grad[1].any()
 
 
-def test_dual_falls_when_masked_in_is_recognised_and_when_masked_out_is_not():
+def test_dual_falls_when_masked_in_is_recognized_and_when_masked_out_is_not():
     said = judgement(torch.float64)
     said = said._replace(logits_in=said.logits_in.requires_grad_())
     said = said._replace(logits_out=said.logits_out.requires_grad_())
@@ -158,7 +158,7 @@ def test_classification_worked_by_hand():
     )
 
 
-def test_entropy_criterion_counts_images_recognised_clean_unless_ungated():
+def test_entropy_criterion_counts_images_recognized_clean_unless_ungated():
     clean, unsure = torch.tensor([[5.0, 0.0], [0.0, 5.0]]), torch.zeros(2, 2)
     said = Judgement(clean, unsure, unsure, torch.tensor([0, 0]))  # the second is misread
     assert Entropy()(unsure, said).tolist() == pytest.approx([-math.log(2), 0])
@@ -232,7 +232,7 @@ def test_forward_kl_does_not_ask_for_classes_that_the_prior_says_never_occur():
     assert KLToPrior([0.5, 0.5, 0.0])(logits, said_with(logits, [0])).item() == pytest.approx(0)
 
 
-def test_gated_kl_counts_only_images_recognised_clean():
+def test_gated_kl_counts_only_images_recognized_clean():
     clean, sure = torch.tensor([[5.0, 0.0], [0.0, 5.0]]), torch.tensor([[9.0, 0.0]] * 2)
     said = Judgement(clean, sure, sure, torch.tensor([0, 0]))
     first, second = KLToPrior(gated=True)(sure, said).tolist()
@@ -386,7 +386,7 @@ def test_keep_recognizing_worked_by_hand():
     assert KeepRecognizing(0.0, 0.25)(said).item() == pytest.approx(clean + outside / 4)
 
 
-def test_keep_recognizing_asks_for_masked_images_only_where_the_clean_one_is_recognised():
+def test_keep_recognizing_asks_for_masked_images_only_where_the_clean_one_is_recognized():
     # two images, the second misread: clean losses log 4/3 and log 4, masked ones log 2 each
     clean = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)]])
     said = Judgement(clean, torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([0, 0]))
@@ -402,7 +402,7 @@ def test_keep_recognizing_equals_a_slow_loop():
     assert as_published()(said).item() == pytest.approx(expected.item())
 
 
-def test_keep_recognizing_falls_when_any_of_the_three_images_is_recognised_better():
+def test_keep_recognizing_falls_when_any_of_the_three_images_is_recognized_better():
     said = Judgement(
         *(torch.zeros(2, 3, requires_grad=True) for _ in range(3)), torch.tensor([0, 2])
     )

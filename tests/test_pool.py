@@ -9,15 +9,7 @@ import torch
 from networks import cnn, same_weights
 from torch import nn
 
-from captum_masking.parts.pool import (
-    DrawnUnused,
-    FirstAndLast,
-    Fixed,
-    History,
-    Latest,
-    LiveJudge,
-    Pool,
-)
+from captum_masking.parts.pool import History, Latest, Pool
 
 
 def constant(value: float) -> nn.Linear:
@@ -58,8 +50,8 @@ def test_latest_follows_another_classifier():
     assert pool.draw() is other
 
 
-def test_fixed_stays_the_classifier_of_the_first_step():
-    pool, network = Fixed(), constant(1.0)
+def test_the_first_classifier_alone_stays_that_of_the_first_step():
+    pool, network = History(every=None, past=1.0), constant(1.0)
     pool.add(network)
     nn.init.constant_(network.weight, 2.0)
     pool.add(network)
@@ -169,7 +161,7 @@ def test_a_drawn_copy_keeps_its_weights_while_the_live_classifier_trains():
 
 
 def test_first_and_last_are_drawn_and_nothing_between():
-    pool = FirstAndLast()
+    pool = History(every=None)
     network = grow(pool, steps=7)
     nn.init.constant_(network.weight, 99.0)
     counts = drawn(pool, 1200)
@@ -178,7 +170,7 @@ def test_first_and_last_are_drawn_and_nothing_between():
 
 
 def test_past_is_the_share_of_draws_that_are_the_first():
-    pool = FirstAndLast(past=0.25)
+    pool = History(every=None, past=0.25)
     network = grow(pool, steps=3)
     live = sum(pool.draw() is network for _ in range(1200))
     assert abs(live - 900) < 75  # as for a history
@@ -186,56 +178,16 @@ def test_past_is_the_share_of_draws_that_are_the_first():
 
 @pytest.mark.parametrize("past, number_drawn", [(0.0, 4), (1.0, 0)])
 def test_first_and_last_at_either_end_is_the_last_or_the_first_alone(past, number_drawn):
-    pool = FirstAndLast(past=past)
+    pool = History(every=None, past=past)
     grow(pool, steps=5)
     assert set(drawn(pool, 50)) == {number_drawn}
-
-
-# Drawn and not used, as published.
-
-
-def test_in_the_published_history_the_live_classifier_judges_whoever_is_drawn():
-    pool = DrawnUnused(size=3, every=1)
-    network = grow(pool, steps=10)
-    inputs, judges = torch.ones(2, 1), [pool.draw() for _ in range(50)]
-    nn.init.constant_(network.weight, 99.0)
-    assert {type(judge) for judge in judges} == {nn.Linear, LiveJudge}
-    assert all(torch.equal(judge(inputs), network(inputs)) for judge in judges)
-
-
-@pytest.mark.parametrize("options", [{}, {"size": 3, "every": 2, "past": 0.3, "seed": 5}])
-def test_the_published_history_draws_a_past_one_exactly_when_a_history_does(options):
-    used, unused, network = History(**options), DrawnUnused(**options), constant(0.0)
-    for _ in range(100):
-        used.add(network)
-        unused.add(network)
-        assert (used.draw() is network) == (unused.draw() is network)
-
-
-def test_gradients_of_a_live_judge_reach_its_inputs_and_the_live_parameters():
-    pool, network = DrawnUnused(past=1.0), constant(2.0)
-    pool.add(network)
-    inputs = torch.ones(1, 1, requires_grad=True)
-    pool.draw()(inputs).sum().backward()
-    assert inputs.grad.item() == 2 and network.weight.grad.item() == 1
-
-
-def test_a_live_judge_passes_on_modes_and_further_arguments():
-    pool, network = DrawnUnused(past=1.0), cnn().train()
-    pool.add(network)
-    pool.draw().eval()
-    assert not any(part.training for part in network.modules())
-    bilinear = nn.Bilinear(1, 1, 1)
-    pool.add(bilinear)
-    ones = torch.ones(1, 1)
-    assert torch.equal(pool.draw()(ones, input2=ones), bilinear(ones, ones))
 
 
 # What a draw costs.
 
 
 @pytest.mark.parametrize(
-    "pool", [Fixed(), FirstAndLast(past=1.0), History(past=1.0, every=2, size=1)], ids=repr
+    "pool", [History(every=None, past=1.0), History(past=1.0, every=2, size=1)], ids=repr
 )
 def test_the_same_member_twice_in_a_row_is_loaded_once(pool, monkeypatch):
     loads, load = [], nn.Linear.load_state_dict
@@ -252,7 +204,7 @@ def test_the_same_member_twice_in_a_row_is_loaded_once(pool, monkeypatch):
     pool.add(network)  # nothing is kept at the second step
     assert number(pool.draw()) == 1 and len(loads) == 1
     pool.add(network)  # a history has another member at the third, in the same place
-    expected = 2 if isinstance(pool, History) else 1
+    expected = 2 if pool.every else 1
     assert number(pool.draw()) == expected == len(loads)
 
 
@@ -287,9 +239,8 @@ def test_the_state_of_a_classifier_with_tied_and_strided_weights_shares_no_memor
     assert one.is_contiguous() and one.data_ptr() != other.data_ptr() and torch.equal(one, other)
 
 
-@pytest.mark.parametrize("kind", [History, DrawnUnused])
-def test_a_small_history_refuses_the_state_of_a_larger_one(kind):
-    large, small = kind(size=30, every=1), kind(size=2, every=1)
+def test_a_small_history_refuses_the_state_of_a_larger_one():
+    large, small = History(size=30, every=1), History(size=2, every=1)
     grow(large, steps=2)
     small.load_state_dict(large.state_dict())  # two fit
     grow(large, steps=1)
@@ -310,14 +261,13 @@ def test_a_history_refuses_a_state_with_a_weight_missing():
 
 
 @pytest.mark.parametrize("lost", ["steps", "kept", "random"])
-@pytest.mark.parametrize("kind", [History, FirstAndLast, DrawnUnused])
-def test_a_state_without_what_decides_who_is_drawn_is_refused(kind, lost):
-    pool = kind()
+def test_a_state_without_what_decides_who_is_drawn_is_refused(lost):
+    pool = History()
     grow(pool, steps=1)
     state = pool.state_dict()
     del state[lost]
-    with pytest.raises(ValueError, match=rf"state of a {kind.__name__} pool.*'{lost}'"):
-        kind().load_state_dict(state)
+    with pytest.raises(ValueError, match=rf"state of a History pool.*'{lost}'"):
+        History().load_state_dict(state)
 
 
 def test_a_state_with_a_broken_generator_is_refused():
@@ -328,11 +278,10 @@ def test_a_state_with_a_broken_generator_is_refused():
         History().load_state_dict(state)
 
 
-@pytest.mark.parametrize("kind", [Fixed, FirstAndLast, History])
-def test_a_pool_restored_for_another_classifier_says_so_when_it_is_drawn_from(kind):
-    pool = kind() if kind is Fixed else kind(past=1.0)
+@pytest.mark.parametrize("every", [100, None])
+def test_a_pool_restored_for_another_classifier_says_so_when_it_is_drawn_from(every):
+    pool, fresh = History(every=every, past=1.0), History(every=every, past=1.0)
     grow(pool, steps=1)
-    fresh = kind() if kind is Fixed else kind(past=1.0)
     fresh.load_state_dict(pool.state_dict())
     fresh.add(nn.Linear(7, 7))
     with pytest.raises(RuntimeError, match=r"other weights.*fresh pool"):
@@ -343,16 +292,14 @@ def test_a_pool_restored_for_another_classifier_says_so_when_it_is_drawn_from(ki
 # Numbers at the door.
 
 
-@pytest.mark.parametrize("kind", [History, FirstAndLast, DrawnUnused])
 @pytest.mark.parametrize("past", [-0.1, 1.1, float("nan")])
-def test_past_must_be_a_probability(kind, past):
+def test_past_must_be_a_probability(past):
     with pytest.raises(ValueError, match=rf"past must be a probability.*but got {past}"):
-        kind(past=past)
+        History(past=past)
 
 
-@pytest.mark.parametrize("kind", [History, DrawnUnused])
 @pytest.mark.parametrize("name", ["size", "every"])
 @pytest.mark.parametrize("count", [0, -3, 1.5])
-def test_size_and_every_must_be_whole_numbers_from_one(kind, name, count):
+def test_size_and_every_must_be_whole_numbers_from_one(name, count):
     with pytest.raises(ValueError, match=rf"{name} must be a whole number >= 1, but got {count}"):
-        kind(**{name: count})
+        History(**{name: count})

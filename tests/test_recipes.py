@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,12 +11,11 @@ from networks import cnn
 from torch import nn
 
 from captum_masking import recipes
-from captum_masking import recipes as variants
 from captum_masking.parts import infill
 from captum_masking.parts.inpainting import InpaintingNetwork, train_inpainter
 from captum_masking.parts.masker import linear, nearest
 from captum_masking.parts.objective import Classification, Dual, Entropy
-from captum_masking.parts.pool import DrawnUnused, FirstAndLast, History, Latest
+from captum_masking.parts.pool import History, Latest
 from captum_masking.recipes import ROWS, Setting, select
 from captum_masking.training.update import parameters_of
 
@@ -28,7 +28,7 @@ CLASSES = 4  # of networks.cnn
 def two_steps_of_inpainting(monkeypatch):
     """How well holes are filled is promised elsewhere; here the learned infill is learned fast."""
     quick = partial(train_inpainter, steps=2, network=InpaintingNetwork(3, width=4))
-    monkeypatch.setattr(variants, "train_inpainter", quick)
+    monkeypatch.setattr(recipes, "train_inpainter", quick)
 
 
 def five_stages() -> nn.Sequential:
@@ -100,36 +100,39 @@ def test_fix_has_the_published_constants():
 
 
 @pytest.mark.parametrize(
-    "recipe, pool", [(recipes.ca, History), (recipes.ca_as_published, DrawnUnused)]
+    "recipe, pool", [(recipes.ca, History()), (recipes.ca_as_published, Latest())], ids=["ca", "as"]
 )
 def test_ca_has_the_published_constants(recipe, pool):
     trainer = recipe(cnn())
     area, variation = trainer.regularizer.terms
     assert (area.weight_in, area.weight_out, variation.weight) == (1.0, 15.0, 0.002)
-    assert type(trainer.pool) is pool
-    assert (trainer.pool.size, trainer.pool.every, trainer.pool.past) == (30, 100, 0.5)
+    assert repr(trainer.pool) == repr(pool)
     (group,) = trainer.learner.optimizer.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-3, 0.9, 1e-4)
     assert trainer.joint.train_mode and trainer.joint.masker_first == 0
 
 
+def test_the_pool_of_ca_has_the_published_constants():
+    pool = recipes.ca(cnn()).pool
+    assert (pool.size, pool.every, pool.past) == (30, 100, 0.5)
+
+
 @pytest.mark.parametrize(
     "recipe, pool, weight, trained",
     [
-        (recipes.zolna_f, Latest, 2.5, False),
-        (recipes.zolna_l, Latest, 14.0, True),
-        (recipes.zolna_fl, FirstAndLast, 7.5, True),
-        (recipes.zolna_l100, History, 10.0, True),
-        (recipes.zolna_l1000, History, 10.0, True),
+        (recipes.zolna_f, Latest(), 2.5, False),
+        (recipes.zolna_l, Latest(), 14.0, True),
+        (recipes.zolna_fl, History(every=None), 7.5, True),
+        (recipes.zolna_l100, History(every=100), 10.0, True),
+        (recipes.zolna_l1000, History(every=1000), 10.0, True),
     ],
 )
 def test_the_predecessors_set_ups_have_their_constants(recipe, pool, weight, trained):
     trainer = recipe(cnn())
-    assert type(trainer.pool) is pool and (trainer.joint is not None) is trained
+    assert repr(trainer.pool) == repr(pool) and (trainer.joint is not None) is trained
     assert (trainer.regularizer.weight_in, trainer.regularizer.weight_out) == (0.0, weight)
     assert trainer.objective.inside is None and repr(trainer.objective.outside) == repr(Entropy())
-    if isinstance(trainer.pool, History):
-        assert trainer.pool.every == (100 if recipe is recipes.zolna_l100 else 1000)
+    assert recipe(cnn(), layers=["0"]).model.layers == ("0",)
 
 
 def batch_norm_means(classifier: nn.Module) -> list[torch.Tensor]:
@@ -155,24 +158,19 @@ def test_masked_images_move_batch_norm_statistics_in_ca_as_published_alone():
 
 
 def test_ca_as_published_judges_with_the_live_classifier_alone():
-    # A pool whose every draw is a past member, after the classifier has moved far from it: as
-    # described the past one judges, as published the live one does.
-    answers = {}
-    for name, pool in (
-        ("described", History(past=1.0, every=99)),
-        ("published", DrawnUnused(past=1.0, every=99)),
-    ):
-        classifier = cnn().eval()
-        pool.add(classifier)
-        with torch.no_grad():
-            for parameter in classifier.parameters():
-                parameter.add_(1.0)
-        pool.add(classifier)
-        inputs = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        judge = pool.draw()
-        assert judge is not classifier  # so that it takes no step on masked images
-        answers[name] = torch.equal(judge.eval()(inputs), classifier(inputs))
-    assert answers == {"described": False, "published": True}
+    trainer = recipes.ca_as_published(cnn())
+    judge = trainer.pool.draw
+    for _ in range(8):
+        trainer.step(torch.randn(4, 3, 16, 16), torch.arange(4))
+        assert judge() is trainer.model.classifier
+
+
+def test_a_recipe_takes_changes_to_the_model_and_to_the_trainer():
+    for recipe in (recipes.frozen, recipes.joint, recipes.fix, recipes.ca, recipes.zolna_fl):
+        trainer = recipe(cnn(), infill=infill.Blur(), lr=0.5, layers=["0"], upsample_first=True)
+        (group,) = trainer.masker_optimizer.param_groups
+        assert repr(trainer.infill) == repr(infill.Blur()) and group["lr"] == 0.5
+        assert trainer.model.layers == ("0",) and trainer.model.upsample_first
 
 
 def test_every_infill_that_needs_no_data_has_a_row():
@@ -182,25 +180,39 @@ def test_every_infill_that_needs_no_data_has_a_row():
 
 
 def test_the_learned_infill_is_fitted_on_the_loaders_images_before_the_masker():
-    given = setting()
-    trainer = recipes.learned_infill(given.classifier, given.loader, show_progress=False)
+    trainer = ROWS["infill-learned"].build(setting())
     assert isinstance(trainer.infill, infill.Inpainter)
 
 
-def test_gumbel_rows_sample_on_the_grid_of_the_masker():
-    model = recipes.gumbel(cnn()).model.train()
-    mask = model.mask(torch.randn(1, 3, 16, 16))
+@pytest.mark.parametrize("name", ["gumbel-hard", "gumbel-soft", "gumbel-learnable"])
+def test_gumbel_rows_sample_on_the_grid_of_the_masker(name):
+    model = ROWS[name].build(setting()).model.train()
+    mask = model.mask(torch.randn(2, 3, 32, 32))
     assert not model.upsample_first and model.upsample is linear
     assert mask.min() >= 0 and mask.max() <= 1
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_layer_rows_read_as_many_resolutions_as_they_say(count):
-    stages = ["0", "1", "2", "3", "4"]
-    trainer = recipes.deepest(five_stages(), count=count)
-    assert list(trainer.model.layers) == stages[-count:]
-    assert recipes.only(five_stages(), index=-2).model.layers == ("3",)
-    assert recipes.only(five_stages(), index=-2, layers=["1", "3"]).model.layers == ("1",)
+def test_two_trainers_of_a_row_share_no_sampler():
+    row, given = ROWS["gumbel-learnable"], setting()
+    one, other = row.build(given).model.sampler, row.build(given).model.sampler
+    assert one is not other and one.log_temperature is not other.log_temperature
+
+
+STAGES = ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5])
+@pytest.mark.parametrize("stages", [None, STAGES])
+def test_layer_rows_read_as_many_resolutions_as_they_say(count, stages):
+    given = replace(setting(), stages=stages)
+    assert list(ROWS[f"layers-{count}"].build(given).model.layers) == STAGES[-count:]
+    assert ROWS["layers-second"].build(given).model.layers == ("3",)
+    assert list(ROWS["unet"].build(given).model.layers) == STAGES[-4:]
+
+
+def test_layer_rows_choose_among_the_stages_that_are_given():
+    given = replace(setting(), stages=["1", "3"])
+    assert ROWS["layers-second"].build(given).model.layers == ("1",)
 
 
 def test_rows_are_selected_by_name_and_pattern_in_the_order_of_the_table():

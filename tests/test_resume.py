@@ -24,7 +24,7 @@ from captum_masking.model.files import CheckpointError
 from captum_masking.parts.infill import Mean, Noise
 from captum_masking.parts.masker import Masker
 from captum_masking.parts.objective import Dual
-from captum_masking.parts.pool import DrawnUnused, FirstAndLast, Fixed, History, Latest
+from captum_masking.parts.pool import History, Latest
 from captum_masking.parts.regularizer import Area, smooth
 from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
 from captum_masking.training.callbacks import AdaptiveArea, Best, Callback, EarlyStopping, Newest
@@ -542,12 +542,11 @@ def test_after_a_refusal_the_right_trainer_goes_on(interrupted):
 
 POOLS = [
     Latest,
-    Fixed,
-    FirstAndLast,
+    lambda: History(every=None, past=1.0),
+    lambda: History(every=None),
     lambda: History(size=2, every=2),
-    lambda: DrawnUnused(size=2, every=2),
 ]
-POOL_NAMES = ["latest", "fixed", "first-last", "history", "unused"]
+POOL_NAMES = ["latest", "first", "first-last", "history"]
 
 
 @pytest.mark.parametrize("pool", POOLS, ids=POOL_NAMES)

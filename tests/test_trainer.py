@@ -32,7 +32,7 @@ from captum_masking._base.rates import cosine
 from captum_masking.parts.masker import Masker
 from captum_masking.parts.masking import mask_images
 from captum_masking.parts.objective import Judgement, KeepRecognizing
-from captum_masking.parts.pool import Fixed, History, Latest
+from captum_masking.parts.pool import History, Latest
 from captum_masking.parts.regularizer import published
 
 FROZEN, GENTLE, SCRATCH = False, FineTune(), FromScratch()
@@ -60,7 +60,7 @@ def fit(model: MaskingModel, batches, epochs: int = 2, **options):
 # Frozen: nothing of the classifier changes.
 
 
-@pytest.mark.parametrize("pool", [None, Latest(), Fixed(), History(every=1)], ids=repr)
+@pytest.mark.parametrize("pool", [None, Latest(), History(every=None), History(every=1)], ids=repr)
 def test_frozen_training_leaves_the_classifier_bit_identical(device, batches, pool):
     classifier = mixed_modes(cnn()).to(device)
     for parameter in classifier.parameters():
@@ -293,7 +293,7 @@ def test_the_drawn_judge_is_the_one_that_judges(exact, how):
 
 def test_the_judge_gets_no_gradient_and_does_not_move(exact):
     model, inputs, target = exact
-    pool = Fixed()
+    pool = History(every=None, past=1.0)
     pool.add(cnn(seed=9).double().to(inputs.device))
     before = everything(pool.draw())
     trainer = MaskingTrainer(model, train_classifier=FromScratch(), pool=pool)

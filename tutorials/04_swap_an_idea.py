@@ -22,7 +22,7 @@ from captum_masking.metrics import (
 )
 from captum_masking.parts.infill import Blur, Mean, Noise
 from captum_masking.parts.masking import mask_images
-from captum_masking.parts.pool import Fixed
+from captum_masking.parts.pool import History
 from captum_masking.parts.sampler import GumbelSigmoid
 from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
@@ -89,7 +89,7 @@ show([row])
 #   temperature of 0.1 the gradients are too steep for a training as short as this, and at 1 masks
 #   still collapsed to nothing in one run of two; 2 is gentler.
 # - The pool says who judges in joint training. By default that is the classifier of now or of some
-#   steps ago; ``Fixed()`` is the classifier as it was at the start.
+#   steps ago; ``History(every=None, past=1.0)`` is the classifier as it was at the start.
 
 
 def trained(sampler: Any = None, train_classifier: Any = False, **parts: Any) -> Tensor:
@@ -107,7 +107,7 @@ maps = {
     "mirrored": trained(infill=mirrored),
     "Gumbel": trained(sampler=GumbelSigmoid(temperature=2.0)),
     "joint": trained(train_classifier=along),
-    "joint, Fixed": trained(train_classifier=along, pool=Fixed()),
+    "joint, first": trained(train_classifier=along, pool=History(every=None, past=1.0)),
 }
 rows = []
 for i in range(4):

@@ -1,8 +1,15 @@
-"""One colour for the whole hole: the data's mean, black, a given one, or a random one."""
+"""What is painted where the mask leaves a hole.
+
+An infill is called as ``infill(inputs, hole)`` with images ``(B, C, *spatial)`` and what is
+missing of them, ``(B, 1, *spatial)`` in ``[0, 1]``, 1 for missing; it returns pixels shaped like
+``inputs``. Inputs are normalized, so that zero is the mean color of the data. Random infills draw
+from torch's global random numbers, as dropout does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,13 +34,19 @@ __all__ = [
     "gaussian_blur",
 ]
 
+#: Called as ``infill(inputs, hole)``; returns pixels shaped like ``inputs``.
+Infill = Callable[[Tensor, Tensor], Tensor]
 
+
+# ---- One color for the whole hole.
+
+
+@dataclass(frozen=True)
 class Mean:
-    """The mean colour of the data: zero, since inputs arrive normalised.
+    """The mean color of the data: zero, since inputs are normalized (not black).
 
     Source:
-        Phang et al. 2020, the infill of the final model. In normalised space zero is the data's
-        mean colour, not black.
+        Phang et al. 2020, the infill of the final model.
 
     Example:
         >>> Mean()(torch.ones(1, 1, 1, 2), hole=torch.ones(1, 1, 1, 2))
@@ -41,24 +54,16 @@ class Mean:
     """
 
     def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
-        """Return zeros shaped like ``inputs``."""
+        """Return zeros."""
         return torch.zeros_like(inputs)
 
-    def __repr__(self) -> str:
-        return "Mean()"
 
-
+@dataclass(frozen=True)
 class Color:
-    """A given colour.
+    """A given color.
 
     Args:
-        color: In normalised space: one number, or one for each channel.
-
-    Raises:
-        ValueError: When called, if the inputs do not have as many channels as the colour.
-
-    Source:
-        Own.
+        color: In normalized space: one number, or one for each channel.
 
     Example:
         >>> Color(color=(1.0, -1.0))(torch.zeros(1, 2, 2), hole=torch.ones(1, 1, 2))
@@ -66,67 +71,52 @@ class Color:
                  [-1., -1.]]])
     """
 
-    def __init__(self, color: float | Sequence[float]) -> None:
-        self.color = color
+    color: float | Sequence[float]
 
     def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
-        """Return the colour at every pixel of ``inputs``."""
+        """Return the color at every pixel."""
         return _paint(inputs, torch.as_tensor(self.color, dtype=inputs.dtype, device=inputs.device))
 
-    def __repr__(self) -> str:
-        return f"Color(color={self.color})"
 
-
+@dataclass(frozen=True)
 class Black:
-    """Black: what zero becomes when images are normalised, ``-mean / std``.
+    """Black: what zero becomes when images are normalized, ``-mean / std``.
 
     Args:
-        mean: The mean that the normalisation takes off, one number or one for each channel.
+        mean: What the normalization subtracts, one number or one for each channel.
         std: What it then divides by, > 0, likewise.
-
-    Raises:
-        ValueError: If a ``std`` is not positive; when called, if the inputs do not have as many
-            channels as the constants.
-
-    Source:
-        Own; the constants are those of the user's own normalisation.
 
     Example:
         >>> Black(mean=0.5, std=0.25)(torch.zeros(1, 1, 2), hole=torch.ones(1, 1, 2))
         tensor([[[-2., -2.]]])
     """
 
-    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        if not (torch.as_tensor(std) > 0).all():
+    mean: float | Sequence[float]
+    std: float | Sequence[float]
+
+    def __post_init__(self) -> None:
+        if not (torch.as_tensor(self.std) > 0).all():
             raise ValueError(
-                f"std must be positive, but got {std}; give the constants that the inputs were "
-                "normalised with, as in Normalize(mean, std)."
+                f"std must be positive, but got {self.std}; give the constants that the inputs "
+                "were normalized with, as in Normalize(mean, std)."
             )
-        self.mean, self.std = mean, std
 
     def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
-        """Return black at every pixel of ``inputs``."""
+        """Return black at every pixel."""
         mean, std = (torch.as_tensor(value).to(inputs) for value in (self.mean, self.std))
         return _paint(inputs, -mean / std)
 
-    def __repr__(self) -> str:
-        return f"Black(mean={self.mean}, std={self.std})"
 
-
+@dataclass(frozen=True)
 class UniformColor:
-    """One random colour for each image: every channel uniform in a range.
-
-    Drawn from torch's global random numbers, as dropout draws.
+    """One random color for each image: every channel uniform in ``[low, high]``.
 
     Args:
-        low: Lower end of the range, in normalised units.
-        high: Upper end.
-
-    Raises:
-        ValueError: If ``low`` is above ``high``.
+        low: In normalized units.
+        high: In normalized units.
 
     Source:
-        Own; a random colour as in Dabkowski & Gal 2017, but over the whole range of pixels.
+        A random color as in Dabkowski & Gal 2017, but over the whole range of pixels.
 
     Example:
         >>> colors = UniformColor()(torch.zeros(2, 3, 8, 8), hole=torch.ones(2, 1, 8, 8))
@@ -134,26 +124,27 @@ class UniformColor:
         (tensor(False), 6)
     """
 
-    # Black and white of photographs, normalised as usual for ImageNet, lie near -2.1 and 2.6:
+    # Black and white of photographs, normalized as usual for ImageNet, are near -2.1 and 2.6:
     # this is the largest round range that every one of its channels can show.
-    def __init__(self, low: float = -2.0, high: float = 2.0) -> None:
-        if not low <= high:
-            raise ValueError(f"low must not be above high, but got {low} and {high}; swap them.")
-        self.low, self.high = low, high
+    low: float = -2.0
+    high: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(
+                f"low must not be above high, but got {self.low} and {self.high}; swap them."
+            )
 
     def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
-        """Return one colour per image, at every pixel of it."""
+        """Return one color for each image, at every pixel of it."""
         return _paint(inputs, inputs.new_empty(inputs.shape[:2]).uniform_(self.low, self.high))
-
-    def __repr__(self) -> str:
-        return f"UniformColor(low={self.low}, high={self.high})"
 
 
 def _paint(inputs: Tensor, color: Tensor) -> Tensor:
-    """Spread a colour ``()``, ``(C,)`` or ``(B, C)`` over images."""
+    """Spread a color ``()``, ``(C,)`` or ``(B, C)`` over images."""
     if color.dim() and color.shape[-1] != inputs.shape[1]:
         raise ValueError(
-            f"the colour must have one value for each of the {inputs.shape[1]} channels of inputs "
+            f"the color must have one value for each of the {inputs.shape[1]} channels of inputs "
             f"{tuple(inputs.shape)}, but got {color.shape[-1]}; give one number to paint all "
             "channels alike."
         )
@@ -161,14 +152,73 @@ def _paint(inputs: Tensor, color: Tensor) -> Tensor:
     return torch.zeros_like(inputs) + color.reshape(*color.shape, *axes)
 
 
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise around the mean color, every pixel and channel on its own.
+
+    Args:
+        std: Standard deviation in normalized units, >= 0; 1 is the spread of the data itself.
+
+    Example:
+        >>> pixels = Noise(std=3.0)(torch.zeros(1, 3, 64, 64), hole=torch.ones(1, 1, 64, 64))
+        >>> bool(2.9 < pixels.std() < 3.1)
+        True
+    """
+
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.std >= 0:
+            raise ValueError(
+                f"std must be >= 0, but got {self.std}; 1.0 is the spread of the data."
+            )
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return noise."""
+        return self.std * torch.randn_like(inputs)
+
+
 # ---- The image itself, blurred.
+
+
+@dataclass(frozen=True)
+class Blur:
+    """The image itself, blurred beyond recognition.
+
+    Args:
+        sigma_px: Standard deviation of the Gaussian in pixels, > 0; the kernel ends at four of
+            them. The published value is meant for a side of 224.
+
+    Source:
+        Phang et al. 2020: sigma 20, half-width 80, the whole original image blurred, zeros (the
+        mean color) around it.
+
+    Example:
+        >>> spot = torch.zeros(1, 1, 5)
+        >>> spot[..., 2] = 1
+        >>> Blur(sigma_px=1.0)(spot, hole=torch.ones(1, 1, 5))
+        tensor([[[0.0540, 0.2420, 0.3989, 0.2420, 0.0540]]])
+    """
+
+    sigma_px: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_px < float("inf"):
+            raise ValueError(
+                f"sigma_px must be positive, but got {self.sigma_px}; it is the blur's standard "
+                "deviation in pixels, for example 20.0."
+            )
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return the images, blurred."""
+        return gaussian_blur(inputs, self.sigma_px, int(4 * self.sigma_px + 0.5))
 
 
 def gaussian_blur(inputs: Tensor, sigma_px: float, half_width_px: int) -> Tensor:
     """Convolve with a Gaussian along every spatial axis, with zeros around the image.
 
-    The weights of the kernel sum to one, those that fall outside of the image included. Computed
-    by FFT, so that a wide kernel costs no more than a narrow one.
+    The weights of the kernel sum to one, those outside of the image included. Computed by FFT, so
+    that a wide kernel costs no more than a narrow one.
 
     Args:
         inputs: ``(B, C, *spatial)``.
@@ -179,7 +229,7 @@ def gaussian_blur(inputs: Tensor, sigma_px: float, half_width_px: int) -> Tensor
         The blurred images, shaped like ``inputs``.
 
     Source:
-        Own; the truncated kernel is that of ``scipy.ndimage.gaussian_filter``.
+        The truncated kernel is that of ``scipy.ndimage.gaussian_filter``.
 
     Example:
         >>> gaussian_blur(torch.ones(1, 1, 3), sigma_px=0.6, half_width_px=1)  # taps .166 .667 .166
@@ -204,110 +254,30 @@ def _convolve(rows: Tensor, half: Tensor) -> Tensor:
     return torch.fft.irfft(torch.fft.rfft(rows, length) * spectrum, length)[..., :side]
 
 
-class Blur:
-    """The image itself, blurred beyond recognition.
-
-    Args:
-        sigma_px: Standard deviation of the Gaussian in pixels, > 0; the kernel ends at four of
-            them. The published value is meant for a side of 224.
-
-    Raises:
-        ValueError: If ``sigma_px`` is not positive.
-
-    Source:
-        Phang et al. 2020: sigma 20, half-width 80, the whole original image blurred, zeros (the
-        mean colour) around it.
-
-    Example:
-        >>> spot = torch.zeros(1, 1, 5)
-        >>> spot[..., 2] = 1
-        >>> Blur(sigma_px=1.0)(spot, hole=torch.ones(1, 1, 5))
-        tensor([[[0.0540, 0.2420, 0.3989, 0.2420, 0.0540]]])
-    """
-
-    def __init__(self, sigma_px: float = 20.0) -> None:
-        if not 0 < sigma_px < float("inf"):
-            raise ValueError(
-                f"sigma_px must be positive, but got {sigma_px}; it is the blur's standard "
-                "deviation in pixels, for example 20.0."
-            )
-        self.sigma_px = sigma_px
-
-    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
-        """Return the images, blurred."""
-        return gaussian_blur(inputs, self.sigma_px, int(4 * self.sigma_px + 0.5))
-
-    def __repr__(self) -> str:
-        return f"Blur(sigma_px={self.sigma_px})"
-
-
-# ---- Gaussian noise, pixel by pixel.
-
-
-class Noise:
-    """Gaussian noise around the mean colour, every pixel and channel on its own.
-
-    Drawn from torch's global random numbers, as dropout draws.
-
-    Args:
-        std: Standard deviation in normalised units, >= 0.
-
-    Raises:
-        ValueError: If ``std`` is negative.
-
-    Source:
-        Own; the default is the spread of normalised data itself.
-
-    Example:
-        >>> pixels = Noise(std=3.0)(torch.zeros(1, 3, 64, 64), hole=torch.ones(1, 1, 64, 64))
-        >>> bool(2.9 < pixels.std() < 3.1)
-        True
-    """
-
-    def __init__(self, std: float = 1.0) -> None:
-        if not std >= 0:
-            raise ValueError(f"std must be >= 0, but got {std}; 1.0 is the spread of the data.")
-        self.std = std
-
-    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
-        """Return noise shaped like ``inputs``."""
-        return self.std * torch.randn_like(inputs)
-
-    def __repr__(self) -> str:
-        return f"Noise(std={self.std})"
-
-
 # ---- Another image: of the batch, or of a bank.
 
 
+@dataclass(frozen=True, eq=False)
 class RandomImage:
     """Another image, drawn at random for each image.
 
     Without a bank it comes from the same batch, every other image equally likely and never the
-    image itself; no two images of a batch get the same one. Drawn from torch's global random
-    numbers, as dropout draws.
+    image itself; no two images of a batch get the same one.
 
     Args:
-        bank: Images to draw from, ``(N, C, *spatial)``, normalised like the inputs and resampled
+        bank: Images to draw from, ``(N, C, *spatial)``, normalized like the inputs and resampled
             linearly to their size; None draws from the batch.
-
-    Raises:
-        TypeError: If the bank is not a floating-point tensor.
-        ValueError: If the bank is empty or has no spatial axis; when called, if it does not fit
-            the inputs, or if there is neither a bank nor a second image in the batch.
-
-    Source:
-        Own.
 
     Example:
         >>> RandomImage()(torch.tensor([[[1.0]], [[2.0]]]), hole=torch.ones(2, 1, 1)).flatten()
         tensor([2., 1.])
     """
 
-    def __init__(self, bank: Tensor | None = None) -> None:
-        if bank is not None:
-            _check_bank(bank)
-        self.bank = bank
+    bank: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.bank is not None:
+            _check_bank(self.bank)
 
     def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
         """Return one other image for each of ``inputs``."""
@@ -322,8 +292,8 @@ class RandomImage:
         return linear(drawn.to(inputs), inputs.shape[2:])
 
     def __repr__(self) -> str:
-        shown = None if self.bank is None else f"<{len(self.bank)} images>"
-        return f"RandomImage(bank={shown})"
+        bank = None if self.bank is None else f"<{len(self.bank)} images>"
+        return f"RandomImage(bank={bank})"
 
 
 def _partners(count: int) -> Tensor:
@@ -337,12 +307,12 @@ def _partners(count: int) -> Tensor:
     return torch.empty_like(order).scatter_(0, order, order.roll(1))
 
 
-def _check_bank(bank: Tensor) -> None:
+def _check_bank(bank: Any) -> None:
     if not isinstance(bank, Tensor) or not bank.is_floating_point():
         got = bank.dtype if isinstance(bank, Tensor) else type(bank).__name__
         raise TypeError(
             f"bank must be a floating-point tensor (N, C, *spatial), but got {got}; stack the "
-            "images and normalise them like the inputs."
+            "images and normalize them like the inputs."
         )
     if bank.dim() < 3 or not bank.numel():
         raise ValueError(
@@ -354,45 +324,42 @@ def _check_bank(bank: Tensor) -> None:
 # ---- A learned infill: any network that completes images.
 
 
+@dataclass(frozen=True)
 class Inpainter:
     """What a network paints: any module or function ``(image, hole) -> image``.
 
-    The network is told the true hole of its side: the background for the masked-in image, the
+    The network gets the true hole of its side: the background for the masked-in image, the
     evidence for the masked-out one. It runs in eval mode and without gradient, so that the mask
-    learns from what is shown and what is replaced, not from steering the network. It gets copies,
-    in its own precision, and its modes are given back.
+    does not learn to steer the network. It gets copies, in its own precision, and its modes are
+    restored afterwards.
 
     Args:
         network: Called as ``network(image, hole)`` with images ``(B, C, *spatial)``, whole and
-            normalised, and ``hole`` ``(B, 1, *spatial)`` in ``[0, 1]``, 1 for missing; returns
+            normalized, and ``hole`` ``(B, 1, *spatial)`` in ``[0, 1]``, 1 for missing; returns
             images of the same shape. It must hide the hole from itself.
 
-    Raises:
-        TypeError: If the network is not callable; when called, if it returns no tensor.
-        ValueError: When called, if it returns another shape or values that are not finite, or if
-            it is on another device than the inputs.
-
     Source:
-        Phang et al. 2020, learned infills. Differs: the published code tells its inpainters the
+        Phang et al. 2020, learned infills. Differs: the published code gives its inpainters the
         masked-out hole on both sides.
 
     Example:
-        >>> left_neighbour = lambda image, hole: image.roll(1, -1)
-        >>> Inpainter(left_neighbour)(torch.tensor([[[1.0, 2.0]]]), hole=torch.ones(1, 1, 2))
+        >>> left_neighbor = lambda image, hole: image.roll(1, -1)
+        >>> Inpainter(left_neighbor)(torch.tensor([[[1.0, 2.0]]]), hole=torch.ones(1, 1, 2))
         tensor([[[2., 1.]]])
     """
 
-    def __init__(self, network: Callable[[Tensor, Tensor], Tensor]) -> None:
-        if not callable(network):
+    network: Callable[[Tensor, Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        if not callable(self.network):
             raise TypeError(
-                f"network must be callable as network(image, hole), but got {network!r}; give a "
-                "module or a function, or let inpainting.train_inpainter(loader) make one."
+                f"network must be callable as network(image, hole), but got {self.network!r}; give "
+                "a module or a function, or let inpainting.train_inpainter(loader) make one."
             )
-        self.network = network
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
-        """Return what the network paints, shaped like ``inputs``."""
+        """Return what the network paints."""
         dtype = self._dtype(inputs)
         with eval_mode(self.network):
             pixels = self.network(inputs.to(dtype, copy=True), hole.to(dtype, copy=True))
@@ -400,7 +367,7 @@ class Inpainter:
         return pixels.to(inputs.dtype)
 
     def _dtype(self, inputs: Tensor) -> torch.dtype:
-        """Look up the network's precision, and refuse inputs that it cannot reach."""
+        """Return the network's precision; refuse inputs on another device."""
         module = module_of(self.network)
         weights = [p for p in module.parameters() if p.is_floating_point()] if module else []
         if weights and weights[0].device != inputs.device:
@@ -434,29 +401,24 @@ def _check_pixels(pixels: Any, inputs: Tensor) -> None:
     )
 
 
-# ---- The mixture of infills of Dabkowski & Gal.
+# ---- The mixture of Dabkowski & Gal.
 
 
+@dataclass(frozen=True, kw_only=True)
 class DabkowskiGal:
-    """For each image at random: itself blurred, or a noisy random colour.
-
-    Drawn from torch's global random numbers, as dropout draws.
+    """For each image at random: itself blurred, or a noisy random color.
 
     Args:
         blur: Probability of the blur, in ``[0, 1]``.
         sigma_px: Standard deviation of the blur in pixels, > 0.
         taps: Length of the blur's kernel, odd.
         std: Standard deviation of the noise, in units of the inputs, >= 0.
-        color: Every channel of the random colour is uniform in ``[-color, color]``, >= 0.
-
-    Raises:
-        ValueError: If an argument lies outside its range.
+        color: Every channel of the random color is uniform in ``[-color, color]``, >= 0.
 
     Source:
-        Dabkowski & Gal 2017; constants of the released code, in the units of its inputs. Their
-        recipe also adds noise of standard deviation 0.03 to the images themselves. An infill
-        leaves the images alone: that noise is data augmentation, and belongs into the loader as
-        ``inputs + 0.03 * torch.randn_like(inputs)``.
+        Dabkowski & Gal 2017; constants of the released code, in the units of its inputs. They also
+        add noise of standard deviation 0.03 to the images themselves, which is data augmentation
+        and belongs into the loader.
 
     Example:
         >>> inputs = torch.randn(8, 3, 16, 16)
@@ -464,45 +426,33 @@ class DabkowskiGal:
         tensor(True)
     """
 
-    def __init__(
-        self,
-        *,
-        blur: float = 0.5,
-        sigma_px: float = 11.0,
-        taps: int = 55,
-        std: float = 0.11,
-        color: float = 0.33,
-    ) -> None:
-        if not 0 <= blur <= 1:
-            raise ValueError(f"blur must be a probability in [0, 1], but got {blur}.")
-        if not sigma_px > 0 or taps < 1 or taps % 2 == 0:
+    blur: float = 0.5
+    sigma_px: float = 11.0
+    taps: int = 55
+    std: float = 0.11
+    color: float = 0.33
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.blur <= 1:
+            raise ValueError(f"blur must be a probability in [0, 1], but got {self.blur}.")
+        if not self.sigma_px > 0 or self.taps < 1 or self.taps % 2 == 0:
             raise ValueError(
-                f"sigma_px must be positive and taps odd, but got {sigma_px} and {taps}; "
+                f"sigma_px must be positive and taps odd, but got {self.sigma_px} and {self.taps}; "
                 "an odd kernel has a middle, for example taps=55."
             )
-        self.blur, self.sigma_px, self.taps, self.std, self.color = blur, sigma_px, taps, std, color
-        self._noise, self._color = Noise(std), UniformColor(-color, color)
+        Noise(self.std)  # checks it
+        UniformColor(-self.color, self.color)
 
     def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
         """Return one of the two infills for each image."""
-        flat = self._color(inputs, hole) + self._noise(inputs, hole)
+        flat = UniformColor(-self.color, self.color)(inputs, hole) + Noise(self.std)(inputs, hole)
         blurred = gaussian_blur(inputs, self.sigma_px, self.taps // 2)
         chosen = torch.rand(len(inputs), device=inputs.device) < self.blur  # (B,)
         return torch.where(chosen.reshape(-1, *[1] * (inputs.dim() - 1)), blurred, flat)
 
-    def __repr__(self) -> str:
-        settings = f"blur={self.blur}, sigma_px={self.sigma_px}, taps={self.taps}"
-        return f"DabkowskiGal({settings}, std={self.std}, color={self.color})"
-
-
-# ---- What is painted where the mask leaves a hole: ``infill(inputs, hole) -> pixels``.
-
-#: Called as ``infill(inputs, hole)``: images ``(B, C, *spatial)`` and what is missing of them,
-#: ``(B, 1, *spatial)`` in ``[0, 1]`` with 1 for missing; returns pixels shaped like ``inputs``.
-Infill = Callable[[Tensor, Tensor], Tensor]
 
 #: Every infill that needs neither data nor arguments, by name. The contract tests run on each of
-#: them, and the comparison has a row ``infill-NAME`` for each: a new infill adds one entry here.
+#: them, and the study has a row ``infill-NAME`` for each: a new infill adds one entry here.
 VARIANTS: dict[str, Infill] = {
     "mean": Mean(),
     "blur": Blur(),

@@ -9,42 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import given_back
 from captum_masking._base.checks import check_finite, check_inputs, check_loader
-from captum_masking._base.rates import cosine
 from captum_masking.parts.infill import Inpainter
 from captum_masking.parts.masker import linear
 
-__all__ = [
-    "InpaintingNetwork",
-    "random_holes",
-    "spread",
-    "train_inpainter",
-    "visible",
-]
+__all__ = ["InpaintingNetwork", "train_inpainter"]
+
+
+# ---- The network.
 
 
 def visible(hole: Tensor) -> Tensor:
-    """How much of each pixel an inpainting network may see.
+    """Return how much of each pixel the network may see: all without a hole, nothing from one half.
 
-    A pixel that is half missing is withheld altogether: a soft mask would otherwise give away,
-    only darkened, what it hides.
-
-    Args:
-        hole: ``(B, 1, *spatial)`` in ``[0, 1]``, 1 for missing.
-
-    Returns:
-        ``(1 - 2 * hole)``, not below 0: 1 where nothing is missing, 0 from one half on.
-
-    Source:
-        Own.
-
-    Example:
-        >>> visible(torch.tensor([[[0.0, 0.25, 0.5, 1.0]]]))
-        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
+    A soft mask would otherwise give away, only darkened, what it hides.
     """
     return (1 - 2 * hole).clamp(min=0)
 
@@ -52,21 +35,8 @@ def visible(hole: Tensor) -> Tensor:
 def spread(image: Tensor, seen: Tensor) -> Tensor:
     """Fill what is not seen with the mean of what is seen nearby, at the finest scale that has any.
 
-    Args:
-        image: ``(B, C, H, W)``.
-        seen: Weight of each pixel in ``[0, 1]``, ``(B, 1, H, W)``.
-
-    Returns:
-        Images shaped like ``image``: itself where ``seen`` is 1, smooth where it is 0, and zero
-        where nothing at all is seen.
-
-    Source:
-        Own; a pyramid of weighted means, after Gortler et al. 1996 (pull and push).
-
-    Example:
-        >>> image, seen = torch.tensor([[[[4.0, 9.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
-        >>> spread(image, seen)
-        tensor([[[[4., 4.]]]])
+    ``seen`` is a weight in ``[0, 1]``, ``(B, 1, H, W)``; where nothing is seen at all, the result
+    is zero. A pyramid of weighted means, after Gortler et al. 1996 (pull and push).
     """
     if seen.shape[2:].numel() == 1:
         return image * (seen > 0)
@@ -80,20 +50,16 @@ def spread(image: Tensor, seen: Tensor) -> Tensor:
 class InpaintingNetwork(nn.Module):
     """A small U-Net that corrects a smooth guess: ``(image, hole) -> image``.
 
-    The network sees the image with its hole at the mean (zero; what counts as hole is said by
-    :func:`visible`), the hole, and the hole filled by :func:`spread`. It adds what it has learned
-    to this smooth guess; untrained it adds nothing.
+    It reads the image with its hole at the mean (zero), the hole, and the hole filled smoothly from
+    its surroundings, and adds to this guess what it has learned; untrained it adds nothing.
 
     Args:
         channels: Of the images.
         width: Channels at a quarter of the resolution; half of that at one half, twice and four
             times that further down.
 
-    Raises:
-        ValueError: When called, if the images are not ``(B, channels, H, W)``.
-
     Source:
-        Own; the shape is that of Ronneberger et al. 2015.
+        The shape is that of Ronneberger et al. 2015.
 
     Example:
         >>> network = InpaintingNetwork(channels=3)
@@ -115,15 +81,7 @@ class InpaintingNetwork(nn.Module):
         nn.init.zeros_(self.final.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor, hole: Tensor) -> Tensor:
-        """Complete images.
-
-        Args:
-            image: ``(B, channels, H, W)``, normalised, of any size.
-            hole: ``(B, 1, H, W)`` in ``[0, 1]``, 1 for missing.
-
-        Returns:
-            Images ``(B, channels, H, W)``; they count where the hole is.
-        """
+        """Complete images ``(B, channels, H, W)``; the result counts where the hole is."""
         self._check(image)
         seen = visible(hole)
         guess = spread(image, seen)
@@ -150,29 +108,18 @@ class InpaintingNetwork(nn.Module):
 
 def _block(channels: int, width: int, stride: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
-    # Normalised per image, so that eval mode is train mode and other images never matter.
+    # Normalized per image, so that eval mode is train mode and other images never matter.
     return nn.Sequential(convolution, nn.GroupNorm(1, width), nn.ReLU())
 
 
+# ---- What it learns from.
+
+
 def random_holes(images: Tensor) -> Tensor:
-    """Draw a hole for each image: blobs of all sizes, hard or soft.
+    """Draw a hole ``(B, 1, H, W)`` for each image: blobs of all sizes and areas, hard or soft.
 
-    A smooth random landscape is flooded up to a random area, so that islands and lakes are as
-    likely: both a missing object and a missing surrounding. Drawn from torch's global random
-    numbers.
-
-    Args:
-        images: ``(B, C, H, W)``; only the shape counts.
-
-    Returns:
-        ``(B, 1, H, W)`` in ``[0, 1]``, 1 for missing; areas are uniform in 5 to 95 %.
-
-    Source:
-        Own.
-
-    Example:
-        >>> random_holes(torch.zeros(2, 3, 8, 8)).shape
-        torch.Size([2, 1, 8, 8])
+    A smooth random landscape is flooded up to a random area, so that islands and lakes are equally
+    likely: both a missing object and a missing surrounding.
     """
     return torch.cat([_random_hole(images) for _ in range(len(images))])
 
@@ -194,18 +141,18 @@ def train_inpainter(
     lr: float = 5e-3,
     show_progress: bool = True,
 ) -> Inpainter:
-    """Fit a network to complete one's own images, without labels.
+    """Train a network to complete one's own images, without labels.
 
-    Each step hides a random part of each image and asks for it back: the mean absolute error
-    within the hole, Adam, a cosine. Random numbers are torch's global ones.
+    Each step hides a random part of each image and learns to restore it: the mean absolute error
+    within the hole, Adam, a rate that rises and falls once. Random numbers are torch's global ones.
 
     Args:
-        loader: Gives batches ``(inputs, ...)`` or plain tensors, normalised as the classifier
-            expects; labels are ignored. It is run through as often as the steps need.
+        loader: Gives batches ``(inputs, ...)`` or plain tensors ``(B, C, H, W)``, normalized as
+            the classifier expects. It is iterated over as often as the steps need.
         steps: Batches to learn from.
         network: Called as ``network(image, hole)``, trained in place on its own device; None is a
-            new :class:`InpaintingNetwork` on the device of the images. Layers that are frozen
-            stay frozen, unless that is all of them.
+            new :class:`InpaintingNetwork` on the device of the images. Frozen parameters stay
+            frozen, unless all are.
         lr: Peak learning rate.
         show_progress: Whether to show a bar with the running error.
 
@@ -218,11 +165,10 @@ def train_inpainter(
             network returns another shape, or the error diverges.
 
     Source:
-        Own; after context encoders (Pathak et al. 2016), without the adversary.
+        After context encoders (Pathak et al. 2016), without the adversary.
 
     Example:
-        >>> infill = train_inpainter([torch.rand(4, 1, 16, 16)], steps=2, show_progress=False)
-        >>> infill
+        >>> train_inpainter([torch.rand(4, 1, 16, 16)], steps=2, show_progress=False)
         Inpainter(network=InpaintingNetwork(channels=1, width=32))
     """
     _check_steps(loader, steps)
@@ -234,7 +180,7 @@ def train_inpainter(
     inpainter(*_exercise(network, first))  # refuses a network that returns no image
     with given_back(network), tqdm(total=steps, disable=not show_progress) as bar:
         optimizer = torch.optim.Adam(_ready_to_train(network), lr=lr)
-        schedule = cosine(optimizer, steps)
+        schedule = _schedule(optimizer, lr, steps)
         for images in itertools.chain([first], batches):
             error = _step(network, images, optimizer)
             schedule.step()
@@ -251,13 +197,20 @@ def _exercise(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ready_to_train(network: nn.Module) -> list[nn.Parameter]:
-    """Put a network in train mode; return what is to be trained: all, if all of it is frozen."""
+    """Set train mode; return the parameters to train: all of them, if all are frozen."""
     network.train()
     parameters = list(network.parameters())
     trained = [p for p in parameters if p.requires_grad] or parameters
     for parameter in trained:
         parameter.requires_grad_(True)
     return trained
+
+
+def _schedule(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> OneCycleLR:
+    """Raise the rate in a tenth of the steps, then let it fall along a cosine."""
+    total = steps + 1  # the schedule is also stepped after the last batch
+    rising = max(2, total // 10) / total  # one step alone is a division by zero in torch
+    return OneCycleLR(optimizer, lr, total_steps=total, pct_start=rising, cycle_momentum=False)
 
 
 def _step(network: nn.Module, images: Tensor, optimizer: torch.optim.Optimizer) -> float:
@@ -277,7 +230,7 @@ def _endless(loader: DataLoader) -> Iterator[Tensor]:
 
 
 def _images(batch: Any) -> Tensor:
-    """Read the images from what a loader gave, and refuse those that cannot be learned from."""
+    """Return the images of a batch, checked."""
     images = batch[0] if isinstance(batch, (tuple, list)) and len(batch) else batch
     check_inputs(images)
     if images.dim() != 4:

@@ -1,9 +1,22 @@
-"""All that was said of one batch."""
+"""What the judge should recognize: objectives of the masker and of the classifier.
+
+An *objective* is called as ``objective(judgement)`` and returns a scalar, lower is better. A
+*criterion* is one side of it, called as ``criterion(logits, judgement)`` with the logits
+``(B, classes)`` of that side's masked images; it returns a loss for each image, ``(B,)``, in nats
+unless stated otherwise. A plain function is enough for either.
+
+Criteria share two switches. ``maximize``: True pushes towards what the name says, False away from
+it. ``gated``: an image counts only where its clean version is classified correctly, since elsewhere
+there is no recognition to take away; others are 0, and the mean still divides by the whole batch.
+Weights are >= 0. ``belief`` is how logits are read: ``OneOf()``, or ``AnyOf()`` for multi-label
+classifiers.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -34,15 +47,15 @@ __all__ = [
 
 
 class Judgement(NamedTuple):
-    """All that was said of one batch: by the classifier on clean, by the judge on masked images.
+    """What classifier and judge predict for one batch, and for which question the masks are.
 
     Attributes:
-        logits: Of the clean images, ``(B, classes)``.
-        logits_in: Of the masked-in images, ``(B, classes)``.
-        logits_out: Of the masked-out images, ``(B, classes)``.
+        logits: The classifier's, of the clean images, ``(B, classes)``.
+        logits_in: The judge's, of the masked-in images, ``(B, classes)``.
+        logits_out: The judge's, of the masked-out images, ``(B, classes)``.
         target: Class of each image, ``(B,)``, integers.
-        area: The size that the masker was asked for, a fraction of each image ``(B,)``, or None
-            where it was not asked.
+        area: The size that each mask should have, a fraction of the image ``(B,)``; None for a
+            masker that takes no size.
         present: Whether the class is in the image, ``(B,)`` bool; None is everywhere.
         alone: Whether the image has no other class in it, ``(B,)`` bool; None is everywhere.
         elsewhere: Where it shows other images than one of the class, ``(B, 1, *spatial)`` bool; all
@@ -52,7 +65,6 @@ class Judgement(NamedTuple):
         Phang et al. 2020; the three gates of the published masker loss are its properties.
 
     Example:
-        >>> import torch
         >>> yes, no = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])
         >>> judgement = Judgement(yes, no, no, target=torch.tensor([1]))
         >>> judgement.correct, judgement.correct_in, judgement.confused_out
@@ -75,7 +87,7 @@ class Judgement(NamedTuple):
 
     @property
     def as_labeled(self) -> Tensor:
-        """``(B,)`` bool: the image shows the class that was asked for, and no other."""
+        """``(B,)`` bool: the image shows the target class, and no other."""
         everywhere = torch.ones_like(self.target, dtype=torch.bool)
         present = everywhere if self.present is None else self.present
         return present if self.alone is None else present & self.alone
@@ -109,23 +121,13 @@ Objective = Callable[[Judgement], Tensor]
 Criterion = Callable[[Tensor, Judgement], Tensor]
 
 
-# ---- One side of the objective: ``criterion(logits, judgement) -> (B,)``, lower is better.
+# ---- Criteria: one side of the objective.
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of each prediction.
-
-    Args:
-        logits: ``(B, classes)``.
-
-    Returns:
-        ``(B,)``, in nats, between 0 and ``log(classes)``.
-
-    Source:
-        Shannon 1948; natural logarithm as in Phang et al. 2020.
+    """Return the entropy of each prediction ``(B, classes)``, in nats: ``(B,)``.
 
     Example:
-        >>> import torch
         >>> entropy(torch.zeros(1, 2))
         tensor([0.6931])
     """
@@ -133,249 +135,99 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_probabilities.exp() * log_probabilities).sum(1)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Classification:
-    """Recognise the image, or do not: cross entropy to the target, or minus that.
-
-    Args:
-        maximize: True pushes towards the target, False away from it.
+    """Recognize the image: cross entropy to the target, or with ``maximize=False`` minus that.
 
     Source:
         Phang et al. 2020, the "classification" criterion; not gated, as published.
 
     Example:
-        >>> import torch
         >>> logits = torch.zeros(1, 2)
-        >>> said = Judgement(logits, logits, logits, target=torch.tensor([0]))
-        >>> Classification()(logits, said), Classification(maximize=False)(logits, said)
+        >>> judgement = Judgement(logits, logits, logits, target=torch.tensor([0]))
+        >>> Classification()(logits, judgement), Classification(maximize=False)(logits, judgement)
         (tensor([0.6931]), tensor([-0.6931]))
     """
 
-    def __init__(self, *, maximize: bool = True) -> None:
-        self.maximize = maximize
+    maximize: bool = True
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image, ``(B,)``, in nats."""
+        """Return a loss for each image."""
         loss = cross_entropy(logits, judgement.target, reduction="none")
         return loss if self.maximize else -loss
 
-    def __repr__(self) -> str:
-        return f"Classification(maximize={self.maximize})"
 
-
+@dataclass(frozen=True, kw_only=True)
 class Entropy:
-    """Be unsure of the image, or sure: minus the entropy of the prediction, or plus.
+    """Be unsure of the image: minus the entropy of the prediction.
 
-    Args:
-        maximize: True pushes towards a uniform prediction, False towards a sure one of whatever
-            class.
-        gated: Whether an image counts only where its clean version was classified correctly
-            (others are 0, and the mean still divides by the whole batch): where there was no
-            recognition there is none to take away.
+    With ``maximize=False`` plus the entropy, towards a sure prediction of whatever class.
 
     Source:
         Phang et al. 2020, the "entropy" criterion; gated, as published.
 
     Example:
-        >>> import torch
         >>> clean, unsure = torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2)
         >>> Entropy()(unsure, Judgement(clean, unsure, unsure, target=torch.tensor([1])))
         tensor([-0.6931])
     """
 
-    def __init__(self, *, maximize: bool = True, gated: bool = True) -> None:
-        self.maximize = maximize
-        self.gated = gated
+    maximize: bool = True
+    gated: bool = True
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image, ``(B,)``, in nats."""
+        """Return a loss for each image."""
         loss = -entropy(logits) if self.maximize else entropy(logits)
         return judgement.correct * loss if self.gated else loss
 
-    def __repr__(self) -> str:
-        return f"Entropy(maximize={self.maximize}, gated={self.gated})"
 
-
+@dataclass(frozen=True, kw_only=True)
 class Hinge:
     """Put the target's logit above all others by a margin, or below the best of them.
 
     ``relu(best_other - target + margin)``, or with ``maximize=False``
-    ``relu(target - best_other + margin)``.
+    ``relu(target - best_other + margin)``; in logits.
 
     Args:
-        maximize: True pushes towards the target, False away from it.
         margin: Beyond this distance, in logits, nothing is pushed any more.
-
-    Raises:
-        ValueError: If the margin is not finite; in use, if there is no second class.
 
     Source:
         Dabkowski & Gal 2017, their code: ``Hinge(margin=1.0)`` on the preserved image and
         ``Hinge(maximize=False, margin=5.0)`` on the destroyed one.
 
     Example:
-        >>> import torch
         >>> logits = torch.tensor([[2.0, 1.5, 0.0]])
-        >>> said = Judgement(logits, logits, logits, target=torch.tensor([0]))
-        >>> Hinge()(logits, said)  # 1.5 - 2 + 1
+        >>> judgement = Judgement(logits, logits, logits, target=torch.tensor([0]))
+        >>> Hinge()(logits, judgement)  # 1.5 - 2 + 1
         tensor([0.5000])
     """
 
-    def __init__(self, *, maximize: bool = True, margin: float = 1.0) -> None:
-        if not math.isfinite(margin):
-            raise ValueError(f"margin must be finite, but got {margin}; published are 1 and 5.")
-        self.maximize = maximize
-        self.margin = margin
+    maximize: bool = True
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.margin):
+            raise ValueError(
+                f"margin must be finite, but got {self.margin}; published are 1 and 5."
+            )
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image, ``(B,)``, in logits."""
+        """Return a loss for each image."""
         if logits.shape[1] < 2:
             raise ValueError(
                 f"Hinge compares the target with another class, but the classifier gives "
                 f"{logits.shape[1]} logit; use one with a logit for each of two or more classes."
             )
-        index = judgement.target[:, None]
-        lead = logits.gather(1, index)[:, 0] - logits.scatter(1, index, -math.inf).amax(1)  # (B,)
+        target = _of(judgement.target, logits)
+        others = logits.scatter(1, judgement.target[:, None], -math.inf)
+        lead = target - others.amax(1)  # (B,)
         return (self.margin - lead if self.maximize else self.margin + lead).relu()
 
-    def __repr__(self) -> str:
-        return f"Hinge(maximize={self.maximize}, margin={self.margin})"
+
+# ---- A criterion that knows how often each class occurs: a masked image like any other.
 
 
-# ---- The masker's objective: masked-in and masked-out images, each judged by a criterion.
-
-
-class Dual:
-    """Recognise the masked-in image, recognise nothing in the masked-out one.
-
-    ``weight_in * mean(inside(logits_in)) + weight_out * mean(outside(logits_out))``. By default
-    that is ``CE(logits_in, target) - mean(correct * entropy(logits_out))``. A side that is None or
-    weighs nothing is absent: its criterion is not asked.
-
-    Args:
-        weight_in: Weight of the masked-in side, >= 0.
-        weight_out: Weight of the masked-out side, >= 0.
-        inside: Criterion of the masked-in images, or None.
-        outside: Criterion of the masked-out images, or None.
-
-    Raises:
-        TypeError: If a criterion cannot be called.
-        ValueError: If a weight is negative, or no side is left.
-
-    Source:
-        Phang et al. 2020, masker loss; the defaults are those of the final model (classification
-        in, entropy out).
-
-    Example:
-        >>> import torch
-        >>> logits, target = torch.tensor([[0.0, 0.0]]), torch.tensor([0])
-        >>> Dual()(Judgement(logits, logits, logits, target))  # log 2 - log 2
-        tensor(0.)
-        >>> Dual(outside=None)(Judgement(logits, logits, logits, target))
-        tensor(0.6931)
-    """
-
-    def __init__(
-        self,
-        weight_in: float = 1.0,
-        weight_out: float = 1.0,
-        *,
-        inside: Criterion | None = Classification(),
-        outside: Criterion | None = Entropy(),
-    ) -> None:
-        check_weights(
-            weight_in=weight_in,
-            weight_out=weight_out,
-            way_out="a criterion says itself which way it pushes, as Entropy(maximize=False) does.",
-        )
-        _check_criteria(inside=inside, outside=outside)
-        self.weight_in, self.weight_out = weight_in, weight_out
-        self.inside, self.outside = inside, outside
-        if (inside is None or not weight_in) and (outside is None or not weight_out):
-            raise ValueError(
-                f"an objective needs at least one side, but got {self!r}; give inside=... a "
-                "criterion and weight_in > 0, or outside=... and weight_out > 0, or both."
-            )
-
-    def __call__(self, judgement: Judgement) -> Tensor:
-        """Return the scalar loss of a batch."""
-        sides = (
-            (self.weight_in, self.inside, judgement.logits_in),
-            (self.weight_out, self.outside, judgement.logits_out),
-        )
-        terms = [
-            weight * criterion(logits, judgement).mean()
-            for weight, criterion, logits in sides
-            if criterion is not None and weight
-        ]
-        return sum(terms[1:], start=terms[0])
-
-    def __repr__(self) -> str:
-        weights = f"weight_in={self.weight_in}, weight_out={self.weight_out}"
-        return f"Dual({weights}, inside={self.inside}, outside={self.outside})"
-
-
-def _check_criteria(**criteria: Criterion | None) -> None:
-    for name, criterion in criteria.items():
-        if criterion is not None and (not callable(criterion) or isinstance(criterion, type)):
-            raise TypeError(
-                f"{name} must be callable as criterion(logits, judgement) or None, but got "
-                f"{criterion!r}; give an object such as Classification() or Entropy()."
-            )
-
-
-# ---- The classifier's objective in joint training.
-
-
-class KeepRecognizing:
-    """The classifier's own loss in joint training: clean, masked-in and masked-out images.
-
-    ``CE(logits) + mean(correct * (weight_in * CE(logits_in) + weight_out * CE(logits_out)))``.
-    Learning from the masked-out side is what drives the masker to cover all of the evidence.
-
-    Args:
-        weight_in: Weight of the masked-in images, >= 0.
-        weight_out: Weight of the masked-out images, >= 0.
-        gated: Whether masked images count only where the clean one is recognised.
-
-    Raises:
-        ValueError: If a weight is negative.
-
-    Source:
-        Phang et al. 2020, classifier loss (both weights 1). Differs: masked images count only
-        where the clean one is recognised, as in the masker's loss, so that a classifier trained
-        from scratch learns clean images first; ``gated=False`` is as published.
-
-    Example:
-        >>> import torch
-        >>> logits, target = torch.tensor([[0.0, 0.0]]), torch.tensor([0])
-        >>> KeepRecognizing()(Judgement(logits, logits, logits, target))  # 3 log 2
-        tensor(2.0794)
-    """
-
-    def __init__(
-        self, weight_in: float = 1.0, weight_out: float = 1.0, *, gated: bool = True
-    ) -> None:
-        check_weights(weight_in=weight_in, weight_out=weight_out)
-        self.weight_in = weight_in
-        self.weight_out = weight_out
-        self.gated = gated
-
-    def __call__(self, judgement: Judgement) -> Tensor:
-        """Return the scalar loss of a batch."""
-        clean, inside, outside = (
-            cross_entropy(logits, judgement.target, reduction="none") for logits in judgement[:3]
-        )
-        masked = self.weight_in * inside + self.weight_out * outside  # (B,)
-        return (clean + (judgement.correct * masked if self.gated else masked)).mean()
-
-    def __repr__(self) -> str:
-        weights = f"weight_in={self.weight_in}, weight_out={self.weight_out}"
-        return f"KeepRecognizing({weights}, gated={self.gated})"
-
-
-# ---- A masked image should look like any image: its prediction, and how often each class occurs.
-
-
+@dataclass(frozen=True)
 class KLToPrior:
     """Predict what one would predict without looking: the divergence from a class prior.
 
@@ -386,13 +238,8 @@ class KLToPrior:
     Args:
         prior: Probability of each class, ``(classes,)``, such as :func:`class_prior` gives; None
             is uniform over however many logits there are. Kept as numbers, which the repr prints.
-        reverse: Whether the divergence is taken from the prediction to the prior.
-        gated: Whether an image counts only where its clean version was classified correctly
-            (others are 0, and the mean still divides by the whole batch).
-
-    Raises:
-        ValueError: If the prior is no distribution, or is zero for a class although ``reverse``
-            divides by it; in use, if its length is not the number of logits.
+        reverse: Whether the divergence is taken from the prediction to the prior, which then must
+            not be zero for any class.
 
     Source:
         Phang et al. 2020, the "kldivergence" criterion, forward and backward. Differs: published
@@ -401,48 +248,46 @@ class KLToPrior:
 
     Example:
         >>> logits = torch.zeros(1, 2)
-        >>> said = Judgement(logits, logits, logits, target=torch.tensor([0]))
-        >>> KLToPrior([0.75, 0.25])(logits, said)  # 3/4 log 3/2 + 1/4 log 1/2
+        >>> judgement = Judgement(logits, logits, logits, target=torch.tensor([0]))
+        >>> KLToPrior([0.75, 0.25])(logits, judgement)  # 3/4 log 3/2 + 1/4 log 1/2
         tensor([0.1308])
     """
 
-    def __init__(
-        self,
-        prior: Tensor | Sequence[float] | None = None,
-        *,
-        reverse: bool = False,
-        gated: bool = False,
-    ) -> None:
-        self.prior = None if prior is None else _numbers(prior)
-        self.reverse = reverse
-        self.gated = gated
-        if reverse and self.prior and not all(self.prior):
+    prior: Tensor | Sequence[float] | None = None
+    _: KW_ONLY
+    reverse: bool = False
+    gated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.prior is None:
+            return
+        prior = _distribution(self.prior)
+        object.__setattr__(self, "prior", prior)
+        if self.reverse and not all(prior):
             raise ValueError(
                 "prior must not be zero for any class where reverse=True divides by it, but "
-                f"{self.prior.count(0)} of {len(self.prior)} are; class_prior(labels, classes) "
+                f"{prior.count(0)} of {len(prior)} are; class_prior(labels, classes) "
                 "smooths, or take reverse=False."
             )
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image, ``(B,)``, in nats."""
-        said, prior = logits.log_softmax(1), self._prior_like(logits)
+        """Return a loss for each image."""
+        prediction, prior = logits.log_softmax(1), self._prior_like(logits)
         if self.reverse:
-            divergence = (said.exp() * (said - prior.log())).sum(1)
+            divergence = (prediction.exp() * (prediction - prior.log())).sum(1)
         else:
-            divergence = (torch.xlogy(prior, prior) - prior * said).sum(1)  # 0 log 0 = 0
+            divergence = (torch.xlogy(prior, prior) - prior * prediction).sum(1)  # 0 log 0 = 0
         return judgement.correct * divergence if self.gated else divergence
 
     def _prior_like(self, logits: Tensor) -> Tensor:
         classes = logits.shape[1]
-        if self.prior is not None and len(self.prior) != classes:
+        prior = [1 / classes] * classes if self.prior is None else self.prior
+        if len(prior) != classes:
             raise ValueError(
                 f"prior must have one probability for each of the classifier's {classes} logits, "
-                f"but has {len(self.prior)}; class_prior(labels, classes={classes}) gives one."
+                f"but has {len(prior)}; class_prior(labels, classes={classes}) gives one."
             )
-        return logits.new_tensor(self.prior or [1 / classes] * classes)
-
-    def __repr__(self) -> str:
-        return f"KLToPrior(prior={self.prior}, reverse={self.reverse}, gated={self.gated})"
+        return logits.new_tensor(prior)
 
 
 def class_prior(labels: Tensor | Iterable[int], classes: int, *, smoothing: float = 1.0) -> Tensor:
@@ -459,8 +304,7 @@ def class_prior(labels: Tensor | Iterable[int], classes: int, *, smoothing: floa
 
     Raises:
         TypeError: If labels are not integers.
-        ValueError: If there are none, or one lies outside ``[0, classes)``; or if ``smoothing`` is
-            not positive.
+        ValueError: If there are none, or one is outside ``[0, classes)``.
 
     Source:
         Laplace's rule of succession (``smoothing`` 1).
@@ -485,8 +329,7 @@ def class_prior(labels: Tensor | Iterable[int], classes: int, *, smoothing: floa
     return (counts / counts.sum()).float()
 
 
-def _numbers(prior: Tensor | Sequence[float]) -> list[float]:
-    """Read a distribution, and refuse what is none."""
+def _distribution(prior: Tensor | Sequence[float]) -> tuple[float, ...]:
     tensor = torch.as_tensor(prior).detach()
     numbers = tensor.double().flatten().tolist()
     # 1e-3: what is left of a sum of 1 after half precision.
@@ -496,14 +339,114 @@ def _numbers(prior: Tensor | Sequence[float]) -> list[float]:
             f"{tuple(tensor.shape)} with minimum {min(numbers, default=math.nan):.4g} and sum "
             f"{sum(numbers):.4g}; divide counts by their sum, or use class_prior(labels, classes)."
         )
-    return numbers
+    return tuple(numbers)
+
+
+# ---- The objectives of the paper: the masker's, and the classifier's in joint training.
+
+
+@dataclass(frozen=True)
+class Dual:
+    """Recognize the masked-in image, recognize nothing in the masked-out one.
+
+    ``weight_in * mean(inside(logits_in)) + weight_out * mean(outside(logits_out))``, by default
+    ``CE(logits_in, target) - mean(correct * entropy(logits_out))``. A side whose criterion is None
+    or whose weight is 0 is absent: the criterion is not called.
+
+    Source:
+        Phang et al. 2020, masker loss; the defaults are those of the final model (classification
+        in, entropy out).
+
+    Example:
+        >>> logits, target = torch.tensor([[0.0, 0.0]]), torch.tensor([0])
+        >>> Dual()(Judgement(logits, logits, logits, target))  # log 2 - log 2
+        tensor(0.)
+        >>> Dual(outside=None)(Judgement(logits, logits, logits, target))
+        tensor(0.6931)
+    """
+
+    weight_in: float = 1.0
+    weight_out: float = 1.0
+    _: KW_ONLY
+    inside: Criterion | None = Classification()
+    outside: Criterion | None = Entropy()
+
+    def __post_init__(self) -> None:
+        check_weights(
+            weight_in=self.weight_in,
+            weight_out=self.weight_out,
+            way_out="a criterion says itself which way it pushes, as Entropy(maximize=False) does.",
+        )
+        _check_criteria(inside=self.inside, outside=self.outside)
+        if not any(weight and criterion is not None for weight, criterion in self._sides()):
+            raise ValueError(
+                f"an objective needs at least one side, but got {self!r}; give inside=... a "
+                "criterion and weight_in > 0, or outside=... and weight_out > 0, or both."
+            )
+
+    def __call__(self, judgement: Judgement) -> Tensor:
+        """Return the loss of a batch."""
+        logits_of_each = judgement.logits_in, judgement.logits_out
+        terms = [
+            weight * criterion(logits, judgement).mean()
+            for (weight, criterion), logits in zip(self._sides(), logits_of_each, strict=True)
+            if criterion is not None and weight
+        ]
+        return sum(terms[1:], start=terms[0])
+
+    def _sides(self) -> tuple[tuple[float, Criterion | None], ...]:
+        return (self.weight_in, self.inside), (self.weight_out, self.outside)
+
+
+def _check_criteria(**criteria: Criterion | None) -> None:
+    for name, criterion in criteria.items():
+        if criterion is not None and (not callable(criterion) or isinstance(criterion, type)):
+            raise TypeError(
+                f"{name} must be callable as criterion(logits, judgement) or None, but got "
+                f"{criterion!r}; give an object such as Classification() or Entropy()."
+            )
+
+
+@dataclass(frozen=True)
+class KeepRecognizing:
+    """The classifier's own loss in joint training: clean, masked-in and masked-out images.
+
+    ``CE(logits) + mean(correct * (weight_in * CE(logits_in) + weight_out * CE(logits_out)))``.
+    Learning from the masked-out side is what drives the masker to cover all of the evidence.
+
+    Source:
+        Phang et al. 2020, classifier loss (both weights 1). Differs: masked images count only
+        where the clean one is recognized, as in the masker's loss, so that a classifier trained
+        from scratch learns clean images first; ``gated=False`` is as published.
+
+    Example:
+        >>> logits, target = torch.tensor([[0.0, 0.0]]), torch.tensor([0])
+        >>> KeepRecognizing()(Judgement(logits, logits, logits, target))  # 3 log 2
+        tensor(2.0794)
+    """
+
+    weight_in: float = 1.0
+    weight_out: float = 1.0
+    _: KW_ONLY
+    gated: bool = True
+
+    def __post_init__(self) -> None:
+        check_weights(weight_in=self.weight_in, weight_out=self.weight_out)
+
+    def __call__(self, judgement: Judgement) -> Tensor:
+        """Return the loss of a batch."""
+        clean, inside, outside = (
+            cross_entropy(logits, judgement.target, reduction="none") for logits in judgement[:3]
+        )
+        masked = self.weight_in * inside + self.weight_out * outside  # (B,)
+        return (clean + (judgement.correct * masked if self.gated else masked)).mean()
 
 
 # ---- How logits are read as "this class is there": one class of all, or each for itself.
 
 
 class Belief(Protocol):
-    """How a classifier's logits ``(B, classes)`` say whether a class ``(B,)`` is there."""
+    """How a classifier's logits ``(B, classes)`` tell whether a class ``(B,)`` is there."""
 
     def yes(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the log probability that it is, ``(B,)``."""
@@ -518,19 +461,16 @@ class Belief(Protocol):
         """Return ``(B,)`` bool: among other things in the image, the class is seen too."""
 
     def foremost(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return ``(B,)`` bool: the class is what the classifier would say."""
+        """Return ``(B,)`` bool: the class is the classifier's prediction."""
 
 
+@dataclass(frozen=True)
 class OneOf:
     """Classes exclude each other: probabilities by softmax, as in ImageNet.
 
     Nothing of a class is left where its probability is that of a guess, ``1 / classes``.
 
-    Source:
-        Own.
-
     Example:
-        >>> import torch
         >>> logits, target = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([0])
         >>> OneOf().yes(logits, target).exp(), OneOf().no(logits, target).exp()
         (tensor([0.5761]), tensor([0.4239]))
@@ -548,7 +488,7 @@ class OneOf:
         return others - logits.logsumexp(1)
 
     def still_there(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return how far the log probability lies above that of a guess, ``(B,)``, in nats."""
+        """Return how far the log probability is above that of a guess, ``(B,)``, in nats."""
         return (self.yes(logits, target) + math.log(logits.shape[1])).relu()
 
     def found(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -559,20 +499,14 @@ class OneOf:
         """Return ``(B,)`` bool: no class is likelier."""
         return logits.argmax(1) == target
 
-    def __repr__(self) -> str:
-        return "OneOf()"
 
-
+@dataclass(frozen=True)
 class AnyOf:
     """Each class is there or is not, whatever the others: probabilities by sigmoid (multi-label).
 
     Nothing of a class is left as its probability goes to 0.
 
-    Source:
-        Own.
-
     Example:
-        >>> import torch
         >>> logits, target = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
         >>> AnyOf().yes(logits, target).exp(), AnyOf().no(logits, target).exp()
         (tensor([0.7311]), tensor([0.2689]))
@@ -598,97 +532,73 @@ class AnyOf:
         """Return ``(B,)`` bool: the class is there rather than not."""
         return self.found(logits, target)
 
-    def __repr__(self) -> str:
-        return "AnyOf()"
-
 
 def _of(target: Tensor, values: Tensor) -> Tensor:
     return values.gather(1, target[:, None])[:, 0]
 
 
-# ---- The objective of a masker that is asked for a class, which may share the image or be absent.
+# ---- The objective of a target-aware masker, whose class may share the image or be absent.
 
 
+@dataclass(frozen=True)
 class Believe:
-    """See the class that was asked for where it is there, and do not where it is not.
+    """Recognize the target class where it is there, and do not where it is not.
 
     ``-log p(target)``, or ``-log(1 - p(target))`` for an absent class. With ``OneOf()`` a class is
     only believed where all the others are excluded, so the mask must keep to its own evidence.
 
-    Args:
-        belief: How logits are read.
-
-    Source:
-        Own; cross entropy as in Phang et al. 2020 where the class is there.
-
     Example:
         >>> logits, target = torch.zeros(1, 4), torch.tensor([0])
-        >>> said = Judgement(logits, logits, logits, target)
-        >>> Believe()(logits, said)  # log 4
+        >>> judgement = Judgement(logits, logits, logits, target)
+        >>> Believe()(logits, judgement)  # log 4
         tensor([1.3863])
-        >>> Believe()(logits, said._replace(present=torch.tensor([False])))  # -log 3/4
+        >>> Believe()(logits, judgement._replace(present=torch.tensor([False])))  # -log 3/4
         tensor([0.2877])
     """
 
-    def __init__(self, belief: Belief = OneOf()) -> None:
-        self.belief = belief
+    belief: Belief = OneOf()
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image, ``(B,)``, in nats."""
+        """Return a loss for each image."""
         yes = self.belief.yes(logits, judgement.target)
         if judgement.present is None:
             return -yes
         return -torch.where(judgement.present, yes, self.belief.no(logits, judgement.target))
 
-    def __repr__(self) -> str:
-        return f"Believe(belief={self.belief})"
 
-
+@dataclass(frozen=True)
 class Vanish:
-    """Leave nothing of the class that was asked for; other classes may stay.
+    """Leave nothing of the target class; other classes may stay.
 
     An image of one class alone is judged by ``alone``. Of an image with other classes in it only
     the target must vanish, and this counts only where the clean image showed it. An absent class
     is 0: there is nothing to take away.
 
     Args:
-        alone: Criterion for images of one class.
-        belief: How logits are read.
-
-    Source:
-        Own; ``Entropy()`` is that of Phang et al. 2020, as published.
+        alone: Criterion for images of one class; the default is as published.
 
     Example:
         >>> logits, target = torch.tensor([[1.0, 0.0, 0.0]] * 2), torch.tensor([0, 0])
-        >>> said = Judgement(logits, logits, logits, target, alone=torch.tensor([True, False]))
-        >>> Vanish()(logits, said)  # minus its entropy; log(0.5761 / (1 / 3))
+        >>> judgement = Judgement(logits, logits, logits, target, alone=torch.tensor([True, False]))
+        >>> Vanish()(logits, judgement)  # minus its entropy; log(0.5761 / (1 / 3))
         tensor([-0.9753,  0.5472])
     """
 
-    def __init__(self, alone: Criterion = Entropy(), belief: Belief = OneOf()) -> None:
-        self.alone, self.belief = alone, belief
+    alone: Criterion = Entropy()
+    belief: Belief = OneOf()
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image, ``(B,)``, in nats."""
-        by_itself = self.alone(logits, judgement)
+        """Return a loss for each image."""
+        loss = self.alone(logits, judgement)
         if judgement.alone is not None:
             left = self.belief.still_there(logits, judgement.target)
             left = left * self.belief.found(judgement.logits, judgement.target)
-            by_itself = torch.where(judgement.alone, by_itself, left)
-        return by_itself if judgement.present is None else by_itself * judgement.present
-
-    def __repr__(self) -> str:
-        return f"Vanish(alone={self.alone}, belief={self.belief})"
+            loss = torch.where(judgement.alone, loss, left)
+        return loss if judgement.present is None else loss * judgement.present
 
 
 def target_aware(belief: Belief = OneOf()) -> Dual:
-    """Return the objective of maskers that are asked for a class: the trainer's default for them.
-
-    Args:
-        belief: ``OneOf()``, or ``AnyOf()`` for multi-label classifiers.
-
-    Source:
-        Own.
+    """Return the trainer's default objective for target-aware maskers.
 
     Example:
         >>> target_aware().inside

@@ -1,4 +1,8 @@
-"""Mask logits to mask: random in ``train()``, deterministic in ``eval()``, like dropout."""
+"""Mask logits to mask: random in ``train()``, deterministic in ``eval()``, like dropout.
+
+A sampler maps ``(B, 1, *grid)`` to a mask of the same shape in ``[0, 1]``. Its ``settings`` are its
+arguments, from which a saved model builds it again.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "GumbelSigmoid",
-    "Sigmoid",
-]
+__all__ = ["GumbelSigmoid", "Sigmoid"]
 
 
 class Sigmoid(nn.Module):
-    """A soft mask: each logit through the logistic function, the same in both modes.
+    """A soft mask: the logistic function of each logit, the same in both modes.
 
     Source:
         Phang et al. 2020, the head of the final model.
 
     Example:
-        >>> import torch
         >>> Sigmoid()(torch.zeros(1, 1, 1, 2))
         tensor([[[[0.5000, 0.5000]]]])
     """
@@ -31,7 +31,7 @@ class Sigmoid(nn.Module):
         self.settings: dict[str, Any] = {}
 
     def forward(self, mask_logits: Tensor) -> Tensor:
-        """Map logits ``(B, 1, *grid)`` to a mask of the same shape in ``[0, 1]``."""
+        """Return the mask."""
         return mask_logits.sigmoid()
 
 
@@ -40,15 +40,15 @@ class GumbelSigmoid(nn.Module):
 
     In ``train()`` each value is ``s = sigmoid((logit + log u - log(1 - u)) / temperature)`` with
     ``u`` uniform in (0, 1), from the global random numbers of the logits' device. ``s`` is above
-    one half with probability ``sigmoid(logit)``, at any temperature; the lower the temperature,
-    the closer it lies to 0 or 1.
+    one half with probability ``sigmoid(logit)`` at any temperature; the lower the temperature, the
+    closer it is to 0 or 1.
 
     Args:
         temperature: > 0; where it is learned, its first value.
         hard: Whether the mask in ``train()`` is ``1[s > 0.5]`` with the gradient of ``s``
             (straight-through); False gives ``s``.
-        learnable: Whether the temperature is learned. The parameter is its logarithm, so that the
-            temperature stays positive whatever the optimizer does.
+        learnable: Whether the temperature is learned. The parameter is its logarithm, so that it
+            stays positive.
         binary: Whether the mask in ``eval()`` is ``1[logit > 0]``, with the gradient of
             ``sigmoid(logit)``; False gives ``sigmoid(logit)``, the probability of a one.
 
@@ -83,20 +83,16 @@ class GumbelSigmoid(nn.Module):
                 f"temperature must be a positive number, but got {temperature}; to have it learned "
                 "give its first value and learnable=True."
             )
-        self.temperature, self.hard, self.learnable = temperature, hard, learnable
-        self.binary = binary
-        self.settings = {
-            "temperature": temperature,
-            "hard": hard,
-            "learnable": learnable,
-            "binary": binary,
-        }
+        self.temperature, self.hard = temperature, hard
+        self.learnable, self.binary = learnable, binary
+        names = ("temperature", "hard", "learnable", "binary")
+        self.settings: dict[str, Any] = {name: getattr(self, name) for name in names}
         if learnable:
             self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
 
     def forward(self, mask_logits: Tensor) -> Tensor:
-        """Map logits ``(B, 1, *grid)`` to a mask of the same shape in ``[0, 1]``."""
-        # Half precision knows few numbers near 1: both u and 1 - u need more of them.
+        """Return the mask."""
+        # Half precision has few numbers near 1: both u and 1 - u need more of them.
         logits = mask_logits.to(torch.promote_types(mask_logits.dtype, torch.float32))
         if self.training:
             soft = self._sample(logits)
@@ -107,7 +103,7 @@ class GumbelSigmoid(nn.Module):
         return mask.to(mask_logits.dtype)
 
     def extra_repr(self) -> str:
-        """Say how it was built."""
+        """Return the settings, for the repr."""
         return ", ".join(f"{name}={value}" for name, value in self.settings.items())
 
     def _sample(self, logits: Tensor) -> Tensor:
@@ -118,5 +114,5 @@ class GumbelSigmoid(nn.Module):
 
 
 def _straight_through(ones: Tensor, soft: Tensor) -> Tensor:
-    """Give the value of ``ones`` and the gradient of ``soft``."""
+    """Return the value of ``ones`` with the gradient of ``soft``."""
     return ones.to(soft) + (soft - soft.detach())
