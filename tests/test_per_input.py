@@ -1,4 +1,4 @@
-"""Promises of the masks that are optimised for each input."""
+"""Promises of the masks that are optimized for each input."""
 
 from __future__ import annotations
 
@@ -18,15 +18,7 @@ from captum_masking.parts import infill
 from captum_masking.parts.masker import linear
 from captum_masking.parts.objective import Dual, Judgement
 from captum_masking.parts.regularizer import Area, Sum, TotalVariation, UngatedArea, smooth
-from captum_masking.saliency.per_input import (
-    PerInput,
-    Stopping,
-    of_area,
-    optimize_mask,
-    rows_of,
-    shift,
-    twice,
-)
+from captum_masking.saliency.per_input import PerInput, of_area, shift
 
 FEW = PerInput(steps=4)
 
@@ -224,7 +216,7 @@ def test_a_batch_gives_what_its_images_give_one_by_one(per_input, network, image
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
 
 
-def test_a_mask_does_not_change_with_its_neighbours_or_its_place(network, images):
+def test_a_mask_does_not_change_with_its_neighbors_or_its_place(network, images):
     per_input = FEW.but(jitter_px=2, infill=infill.Noise())
     masks = per_input(network, images, 1)
     order = torch.tensor([4, 0, 2])
@@ -281,17 +273,29 @@ def test_jitter_moves_masked_images_by_up_to_so_many_pixels(device):
 # When an input is done.
 
 
+def losses_taken(losses: list[float], **options) -> int:
+    """Count the steps of a search whose losses are given."""
+    given = iter(losses)
+    per_input = PerInput(
+        objective=lambda judgement: next(given) + 0 * judgement.logits_in.sum(),
+        regularizer=lambda mask, judgement: 0 * mask.sum(),
+        steps=len(losses),
+        **options,
+    )
+    per_input(Quadrants(), planted(0), 0)
+    return len(losses) - len(list(given))
+
+
 def test_patience_ends_an_image_that_no_longer_improves():
-    stopping, rows = Stopping(patience=2, batch=1), torch.tensor([0])
-    losses = [5.0, 4.0, 4.0, 3.0, 3.0, 3.5]
-    going = [stopping.go_on(rows, torch.tensor([loss]), None).item() for loss in losses]
-    assert going == [True, True, True, True, True, False]
+    assert losses_taken([5.0, 4.0, 4.0, 3.0, 3.0, 3.5, 0.0], patience=2) == 6
+    assert losses_taken([1.0, 1.0 - 9e-4, 0.0], patience=1) == 2  # too little counts as nothing
 
 
 def test_a_new_budget_starts_the_waiting_again():
-    stopping, rows = Stopping(patience=1, batch=1), torch.tensor([0])
-    going = [stopping.go_on(rows, torch.tensor([1.0]), area).item() for area in (0.9, 0.5, 0.5)]
-    assert going == [True, True, False]
+    def budget(done: float) -> float:
+        return 0.9 if done <= 0.25 else 0.5
+
+    assert losses_taken([1.0] * 4, patience=1, area=budget) == 3
 
 
 class Mixed(nn.Module):
@@ -428,21 +432,27 @@ def test_additional_arguments_go_with_their_image(images):
 
 
 def test_rows_are_taken_and_repeated_only_of_arguments_that_have_them():
-    per_image, constant = torch.tensor([1.0, 2.0]), torch.tensor([5.0, 6.0, 7.0])
-    taken = rows_of((per_image, constant, None), torch.tensor([1]), batch=2)
-    assert taken[0].tolist() == [2.0] and taken[1] is constant and taken[2] is None
-    doubled = twice(taken, batch=1)
-    assert doubled[0].tolist() == [2.0, 2.0] and doubled[1] is constant
+    calls = []
+
+    def score(x: Tensor, *extra: Tensor | None) -> Tensor:
+        calls.append([None if a is None else a.tolist() for a in extra])
+        score = x.flatten(1).mean(1)
+        return torch.stack([score, -score], dim=1)
+
+    flat = torch.zeros(1, 1, 8, 8)  # with nothing to gain from: done after two steps
+    extra = (torch.tensor([1.0, 2.0]), torch.tensor([5.0, 6.0, 7.0]), torch.tensor([9.0]), None)
+    quiet = {"objective": Dual(outside=None), "regularizer": lambda mask, j: 0 * mask.mean()}
+    per_input = PerInput(steps=3, patience=1, lr=1.0, **quiet)
+    per_input(score, torch.cat([flat, flat + 1]), 0, additional_forward_args=extra)
+    rest = [[5.0, 6.0, 7.0], [9.0], None]
+    assert calls[0] == [[1.0, 2.0], *rest]
+    assert calls[1] == calls[2] == [[1.0, 2.0, 1.0, 2.0], *rest]
+    assert calls[3] == [[2.0, 2.0], *rest]
 
 
 def test_a_wrong_target_is_refused(network, images):
     with pytest.raises(TargetError):
         FEW(network, images, 4)
-
-
-def test_the_function_is_the_object(network, images):
-    mask = optimize_mask(network, images, 1, steps=3, area=0.3)
-    assert torch.equal(mask, PerInput(steps=3, area=0.3)(network, images, 1))
 
 
 # Settings.
@@ -481,5 +491,5 @@ def test_it_can_be_copied_and_sent_to_another_process(copied):
 )
 def test_numbers_out_of_range_are_refused_by_name(wrong):
     (name,) = wrong
-    with pytest.raises(ValueError, match=f"{name} must be at least"):
+    with pytest.raises(ValueError, match=f"{name} must be (a whole number >=|at least)"):
         PerInput(**wrong)
