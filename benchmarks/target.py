@@ -38,7 +38,6 @@ from captum_masking.metrics import (
     leakage,
     localization_error,
 )
-from captum_masking.model.files import save_model
 from captum_masking.parts.infill import Mean
 from captum_masking.parts.masking import mask_images
 from captum_masking.parts.questions import mosaics
@@ -122,7 +121,7 @@ def train(arguments: argparse.Namespace) -> None:
         model = gated(agnostic)
         print(f"nats, by epoch: {train_gate(model, loader, arguments.epochs)}")
     print(f"{perf_counter() - started:.0f} s")
-    save_model(model, arguments.model, notes=preprocess.notes())
+    model.save(arguments.model, notes=preprocess.notes())
 
 
 def read(

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import random
-import shutil
 import signal
 import string
 import struct
@@ -25,21 +24,14 @@ from safetensors import SafetensorError
 from test_checkpoint import killed_before
 from torch import Tensor, nn
 
+from captum_masking.model import files
 from captum_masking.model.files import CheckpointError
-from captum_masking.training.checkpoint import (
-    STATE,
-    TENSORS,
-    Checkpoints,
-    _first_line,
-    read_state,
-    write_state,
-)
+from captum_masking.training.checkpoint import Checkpoints, read_state, write_state
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-FILES = (STATE, TENSORS)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to be copied")
 DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn),
@@ -68,7 +60,7 @@ def state_of(step: int) -> dict:
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def file(tmp_path) -> Path:
     """A small checkpoint that has a bit of everything."""
     state = {"a": [1, (2.5, float("nan"))], 7: {"w": torch.arange(5.0)}, "é": None, "b": True}
     write_state(state, tmp_path / "small")
@@ -137,14 +129,14 @@ def test_tensors_of_every_kind_of_memory_come_back(tmp_path):
 def test_one_tensor_in_two_places_is_stored_once_and_is_one_again(tmp_path):
     shared = torch.zeros(1000)
     write_state({"a": shared, "b": [shared]}, tmp_path / "state")
-    assert (tmp_path / "state" / TENSORS).stat().st_size < 1.5 * 4000
+    assert (tmp_path / "state").stat().st_size < 1.5 * 4000
     read = read_state(tmp_path / "state")
     assert read["a"] is read["b"][0]
 
 
-def test_what_was_read_does_not_hang_on_the_file(folder):
-    read = read_state(folder)
-    (folder / TENSORS).write_bytes(b"")  # a window on the file would now crash the process
+def test_what_was_read_does_not_hang_on_the_file(file):
+    read = read_state(file)
+    file.write_bytes(b"")  # a window on the file would now crash the process
     assert torch.equal(read[7]["w"], torch.arange(5.0))
 
 
@@ -212,65 +204,55 @@ def test_a_state_that_contains_itself_is_refused(tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_a_state_is_never_written_over_another(folder):
-    with pytest.raises(FileExistsError, match="give another"):
-        write_state(1, folder)
-    assert read_state(folder)["b"] is True
-
-
 # What is refused at reading
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_one_flipped_bit_anywhere_is_refused(folder, name):
-    whole = (folder / name).read_bytes()
+def test_one_flipped_bit_anywhere_is_refused(file):
+    whole = file.read_bytes()
     for offset in range(len(whole)):
         for bit in range(8) if offset % 16 == 0 else [offset % 8]:
             flipped = bytearray(whole)
             flipped[offset] ^= 1 << bit
-            (folder / name).write_bytes(flipped)
-            with pytest.raises(CheckpointError, match=f"small: its ({name}|format)"):
-                read_state(folder)
-    (folder / name).write_bytes(whole)
-    read_state(folder)
+            file.write_bytes(flipped)
+            with pytest.raises(CheckpointError, match="small: (it|captum_masking did not)"):
+                read_state(file)
+    file.write_bytes(whole)
+    read_state(file)
 
 
 def test_the_case_of_a_digit_counts_as_well(tmp_path):
     # "1e-05" and "1E-05" are one number, but a bit apart: only the bytes tell.
     write_state({"lr": 1e-05}, tmp_path / "state")
-    content = (tmp_path / "state" / STATE).read_text()
-    (tmp_path / "state" / STATE).write_text(content.replace("1e-05", "1E-05"))
+    raw = (tmp_path / "state").read_bytes()
+    (tmp_path / "state").write_bytes(raw.replace(b"1e-05", b"1E-05"))
     with pytest.raises(CheckpointError, match="was altered"):
         read_state(tmp_path / "state")
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_every_truncation_is_refused(folder, name):
-    whole = (folder / name).read_bytes()
+def test_every_truncation_is_refused(file):
+    whole = file.read_bytes()
     for length in range(0, len(whole), 3):
-        (folder / name).write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match=f"small: its {name} is"):
-            read_state(folder)
+        file.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match="small: it is truncated, .*; give a whole"):
+            read_state(file)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_or_an_empty_file_is_named(folder, name):
-    (folder / name).write_bytes(b"")
-    with pytest.raises(CheckpointError, match=f"small: its {name} is empty; give a whole"):
-        read_state(folder)
-    (folder / name).unlink()
-    with pytest.raises(CheckpointError, match=f"small: it has no {name}"):
-        read_state(folder)
-    (folder / name).mkdir()
-    with pytest.raises(CheckpointError, match=f"small: it has no {name}"):
-        read_state(folder)
+def test_a_missing_file_is_named(file):
+    file.unlink()
+    with pytest.raises(CheckpointError, match="small: it does not exist; give a whole"):
+        read_state(file)
+    file.mkdir()
+    with pytest.raises(CheckpointError, match="small: it is a folder; give a whole"):
+        read_state(file)
 
 
-def test_files_of_two_checkpoints_are_not_mixed(folder, tmp_path):
-    write_state({7: {"w": torch.ones(5)}}, tmp_path / "other")
-    shutil.copy(tmp_path / "other" / TENSORS, folder / TENSORS)
-    with pytest.raises(CheckpointError, match=TENSORS):
-        read_state(folder)
+def test_the_halves_of_two_checkpoints_are_not_mixed(file, tmp_path):
+    write_state({"a": [2, (2.5, float("nan"))], 7: {"w": torch.ones(5)}}, tmp_path / "other")
+    weights = torch.ones(5).numpy().tobytes()
+    assert (tmp_path / "other").read_bytes().endswith(weights)
+    file.write_bytes(file.read_bytes()[: -len(weights)] + weights)
+    with pytest.raises(CheckpointError, match="small: it was altered"):
+        read_state(file)
 
 
 class Malicious:
@@ -283,31 +265,27 @@ class Malicious:
         return os.mkdir, (str(self.marker),)
 
 
-@pytest.mark.parametrize("place", [*FILES, "the folder"])
 @pytest.mark.parametrize("write", [pickle.dump, torch.save], ids=["pickle", "torch.save"])
-def test_a_pickle_in_place_of_a_file_is_refused_and_never_run(folder, place, write, tmp_path):
+def test_a_pickle_in_place_of_a_file_is_refused_and_never_run(file, write, tmp_path):
     marker = tmp_path / "marker"
-    if place == "the folder":
-        shutil.rmtree(folder)
-    with (folder if place == "the folder" else folder / place).open("wb") as stream:
+    with file.open("wb") as stream:
         write(Malicious(marker), stream)
-    with pytest.raises(CheckpointError, match=f"small: it.*{'' if 'the' in place else place}"):
-        read_state(folder)
+    with pytest.raises(CheckpointError, match="small: it is .*something else"):
+        read_state(file)
     assert not marker.exists()
 
 
-def forge(folder: Path, **changes) -> None:
-    """Change what state.json says and give it the checksum that belongs to it."""
-    content = json.loads((folder / STATE).read_text())
-    rest = {k: v for k, v in (content | changes).items() if k != "sha256"}
-    raw = json.dumps(rest)[1:].encode()
-    (folder / STATE).write_bytes(_first_line(raw) + raw)
+def forge_format(file: Path, number: int) -> None:
+    """Have a file be of another format, with the checksum that belongs to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_FORMAT", number)
+        write_state({"step": 1}, file)
 
 
-def test_a_newer_format_is_refused_as_such(folder):
-    forge(folder, format=2)
-    with pytest.raises(CheckpointError, match="format is 2, this version reads 1; update"):
-        read_state(folder)
+def test_a_newer_format_is_refused_as_such(file):
+    forge_format(file, 3)
+    with pytest.raises(CheckpointError, match="format is 3, this version reads 2; update"):
+        read_state(file)
 
 
 @pytest.mark.parametrize(
@@ -330,16 +308,16 @@ def test_a_newer_format_is_refused_as_such(folder):
     ],
     ids=str,
 )
-def test_nonsense_with_the_right_checksum_is_refused_in_words(folder, state):
-    forge(folder, state=state)
-    with pytest.raises(CheckpointError, match=f"its {STATE} cannot be read"):
-        read_state(folder)
+def test_nonsense_with_the_right_checksum_is_refused_in_words(file, state):
+    files.write(file, state, {'state[7]["w"]': torch.arange(5.0)})
+    with pytest.raises(CheckpointError, match="small: its state cannot be read"):
+        read_state(file)
 
 
-def test_brackets_without_end_are_refused(folder):
-    (folder / STATE).write_text("[" * 100_000)
-    with pytest.raises(CheckpointError, match=STATE):
-        read_state(folder)
+def test_brackets_without_end_are_refused(file):
+    file.write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="small: it is truncated"):
+        read_state(file)
 
 
 # The checkpoints of one training
@@ -350,10 +328,11 @@ def test_the_last_few_are_kept(tmp_path):
     assert checkpoints.steps() == []
     for step in (0, 9, 10, 123):  # in the order of numbers, not of letters
         written = checkpoints.save({"step": step}, step)
-        assert written == tmp_path / "run" / f"step-{step:08d}"
+        assert written == tmp_path / "run" / f"step-{step:08d}.safetensors"
         assert checkpoints.latest() == {"step": step}
     assert checkpoints.steps() == [10, 123]
-    assert sorted(os.listdir(tmp_path / "run")) == ["step-00000010", "step-00000123"]
+    names = [f"step-{step:08d}.safetensors" for step in (10, 123)]
+    assert sorted(os.listdir(tmp_path / "run")) == names
 
 
 def test_steps_beyond_eight_digits_stay_in_order(tmp_path):
@@ -387,7 +366,9 @@ def test_the_same_step_is_replaced(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=1)
     for state in ("first", "second"):
         checkpoints.save(state, 5)
-    assert checkpoints.latest() == "second" and os.listdir(tmp_path) == ["step-00000005"]
+    assert checkpoints.latest() == "second" and os.listdir(tmp_path) == [
+        "step-00000005.safetensors"
+    ]
 
 
 def test_later_ones_neither_count_nor_go(tmp_path):
@@ -401,19 +382,18 @@ def test_later_ones_neither_count_nor_go(tmp_path):
     assert checkpoints.steps() == [20] and checkpoints.latest() == "new"
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_damaged_one_is_skipped_with_its_name_and_the_reason(tmp_path, name):
+def test_a_damaged_one_is_skipped_with_its_name_and_the_reason(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2, 3):
         checkpoints.save(state_of(step), step)
-    (tmp_path / "step-00000002" / name).unlink()
-    (tmp_path / "step-00000003" / name).write_bytes(b"damaged")
-    assert checkpoints.steps() == [1, 3]
+    (tmp_path / "step-00000002.safetensors").write_bytes(b"")
+    (tmp_path / "step-00000003.safetensors").write_bytes(b"damaged")
+    assert checkpoints.steps() == [1, 2, 3]
     with pytest.warns(UserWarning) as said:
         assert bits(checkpoints.latest()) == bits(state_of(1))
     assert [str(one.message)[:31] for one in said] == ["skipping a damaged checkpoint: "] * 2
-    assert "step-00000003" in str(said[0].message) and name in str(said[0].message)
-    assert f"step-00000002: it has no {name}" in str(said[1].message)
+    assert "step-00000003.safetensors: it is truncated, was altered or" in str(said[0].message)
+    assert "step-00000002.safetensors: it is truncated, was altered or" in str(said[1].message)
 
 
 @pytest.mark.filterwarnings("ignore:skipping a damaged:UserWarning")
@@ -421,7 +401,7 @@ def test_without_a_readable_one_there_is_no_latest(tmp_path):
     for folder in (tmp_path / "none", tmp_path):
         with pytest.raises(CheckpointError, match="holds no checkpoint that can be read; give"):
             Checkpoints(folder).latest()
-    (Checkpoints(tmp_path).save({}, 1) / STATE).write_text("{}")
+    Checkpoints(tmp_path).save({}, 1).write_text("{}")
     with pytest.raises(CheckpointError, match="holds no checkpoint that can be read; give"):
         Checkpoints(tmp_path).latest()
 
@@ -436,11 +416,17 @@ def test_a_folder_of_something_else_is_refused_and_left(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_checkpoints_of_the_older_version_are_refused_as_such(tmp_path):
+    (tmp_path / "step-00000012").mkdir()
+    with pytest.raises(FileExistsError, match="older version .*finish that training with that"):
+        Checkpoints(tmp_path)
+
+
 def test_hidden_files_are_left_alone(tmp_path):
     (tmp_path / ".directory").write_text("icons")
-    (tmp_path / ".notes.new-01234567").mkdir()
+    (tmp_path / ".notes").write_text("mine")
     Checkpoints(tmp_path, keep=1).save({}, 1)
-    kept = [".directory", ".notes.new-01234567", "step-00000001"]
+    kept = [".directory", ".notes", "step-00000001.safetensors"]
     assert sorted(os.listdir(tmp_path)) == kept
 
 
@@ -450,14 +436,13 @@ def test_hidden_files_are_left_alone(tmp_path):
 def test_what_killed_saves_left_is_ignored_and_cleared_at_the_next(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save("one", 1)
-    for left in (".step-00000002.new-01234567", ".step-00000000.gone-01234567"):
-        (tmp_path / left).mkdir()
-        (tmp_path / left / STATE).write_text("half")
-    # Killed between the two renames of a save that replaces: the one before still counts.
-    os.rename(tmp_path / "step-00000001", tmp_path / ".step-00000001.old-89abcdef")
+    names = ("-7-step-00000001.safetensors", "-7-step-00000002.safetensors", "Ab3dEf")
+    for name in names:  # the last as safetensors names its own
+        (tmp_path / f".tmp{name}").write_text("half")
     assert Checkpoints(tmp_path).steps() == [1] and Checkpoints(tmp_path).latest() == "one"
     checkpoints.save("two", 2)
-    assert sorted(os.listdir(tmp_path)) == ["step-00000001", "step-00000002"]
+    names = [f"step-{step:08d}.safetensors" for step in (1, 2)]
+    assert sorted(os.listdir(tmp_path)) == names
 
 
 @needs_fork
@@ -474,10 +459,8 @@ def test_a_save_killed_before_any_file_operation_loses_nothing(tmp_path, again):
             warnings.simplefilter("error")  # nothing is damaged either
             seen.append(checkpoints.latest())
         assert seen[-1] in (before, call)
-        in_place = [name for name in os.listdir(tmp_path) if not name.startswith(".")]
-        assert all(sorted(os.listdir(tmp_path / name)) == [*FILES] for name in in_place)
         call += 1
-    assert call > 10 and seen[0] == -1 and seen[-1] == call - 1
+    assert call > 5 and seen[0] == -1 and seen[-1] == call - 1
     assert len(os.listdir(tmp_path)) == 1
 
 
@@ -504,7 +487,7 @@ def test_a_training_killed_at_random_moments_always_has_a_state_to_go_on_from(tm
         assert bits(state) == bits(state_of(step))
     assert step > 10
     checkpoints.save(state_of(step), step)
-    assert sorted(os.listdir(tmp_path)) == [f"step-{s:08d}" for s in (step - 1, step)]
+    assert sorted(os.listdir(tmp_path)) == [f"step-{s:08d}.safetensors" for s in (step - 1, step)]
 
 
 def half_written(tensors, file, **_):
@@ -520,24 +503,23 @@ def run(tmp_path) -> Checkpoints:
 
 
 def assert_intact(run: Checkpoints) -> None:
-    assert os.listdir(run.folder) == ["step-00000001"]
+    assert os.listdir(run.folder) == ["step-00000001.safetensors"]
     assert bits(run.latest()) == bits(state_of(1))
 
 
 @pytest.mark.parametrize("step", [1, 2])
-@pytest.mark.parametrize("where", ["tensors", "json", "sync"])
+@pytest.mark.parametrize("where", ["tensors", "sync"])
 def test_a_full_disk_is_one_error_in_words_and_costs_nothing(run, where, step, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     owner, function, fault = {
         "tensors": (safetensors.torch, "save_file", half_written),
-        "json": (Path, "write_bytes", full),
         "sync": (os, "fsync", full),
     }[where]
     with monkeypatch.context() as patch:
         patch.setattr(owner, function, fault)
-        words = rf"could not save .*step-0000000{step}: No space left .* MiB free.*free some space"
+        words = rf"could not save .*step-0000000{step}.\w+: No space left .* MiB free.*free some"
         with pytest.raises(OSError, match=words) as caught:
             run.save(state_of(2), step)
     assert caught.value.errno == errno.ENOSPC
@@ -570,7 +552,7 @@ def test_a_folder_on_a_read_only_disk_is_an_error_in_words(run, monkeypatch):
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as patch:
-        for function in ("mkdir", "rename"):
+        for function in ("mkdir", "replace"):
             patch.setattr(os, function, read_only)
         with pytest.raises(OSError, match="could not save .*: Read-only file system.*can be writ"):
             run.save(state_of(2), 2)
@@ -613,20 +595,20 @@ def test_a_state_that_cannot_be_written_costs_nothing(run):
 
 
 def test_an_old_checkpoint_that_cannot_be_removed_does_not_fail_the_save(run, monkeypatch):
-    def refuse(path, ignore_errors=False):
-        if not ignore_errors:
+    def refuse(path, missing_ok=False):
+        if path.exists():
             raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", refuse)
+        patch.setattr(Path, "unlink", refuse)
         run.save(state_of(2), 2)
-    assert run.steps() == [2]
+    assert run.steps() == [1, 2]
     run.save(state_of(3), 3)
-    assert os.listdir(run.folder) == ["step-00000003"]
+    assert os.listdir(run.folder) == ["step-00000003.safetensors"]
 
 
 def test_names_in_the_files_say_where_a_tensor_belongs(tmp_path):
     key = string.printable + "é"
     write_state({"trainer": {key: [torch.ones(1)]}}, tmp_path / "state")
-    names = list(safetensors.torch.load_file(tmp_path / "state" / TENSORS))
+    names = list(safetensors.torch.load_file(tmp_path / "state"))
     assert names == [f'state["trainer"][{json.dumps(key)}][0]']

@@ -24,6 +24,7 @@ from captum_masking.cli.benchmark import read_images
 from captum_masking.cli.main import COMMANDS, bars_for_logs, main, parser
 from captum_masking.cli.options import EXAMPLES
 from captum_masking.cli.train import Terminated
+from captum_masking.model.files import read_model
 
 CLASSIFIER = """
 import torch
@@ -88,7 +89,7 @@ def test_train_evaluate_explain(folder, capsys):
 
 def test_train_frozen_saves_the_masker_alone(folder):
     assert train("--frozen") == 0
-    config = json.loads((folder / "model" / "config.json").read_text())
+    config, _ = read_model(folder / "model")
     assert config["classifier"]["saved"] is False
     assert config["notes"]["class_names"] == ["dark", "bright"]
 
@@ -98,7 +99,7 @@ def test_train_goes_on_from_a_saved_model(folder):
     (folder / "model").rename(folder / "first")
     before = (folder / "first/model.safetensors").read_bytes()
     assert train("--start", "first") == 0
-    config = json.loads((folder / "model" / "config.json").read_text())
+    config, _ = read_model(folder / "model")
     assert config["classifier"]["saved"] is True  # joint at once, though there is but one epoch
     assert (folder / "first/model.safetensors").read_bytes() == before
 
@@ -228,10 +229,10 @@ def test_a_wrong_classifier_is_one_line(folder, capsys, spec, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("explain data.csv --out maps", "is not a picture"),
+        ("explain data.csv --out maps", "expected a picture, but data.csv cannot be read as one"),
         ("explain nowhere.png --out maps", "there is no picture nowhere.png"),
-        ("explain 0.png --model nowhere --out maps", "it has no config.json"),
-        ("evaluate --model . --data data.csv --json x.json", "it has no config.json"),
+        ("explain 0.png --model nowhere --out maps", "it has no model.safetensors"),
+        ("evaluate --model . --data data.csv --json x.json", "it has no model.safetensors"),
     ],
 )
 def test_bad_arguments_are_one_line_and_leave_nothing_behind(folder, capsys, arguments, words):

@@ -96,7 +96,7 @@ def test_checkpoints_are_not_trained_over_unless_asked_to(folder, capsys):
     assert train("--checkpoints", "kept") == 1
     assert "up to step 3; add --resume to go on" in capsys.readouterr().err
     assert train("--checkpoints", "kept", "--resume") == 0  # nothing is left to train
-    assert sorted(path.name for path in Path("kept").iterdir()) == ["step-00000003"]
+    assert sorted(path.name for path in Path("kept").iterdir()) == ["step-00000003.safetensors"]
 
 
 def test_resume_begins_where_there_is_no_checkpoint_yet(folder, capsys):

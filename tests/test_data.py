@@ -363,10 +363,10 @@ def test_digits_and_pictures_have_the_same_attributes(folder, some_digits):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"count": 0}, ValueError, "count must be at least 1, but got 0"),
-        ({"count": 2.0}, TypeError, "count must be a whole number, but got 2.0"),
-        ({"count": 1, "size": 8}, ValueError, "size must be at least 16, but got 8"),
-        ({"count": 1, "seed": -1}, ValueError, "seed must be at least 0, but got -1"),
+        ({"count": 0}, ValueError, "count must be a whole number >= 1, but got 0"),
+        ({"count": 2.0}, TypeError, "count must be a whole number >= 1, but got 2.0"),
+        ({"count": 1, "size": 8}, ValueError, "size must be a whole number >= 16, but got 8"),
+        ({"count": 1, "seed": -1}, ValueError, "seed must be a whole number >= 0, but got -1"),
         ({"count": True}, TypeError, "count must be a whole number"),
     ],
 )

@@ -21,7 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ import torch
 from networks import assert_same, cnn, everything, mixed_modes
 from safetensors import SafetensorError
 from test_checkpoint import killed_before
-from test_checkpoint_training import Malicious, forge
+from test_checkpoint_training import Malicious, forge_format
 from test_resume import Augmented, assert_same_training, build, fit, still
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -396,7 +396,7 @@ def test_a_full_disk_is_one_error_in_words_and_costs_one_checkpoint(
         (half_written if len(saves) == 4 else real)(tensors, file, **options)
 
     monkeypatch.setattr(safetensors.torch, "save_file", full_at_the_fourth)
-    words = r"could not save .*step-00000004: No space left .* MiB free.*free some space"
+    words = r"could not save .*step-00000004.\w+: No space left .* MiB free.*free some space"
     error = assert_survives(unharmed, tmp_path, made(0), OSError, words, saved=3)
     assert error.errno == errno.ENOSPC
     assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
@@ -454,7 +454,7 @@ def test_a_training_killed_in_the_middle_of_its_saves_ends_as_if_never_killed(un
             fit(made(0), extra=[Watched()], checkpoints=keeping, resume=tmp_path)
 
     deaths = 0
-    while killed_before(31 + deaths, go):
+    while killed_before(9 + deaths, go):
         deaths += 1
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # nothing is damaged
@@ -476,7 +476,7 @@ def flip(file: Path) -> None:
 
 def unpickles(file: Path) -> None:
     with file.open("wb") as stream:
-        pickle.dump(Malicious(file.parents[2] / "marker"), stream)
+        pickle.dump(Malicious(file.parents[1] / "marker"), stream)
 
 
 DAMAGES = {
@@ -485,7 +485,7 @@ DAMAGES = {
     "empty": lambda file: file.write_bytes(b""),
     "lost": Path.unlink,
     "a malicious pickle": unpickles,
-    "a newer format": lambda file: forge(file.parent, format=2),
+    "a newer format": lambda file: forge_format(file, 3),
 }
 
 
@@ -504,14 +504,14 @@ def copied(folder: Path, to: Path) -> Path:
     return Path(shutil.copytree(folder, to / "run"))
 
 
-@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_checkpoint_that_was_damaged_is_named_and_the_one_before_it_is_read(
-    stopped, tmp_path, damage, name
+    stopped, tmp_path, damage
 ):
     folder = copied(stopped, tmp_path)
-    damage(folder / "step-00000006" / name)
-    with pytest.warns(UserWarning, match="skipping a damaged checkpoint: .*step-00000006: it"):
+    damage(folder / "step-00000006.safetensors")
+    warned = pytest.warns(UserWarning, match="skipping a damaged checkpoint: .*step-00000006.safe")
+    with nullcontext() if damage is Path.unlink else warned:
         state = Checkpoints(folder).latest()
     assert state["trainer"]["steps_done"] == 4
     assert not (tmp_path / "marker").exists()
@@ -522,18 +522,20 @@ def test_from_the_one_before_a_damaged_checkpoint_it_goes_on_as_if_never_stopped
     unharmed, stopped, tmp_path
 ):
     folder = copied(stopped, tmp_path)
-    flip(folder / "step-00000006" / "tensors.safetensors")
+    flip(folder / "step-00000006.safetensors")
     assert_goes_on(unharmed, folder, 4)
 
 
 @pytest.mark.filterwarnings("ignore:skipping a damaged checkpoint:UserWarning")
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize(
+    "damage", [damage for damage in DAMAGES.values() if damage is not Path.unlink]
+)
 def test_if_all_checkpoints_are_damaged_nothing_is_begun_and_nothing_lost(
     stopped, tmp_path, damage
 ):
     folder = copied(stopped, tmp_path)
     for step in (2, 4, 6):
-        damage(folder / f"step-{step:08d}" / "state.json")
+        damage(folder / f"step-{step:08d}.safetensors")
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     trainer = made(0)
     with given_back(trainer), pytest.raises(CheckpointError, match="no checkpoint that can be"):

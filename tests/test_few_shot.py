@@ -168,7 +168,7 @@ def test_any_other_data_set_is_walked_through_once():
 
 @pytest.mark.parametrize("per_class", [0, -1])
 def test_fewer_than_one_image_is_refused(dataset, per_class):
-    with pytest.raises(ValueError, match=f"at least 1, but got {per_class}"):
+    with pytest.raises(ValueError, match=f"whole number >= 1, but got {per_class}"):
         few_shot(dataset, per_class)
 
 
@@ -187,7 +187,7 @@ def test_a_class_with_too_few_images_is_named_with_its_count():
 
 @pytest.mark.parametrize("choose", [of_classes, lambda data, c: few_shot(data, 1, classes=c)])
 def test_unknown_classes_are_refused_with_those_there_are(dataset, choose):
-    with pytest.raises(ValueError, match=r"\[9\] have no image; choose from \[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"unknown classes \[9\]; the data set has \[0, 1, 2\]"):
         choose(dataset, [0, 9])
 
 

@@ -19,7 +19,7 @@ from networks import cnn
 from torch import nn
 
 from captum_masking import MaskingModel
-from captum_masking.model.files import CheckpointError, save_model
+from captum_masking.model.files import CheckpointError
 from captum_masking.model.hub import from_pretrained, model_card, push_folder, push_to_hub
 
 hub = pytest.importorskip("huggingface_hub")
@@ -88,13 +88,13 @@ def test_the_repository_is_made_once_and_asked_for_as_told(cache, model):
 
 def test_a_folder_is_pushed_file_by_file_and_nothing_else_of_it(cache, model, tmp_path):
     folder = tmp_path / "my-model"
-    save_model(model, folder, notes={"spec": "torchvision:resnet18"})
+    model.save(folder, notes={"spec": "torchvision:resnet18"})
     (folder / "evaluation.json").write_text(json.dumps(FIGURES))
     (folder / "diary.txt").write_text("private")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     push_folder(folder, "me/masker")
     names = {file.name for file in uploaded(cache).iterdir()}
-    assert names == {"config.json", "model.safetensors", "evaluation.json", "README.md"}
+    assert names == {"model.safetensors", "evaluation.json", "README.md"}
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert not Path(cache.calls[0]["folder_path"]).exists()  # the copy is gone
 
@@ -124,7 +124,7 @@ def test_a_card_of_ones_own_is_uploaded_as_it_is(cache, model, tmp_path):
 
 def test_what_is_no_saved_model_is_refused_before_the_hub_is_asked(cache, tmp_path):
     (tmp_path / "README.md").write_text("hello")
-    with pytest.raises(CheckpointError, match="it has no config.json"):
+    with pytest.raises(CheckpointError, match="it has no model.safetensors"):
         push_folder(tmp_path, "me/masker")
     cache.made.assert_not_called()
 
@@ -133,7 +133,7 @@ def test_a_fetched_model_that_was_altered_is_refused(cache, model, classifier):
     push_to_hub(model, "me/masker")
     with (uploaded(cache) / "model.safetensors").open("ab") as stream:
         stream.write(b"0")
-    with pytest.raises(CheckpointError, match="truncated or was altered"):
+    with pytest.raises(CheckpointError, match="truncated, was altered"):
         fetch(cache, classifier)
 
 

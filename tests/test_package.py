@@ -67,7 +67,7 @@ def test_the_wheel_holds_every_module_the_shipped_masker_and_the_marker_of_types
     modules = {str(file.relative_to(ROOT)) for file in package.rglob("*.py")}
     zoo = {str(file.relative_to(ROOT)) for file in (package / "zoo").rglob("*.safetensors")}
     assert zoo and modules | zoo | {"captum_masking/py.typed"} <= names
-    assert "captum_masking/zoo/efficientnet-lite0/config.json" in names
+    assert "captum_masking/zoo/efficientnet-lite0/model.safetensors" in names
 
 
 def test_the_wheel_holds_nothing_else(names):

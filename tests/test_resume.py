@@ -142,8 +142,9 @@ def without_time(records: list[dict]) -> list[dict]:
 
 def alone(folder: Path, step: int, tmp_path: Path) -> Path:
     """A folder that holds one of the checkpoints of another."""
-    name, there = f"step-{step:08d}", tmp_path / f"only-{step}"
-    shutil.copytree(folder / name, there / name)
+    there = tmp_path / f"only-{step}"
+    there.mkdir()
+    shutil.copy(folder / f"step-{step:08d}.safetensors", there)
     return there
 
 
@@ -329,7 +330,7 @@ def test_without_a_checkpoint_the_training_begins_and_says_so(what, tmp_path):
     if what != "missing":
         folder.mkdir()
     if what == "of a save that was killed":
-        (folder / ".step-00000004.new-01234567").mkdir()
+        (folder / ".tmp-7-step-00000004.safetensors").write_text("half")
     reference, trainer = build(seed=0), build(seed=0)
     torch.manual_seed(1)
     before = fit(reference, epochs=1)
@@ -340,14 +341,14 @@ def test_without_a_checkpoint_the_training_begins_and_says_so(what, tmp_path):
     assert Checkpoints(folder).steps() == [4]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "a file lost", "a bit flipped"])
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "a bit flipped"])
 def test_a_damaged_checkpoint_is_not_taken_for_none(damage, tmp_path):
     fit(build(seed=0), epochs=1, checkpoints=tmp_path)
-    file = tmp_path / "step-00000004" / "state.json"
+    file = tmp_path / "step-00000004.safetensors"
     whole = file.read_bytes()
-    file.unlink() if damage == "a file lost" else file.write_bytes(
-        whole[:-9] if damage == "truncated" else whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
-    )
+    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    damaged = {"truncated": whole[:-9], "emptied": b"", "a bit flipped": flipped}
+    file.write_bytes(damaged[damage])
     trainer = build(seed=1)
     before, rates = everything(trainer.model), rates_of(trainer)
     with (
@@ -356,7 +357,7 @@ def test_a_damaged_checkpoint_is_not_taken_for_none(damage, tmp_path):
     ):
         fit(trainer, epochs=1, resume=tmp_path, checkpoints=tmp_path)
     assert_same(before, everything(trainer.model))
-    assert rates == rates_of(trainer) and os.listdir(tmp_path) == ["step-00000004"]
+    assert rates == rates_of(trainer) and os.listdir(tmp_path) == [file.name]
 
 
 def test_the_checkpoint_before_a_damaged_one_leads_to_the_same_end(tmp_path):
@@ -365,7 +366,7 @@ def test_the_checkpoint_before_a_damaged_one_leads_to_the_same_end(tmp_path):
     with pytest.raises(ArithmeticError):
         keeping = Checkpoints(tmp_path, every=2, keep=3)
         fit(build(seed=0), extra=[StopAfter(7)], checkpoints=keeping)
-    (tmp_path / "step-00000006" / "tensors.safetensors").write_bytes(b"")
+    (tmp_path / "step-00000006.safetensors").write_bytes(b"")
     trainer = build(seed=1)
     with pytest.warns(UserWarning, match="skipping a damaged checkpoint: .*step-00000006"):
         records = fit(trainer, extra=[StopAfter(99)], resume=tmp_path, checkpoints=keeping)
@@ -401,7 +402,7 @@ def interrupted(tmp_path_factory) -> dict[str, Path]:
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fit(build(how, seed=0), checkpoints=keeping)
-        shutil.rmtree(folders[name] / "step-00000008")
+        (folders[name] / "step-00000008.safetensors").unlink()
     return folders
 
 

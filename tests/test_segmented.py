@@ -179,7 +179,10 @@ def test_missing_masks_are_counted_and_the_first_is_named(folder):
     [
         (["file,label", "a.jpg,0"], r"column 'trimap'.*found \['file', 'label'\].*mask_column"),
         ([HEADER, "a.jpg,0,"], "line 2: expected the path of a pixel mask in column 'trimap'"),
-        ([HEADER, "a.jpg,0,a.png", "a.jpg,0,b.png"], "line 3.*a.jpg has a.png.*and b.png here"),
+        (
+            [HEADER, "a.jpg,0,a.png", "a.jpg,0,b.png"],
+            "line 3.*a.jpg has pixel mask a.png .* b.png here",
+        ),
         ([HEADER, "a.jpg,cat,a.png"], "line 2: expected a whole number"),
     ],
 )

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from captum_masking.data.images import read_picture
 from captum_masking.viz import montage
-from captum_masking.zoo import SHIPPED, explain, load, read_picture
+from captum_masking.zoo import SHIPPED, explain, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

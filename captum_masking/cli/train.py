@@ -30,7 +30,7 @@ from captum_masking._base.processes import gathered
 from captum_masking.cli.pictures import match_labels, still
 from captum_masking.data.batches import Readable
 from captum_masking.data.images import BoxedImages
-from captum_masking.model.files import check_destination, load_model, save_model
+from captum_masking.model.files import check_destination
 from captum_masking.model.model import MaskingModel
 from captum_masking.training.callbacks import (
     Best,
@@ -403,7 +403,7 @@ def _train(
     reports = [report(data) for data in (training, validation) if isinstance(data, Readable)]
     if not trainer.is_main:
         return None
-    save_model(trainer.model, arguments.out, notes=notes)
+    trainer.model.save(arguments.out, notes=notes)
     ending = [] if trainer.stopping is None else [f"ended early: {trainer.stopping}"]
     print(f"last epoch: {summary(records[-1])}", *ending, *reports, sep="\n")
     print(f"model: {arguments.out}\nlog: {log}")
@@ -423,7 +423,7 @@ def _trainer(
         aware = arguments.target_aware
         model, lr = MaskingModel(classifier, target_aware=aware), 1e-3
     else:
-        model, lr = load_model(arguments.start, classifier), 5e-4
+        model, lr = MaskingModel.load(arguments.start, classifier), 5e-4
         model = gated(model) if arguments.target_aware and not model.target_aware else model
     how = _how(arguments)
     return MaskingTrainer(model, train_classifier=how, lr=lr, accelerator=accelerator)

@@ -1,8 +1,7 @@
-"""What cannot be a sound, a mask of one, or a way to look at one, said in words."""
+"""Sound as a picture: a spectrogram, and what a mask of it leaves of the sound."""
 
 from __future__ import annotations
 
-import csv as csv_files
 import importlib
 import math
 import os
@@ -15,96 +14,16 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
+from captum_masking.data.images import check_columns, check_files_exist, read_table, whole_number
 
-def check_settings(*, sample_rate: float, n_fft: int, hop: int, bands: int, std_db: float) -> None:
-    """Refuse numbers with which there is no spectrogram, or none that can be inverted.
-
-    Raises:
-        ValueError: Naming the number and its range.
-
-    Source:
-        Own.
-
-    Example:
-        >>> check_settings(sample_rate=8000, n_fft=256, hop=128, bands=32, std_db=20.0)
-    """
-    if sample_rate <= 0 or std_db <= 0:
-        raise ValueError(
-            f"sample_rate and std_db must be positive, but got {sample_rate} and {std_db}; "
-            "usual are 22050 samples a second and 20 dB."
-        )
-    if n_fft < 4 or n_fft % 2 or not 0 < hop <= n_fft // 2:
-        raise ValueError(
-            f"n_fft must be even and hop between 1 and half of it, so that windows overlap and "
-            f"the sound can be had back, but got n_fft={n_fft}, hop={hop}; usual are 1024 and 512."
-        )
-    if not 2 <= bands <= n_fft // 2 + 1:
-        raise ValueError(
-            f"bands must lie between 2 and n_fft // 2 + 1 = {n_fft // 2 + 1}, but got {bands}; "
-            "take fewer bands or a longer n_fft."
-        )
-
-
-def check_sound(sound: Any, n_fft: int) -> None:
-    """Refuse what is no sound, or one too short for the window.
-
-    Raises:
-        TypeError: If it is not a floating-point tensor.
-        ValueError: If its shape is not ``(B, samples)`` or ``(samples,)``, or it is too short.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> check_sound(torch.zeros(2, 8000), n_fft=1024)
-    """
-    if not (isinstance(sound, Tensor) and sound.is_floating_point()):
-        got = sound.dtype if isinstance(sound, Tensor) else type(sound).__name__
-        raise TypeError(
-            f"a sound must be a floating-point tensor in [-1, 1], but got {got}; convert it, "
-            "16-bit samples with torch.as_tensor(samples) / 32768."
-        )
-    if sound.dim() not in (1, 2):
-        raise ValueError(
-            f"a sound must have shape (B, samples), or (samples,) for one, but got "
-            f"{tuple(sound.shape)}; mix channels down first, with sound.mean(1)."
-        )
-    if sound.shape[-1] <= n_fft // 2:  # the frame's beginning is mirrored by that much
-        raise ValueError(
-            f"a sound must be longer than half a window of n_fft={n_fft} samples, but got "
-            f"{sound.shape[-1]}; pad it, or take a shorter n_fft."
-        )
-
-
-def check_mask(mask: Tensor, sound: Tensor, picture: tuple[int, ...]) -> None:
-    """Refuse a mask that is not shaped like the spectrogram of its sound.
-
-    Args:
-        mask: Of ``sound``.
-        sound: ``(B, samples)`` or ``(samples,)``.
-        picture: ``(1, bands, frames)``.
-
-    Raises:
-        ValueError: Naming both shapes.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> check_mask(torch.ones(2, 1, 32, 63), torch.zeros(2, 8000), (1, 32, 63))
-    """
-    expected = (*sound.shape[:-1], *picture)
-    if tuple(mask.shape) != expected:
-        raise ValueError(
-            f"a mask on sound {tuple(sound.shape)} must have shape {expected}, like its "
-            f"spectrogram, but got {tuple(mask.shape)}; take one channel of an attribution, "
-            "attribution[:, :1], and the sound that the spectrogram was made of."
-        )
-
-
-# ---- Sound to normalised log spectrogram, and a mask on it back to sound.
+__all__ = [
+    "Clips",
+    "Spectrogram",
+    "draw_sound",
+    "mel",
+    "read_sound",
+    "write_sound",
+]
 
 
 def mel(frequency: Tensor) -> Tensor:
@@ -120,24 +39,11 @@ def mel(frequency: Tensor) -> Tensor:
     return 2595 * (1 + frequency / 700).log10()
 
 
-def hertz(frequency: Tensor) -> Tensor:
-    """Return frequencies in Hz as they are: for bands of equal width.
-
-    Source:
-        Own.
-
-    Example:
-        >>> hertz(torch.tensor([440.0]))
-        tensor([440.])
-    """
-    return frequency
-
-
 class Spectrogram(nn.Module):
     """Sound as a picture: the level of each band at each time, zero where it is the data's mean.
 
     The power of the short-time Fourier transform is averaged into bands by hat functions: the
-    share of a frequency falls from 1 at the centre of one band to 0 at the next one's. Shares sum
+    share of a frequency falls from 1 at the center of one band to 0 at the next one's. Shares sum
     to one at each frequency, so the same hats, transposed, turn a mask of bands into a gain for
     each frequency, and a mask of ones into a gain of exactly one.
 
@@ -146,10 +52,10 @@ class Spectrogram(nn.Module):
         n_fft: Length of the Hann window in samples, even.
         hop: Samples from one frame to the next, at most half of ``n_fft``.
         bands: Rows of the picture, from 0 Hz to half the sample rate, both included.
-        scale: Maps frequencies in Hz to the scale on which the bands lie at equal distances;
-            with ``scale=hertz, bands=n_fft // 2 + 1`` each frequency is a band.
+        scale: Maps frequencies in Hz to the scale on which the bands lie at equal distances; None
+            leaves them in Hz, and with ``bands=n_fft // 2 + 1`` each frequency is a band.
         floor_db: The least level, in dB of a sine of amplitude 1; digital silence has it.
-        mean_db: What normalising takes off; :meth:`normalized_to` measures it on your sounds.
+        mean_db: What normalizing takes off; :meth:`normalized_to` measures it on your sounds.
         std_db: What it then divides by, > 0.
 
     Raises:
@@ -157,7 +63,7 @@ class Spectrogram(nn.Module):
             frequencies can fill.
 
     Source:
-        Own; the inverse is the least-squares one of Griffin & Lim 1984, with the phase kept.
+        Griffin & Lim 1984: the least-squares inverse, here with the phase kept.
 
     Example:
         >>> spectrogram = Spectrogram(sample_rate=8000, n_fft=256, hop=128, bands=32)
@@ -181,21 +87,21 @@ class Spectrogram(nn.Module):
         n_fft: int = 1024,
         hop: int = 512,
         bands: int = 64,
-        scale: Callable[[Tensor], Tensor] = mel,
+        scale: Callable[[Tensor], Tensor] | None = mel,
         floor_db: float = -100.0,
         mean_db: float = -66.0,
         std_db: float = 23.0,
     ) -> None:
         super().__init__()
-        check_settings(sample_rate=sample_rate, n_fft=n_fft, hop=hop, bands=bands, std_db=std_db)
         self.sample_rate, self.n_fft, self.hop = sample_rate, n_fft, hop
         self.bands, self.scale = bands, scale
         self.floor_db, self.mean_db, self.std_db = floor_db, mean_db, std_db
+        self._check()
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.register_buffer("weights", self._hats(), persistent=False)  # (bands, bins)
 
     def forward(self, sound: Tensor) -> Tensor:
-        """Return the normalised levels of sounds.
+        """Return the normalized levels of sounds.
 
         Args:
             sound: ``(B, samples)``, or ``(samples,)`` for one, in [-1, 1].
@@ -234,7 +140,7 @@ class Spectrogram(nn.Module):
             ValueError: As :meth:`forward`, or if the mask is not shaped like the spectrogram.
         """
         spectrum = self._transform(sound)
-        check_mask(mask, sound, (1, self.bands, spectrum.shape[-1]))
+        _check_mask(mask, sound, (1, self.bands, spectrum.shape[-1]))
         gain = self.weights.T.to(sound) @ mask.squeeze(-3).to(sound)
         longer = torch.istft(
             spectrum * gain,
@@ -246,7 +152,7 @@ class Spectrogram(nn.Module):
         return longer[..., : sound.shape[-1]]
 
     def render(self, sound: Tensor, picture: Tensor) -> Tensor:
-        """Return sounds with the levels of other pictures: what the judge of a mask was shown.
+        """Return sounds with the levels of other pictures: what the judge of a mask sees.
 
         Each band gets the gain that brings it from its own level to that of the picture. A mask of
         one half in a picture lies halfway to the infill in dB, far below half of the amplitude; so
@@ -265,7 +171,7 @@ class Spectrogram(nn.Module):
             ValueError: As :meth:`invert`.
         """
         own = self(sound)
-        check_mask(picture, sound, (1, *own.shape[-2:]))
+        _check_mask(picture, sound, (1, *own.shape[-2:]))
         return self.invert(sound, 10 ** ((picture - own) * self.std_db / 20))
 
     def normalized_to(self, sounds: Iterable[Tensor]) -> Spectrogram:
@@ -300,7 +206,7 @@ class Spectrogram(nn.Module):
 
     @property
     def silence(self) -> float:
-        """Digital silence in normalised units; ``Color(silence)`` is the infill of a mute hole."""
+        """Digital silence in normalized units; ``Color(silence)`` is the infill of a mute hole."""
         return (self.floor_db - self.mean_db) / self.std_db
 
     @property
@@ -309,13 +215,32 @@ class Spectrogram(nn.Module):
         return (self.weights @ self._bins().to(self.weights)) / self.weights.sum(1)
 
     def extra_repr(self) -> str:
-        """Say how it was built."""
+        """Return the settings in one line."""
         named = {**self.settings, "scale": getattr(self.scale, "__name__", self.scale)}
         return ", ".join(f"{name}={value}" for name, value in named.items())
 
+    def _check(self) -> None:
+        """Check that there is a spectrogram, and that it can be inverted."""
+        if self.sample_rate <= 0 or self.std_db <= 0:
+            raise ValueError(
+                f"sample_rate and std_db must be positive, but got {self.sample_rate} and "
+                f"{self.std_db}; usual are 22050 samples a second and 20 dB."
+            )
+        if self.n_fft < 4 or self.n_fft % 2 or not 0 < self.hop <= self.n_fft // 2:
+            raise ValueError(
+                f"n_fft must be even and hop between 1 and half of it, so that windows overlap and "
+                f"the sound can be had back, but got n_fft={self.n_fft}, hop={self.hop}; usual are "
+                "1024 and 512."
+            )
+        if not 2 <= self.bands <= self.n_fft // 2 + 1:
+            raise ValueError(
+                f"bands must lie between 2 and n_fft // 2 + 1 = {self.n_fft // 2 + 1}, but got "
+                f"{self.bands}; take fewer bands or a longer n_fft."
+            )
+
     def _transform(self, sound: Tensor) -> Tensor:
         """Return the complex spectrum ``(..., bins, frames)``."""
-        check_sound(sound, self.n_fft)
+        _check_sound(sound, self.n_fft)
         samples = sound.shape[-1]
         # Without whole hops, the last samples would lie where the last window fades to nothing.
         longer = pad(sound, (0, self._padded(samples) - samples))
@@ -330,7 +255,7 @@ class Spectrogram(nn.Module):
 
     def _hats(self) -> Tensor:
         """Share each frequency between the two bands it lies between: ``(bands, bins)``."""
-        at = self.scale(self._bins())
+        at = self._bins() if self.scale is None else self.scale(self._bins())
         at = (at - at[0]) / (at[-1] - at[0]) * (self.bands - 1)  # in bands
         hats = (1 - (at - torch.arange(self.bands)[:, None]).abs()).clamp(min=0)
         if not (hats.sum(1) > 0).all():
@@ -341,7 +266,36 @@ class Spectrogram(nn.Module):
         return hats
 
 
-# ---- Sound files in and out, by way of the package soundfile.
+def _check_sound(sound: Any, n_fft: int) -> None:
+    if not (isinstance(sound, Tensor) and sound.is_floating_point()):
+        got = sound.dtype if isinstance(sound, Tensor) else type(sound).__name__
+        raise TypeError(
+            f"a sound must be a floating-point tensor in [-1, 1], but got {got}; convert it, "
+            "16-bit samples with torch.as_tensor(samples) / 32768."
+        )
+    if sound.dim() not in (1, 2):
+        raise ValueError(
+            f"a sound must have shape (B, samples), or (samples,) for one, but got "
+            f"{tuple(sound.shape)}; mix channels down first, with sound.mean(1)."
+        )
+    if sound.shape[-1] <= n_fft // 2:  # the frame's beginning is mirrored by that much
+        raise ValueError(
+            f"a sound must be longer than half a window of n_fft={n_fft} samples, but got "
+            f"{sound.shape[-1]}; pad it, or take a shorter n_fft."
+        )
+
+
+def _check_mask(mask: Tensor, sound: Tensor, picture: tuple[int, ...]) -> None:
+    expected = (*sound.shape[:-1], *picture)
+    if tuple(mask.shape) != expected:
+        raise ValueError(
+            f"a mask on sound {tuple(sound.shape)} must have shape {expected}, like its "
+            f"spectrogram, but got {tuple(mask.shape)}; take one channel of an attribution, "
+            "attribution[:, :1], and the sound that the spectrogram was made of."
+        )
+
+
+# ---- Sound files
 
 
 def read_sound(
@@ -362,9 +316,6 @@ def read_sound(
         ImportError: If soundfile is not installed.
         FileNotFoundError: If there is no such file.
         ValueError: If it is no sound.
-
-    Source:
-        Own; resampling is ``scipy.signal.resample_poly``.
 
     Example:
         >>> import tempfile
@@ -442,7 +393,7 @@ def _soundfile() -> Any:
         ) from error
 
 
-# ---- Sound clips with a label and a fold, listed in a CSV file.
+# ---- Clips, listed in a CSV file
 
 
 class Clips(Dataset[tuple[Any, int]]):
@@ -469,7 +420,7 @@ class Clips(Dataset[tuple[Any, int]]):
         ValueError: If a column is missing, a number is none, or a fold has no clip.
 
     Source:
-        Own; columns as in ESC (Piczak 2015), whose folds keep clips of one recording together.
+        Piczak 2015: the columns of ESC, whose folds keep clips of one recording together.
 
     Example:
         >>> import tempfile, torch
@@ -495,14 +446,15 @@ class Clips(Dataset[tuple[Any, int]]):
     ) -> None:
         self.csv, self.folds, self.transform = Path(csv), folds, transform
         self.sample_rate, self.seconds = sample_rate, seconds
-        rows = _rows(self.csv, ["file", "label", *(["fold"] if folds is not None else [])])
-        if folds is not None:
-            rows = _of_folds(rows, folds, self.csv)
-        self.files = [self.csv.parent / row["file"] for row in rows]
-        self.labels = [_whole(row, "label", self.csv) for row in rows]
+        needed = ["file", "label", *(["fold"] if folds is not None else [])]
+        columns, rows = read_table(self.csv)
+        check_columns(columns, needed, self.csv, "its first line names them: file,label,name,fold.")
+        rows = rows if folds is None else _of_folds(rows, folds, self.csv)
+        self.files = [self.csv.parent / row["file"].strip() for _, row in rows]
+        self.labels = [whole_number(row, "label", where) for where, row in rows]
         named = zip(self.labels, rows, strict=True)
-        self.names = {label: row["name"] for label, row in named if row.get("name")}
-        _check_files(self.files, self.csv)
+        self.names = {label: row["name"] for label, (_, row) in named if row.get("name")}
+        check_files_exist(self.files, "clip", self.csv)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -524,49 +476,16 @@ class Clips(Dataset[tuple[Any, int]]):
         return f"Clips(csv={str(self.csv)!r}, {options})"
 
 
-def _rows(file: Path, columns: list[str]) -> list[dict[str, str]]:
-    if not file.is_file():
-        raise FileNotFoundError(f"expected a CSV file that lists clips, but {file} does not exist.")
-    with file.open(newline="", encoding="utf-8") as lines:
-        reader = csv_files.DictReader(lines)
-        missing = set(columns) - set(reader.fieldnames or [])
-        if missing:
-            raise ValueError(
-                f"{file} must have the columns {columns}, but got {reader.fieldnames}; its first "
-                "line names them: file,label,name,fold."
-            )
-        return list(reader)
-
-
-def _of_folds(rows: list[dict[str, str]], folds: Collection[int], file: Path) -> list:
-    there = {_whole(row, "fold", file) for row in rows}
-    if not folds or not set(folds) <= there:
+def _of_folds(rows: list[Any], folds: Collection[int], file: Path) -> list[Any]:
+    fold_of = [whole_number(row, "fold", where) for where, row in rows]
+    if not folds or not set(folds) <= set(fold_of):
         raise ValueError(
-            f"folds must be some of {sorted(there)}, those of {file}, but got {list(folds)}."
+            f"folds must be some of {sorted(set(fold_of))}, those of {file}, but got {list(folds)}."
         )
-    return [row for row in rows if int(row["fold"]) in folds]
+    return [row for row, fold in zip(rows, fold_of, strict=True) if fold in folds]
 
 
-def _whole(row: dict[str, str], column: str, file: Path) -> int:
-    text = row[column] or ""
-    if not text.strip().isdecimal():
-        raise ValueError(
-            f"{file}: {column} must be a whole number counted from 0, but got {text!r} for "
-            f"{row['file']!r}."
-        )
-    return int(text)
-
-
-def _check_files(files: list[Path], csv: Path) -> None:
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"expected every clip of {csv} to exist, but {len(missing)} do not, the first is "
-            f"{missing[0]}; paths are relative to the folder of the CSV file."
-        )
-
-
-# ---- A sound, its map, and what the map leaves of it, with axes in seconds and Hz.
+# ---- Pictures
 
 
 @torch.no_grad()
@@ -591,9 +510,6 @@ def draw_sound(
 
     Raises:
         ValueError: If the mask is not shaped like the sound's spectrogram.
-
-    Source:
-        Own.
 
     Example:
         >>> import tempfile

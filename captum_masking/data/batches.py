@@ -30,17 +30,13 @@ def read_batch(batch: Any) -> tuple[Inputs, Tensor]:
             array ``(B,)``.
 
     Returns:
-        ``(inputs, labels)``: a tensor or a tuple of tensors, and a tensor. Whether a network can
-        train on them is for :func:`~captum_masking._base.checks.check_examples` to say.
+        ``(inputs, labels)``: a tensor or a tuple of tensors, and a tensor.
 
     Raises:
         TypeError: If there are no inputs and labels, more than one of either, or if they are of
             another kind.
         ValueError: If this is one example and not a batch, or if several inputs have not one row
             for every label.
-
-    Source:
-        Own; the names are those of torchvision, Hugging Face and time series libraries.
 
     Example:
         >>> inputs, labels = read_batch({"pixel_values": torch.zeros(2, 3, 8, 8), "label": [4, 1]})
@@ -78,7 +74,6 @@ def _find(batch: Any, what: str, names: tuple[str, ...]) -> Any:
 
 
 def _read_inputs(inputs: Any) -> Inputs:
-    """Return a tensor as it is, and several as a tuple."""
     if isinstance(inputs, Tensor):
         return inputs
     if isinstance(inputs, (tuple, list)) and inputs and all(isinstance(x, Tensor) for x in inputs):
@@ -91,7 +86,6 @@ def _read_inputs(inputs: Any) -> Inputs:
 
 
 def _read_labels(labels: Any) -> Tensor:
-    """Return a tensor as it is, and make one of numbers in a list or an array."""
     if isinstance(labels, Tensor):
         return labels
     try:
@@ -104,7 +98,6 @@ def _read_labels(labels: Any) -> Tensor:
 
 
 def _check_batched(inputs: Inputs, labels: Tensor) -> None:
-    """Refuse single examples, and several inputs that are not of one batch."""
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     shapes = [tuple(part.shape) for part in parts]
     if not labels.dim() or not all(shapes):
@@ -133,7 +126,7 @@ def _joined(shapes: list[tuple[int, ...]]) -> str:
     return ", ".join(map(str, shapes[:4])) + (", ..." if len(shapes) > 4 else "")
 
 
-# ---- Images that cannot be read: counted and named, while the training goes on.
+# ---- Images that cannot be read
 
 #: Faults of the machine, not of an image: too many open files, or no memory left.
 _OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -155,9 +148,6 @@ class Readable(Around):
 
     Raises:
         TypeError: If ``dataset`` is a stream.
-
-    Source:
-        Own.
 
     Example:
         >>> class Halves:
@@ -210,14 +200,11 @@ class Readable(Around):
 
     @property
     def unreadable(self) -> dict[int, str]:
-        """What has been found so far, by any worker: ``{index: "file: reason"}``.
-
-        An image that a worker found is read once more, to learn the reason.
-        """
+        """What has been found so far, by any worker: ``{index: "file: reason"}``."""
         return {index: self._explain(index) for index in self._flags.nonzero().flatten().tolist()}
 
     def report(self) -> str:
-        """Say in a few lines how many images could not be read, which, and why."""
+        """Return a few lines: how many images could not be read, which, and why."""
         lines = list(self.unreadable.values())
         if not lines:
             return f"no image of {len(self)} was found that cannot be read."
@@ -241,7 +228,7 @@ class Readable(Around):
         )
 
     def _explain(self, index: int) -> str:
-        """Say what is wrong with an image that has been found, reading it again if need be."""
+        """Return what is wrong with an image; what a worker found is read once more."""
         if index not in self._words:
             self._words[index] = self._read_again(index)
         return self._words[index]
@@ -252,29 +239,15 @@ class Readable(Around):
                 self.dataset[index]
         except Exception as error:
             return _describe(self.dataset, index, error)
-        return f"{name_of(self.dataset, index)}: failed once, but can be read now"
+        return f"{_name_of(self.dataset, index)}: failed once, but can be read now"
 
 
-def name_of(dataset: Any, index: int) -> str:
-    """Name an item by its file where the data set lists files, and by its index otherwise.
-
-    Args:
-        dataset: With ``files`` (:class:`~captum_masking.data.BoxedImages`) or ``samples``
-            (torchvision), a ``Subset`` of such a set, or any other.
-        index: Of the item, >= 0.
-
-    Source:
-        Own.
-
-    Example:
-        >>> from torch.utils.data import TensorDataset
-        >>> name_of(TensorDataset(torch.zeros(3, 1)), 2)
-        'item 2'
-    """
+def _name_of(dataset: Any, index: int) -> str:
+    """Name an item by its file where the data set lists files, else by its index."""
     if isinstance(dataset, Subset):
-        return name_of(dataset.dataset, dataset.indices[index])
+        return _name_of(dataset.dataset, dataset.indices[index])
     if isinstance(dataset, Around):
-        return name_of(dataset.dataset, index)
+        return _name_of(dataset.dataset, index)
     if hasattr(dataset, "files"):
         return str(dataset.files[index])
     if hasattr(dataset, "samples"):
@@ -283,7 +256,7 @@ def name_of(dataset: Any, index: int) -> str:
 
 
 def _describe(dataset: Any, index: int, error: Exception) -> str:
-    name, reason = name_of(dataset, index), str(error) or type(error).__name__
+    name, reason = _name_of(dataset, index), str(error) or type(error).__name__
     return reason if name in reason else f"{name}: {reason}"
 
 

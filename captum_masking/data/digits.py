@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
+from captum_masking._base.checks import check_count
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 HELD_OUT_DIGITS = 450  # the last of 1,797, a quarter
@@ -25,7 +27,7 @@ DIGIT_CELLS = 8 + 2  # an empty cell around each digit, so that strokes end soft
 
 
 class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
-    """Handwritten digits, random in place, size and colour, on random crops of textures.
+    """Handwritten digits, random in place, size and color, on random crops of textures.
 
     Image ``i`` depends on ``(seed, train, i)`` only, so a longer set starts with the shorter one.
     Training and held-out images share no digit and no pixel of a texture. The random state of
@@ -51,7 +53,7 @@ class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
         ImportError: If scikit-learn or scikit-image is not installed.
 
     Source:
-        Own. Digits: UCI Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998), as
+        Digits: UCI Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998), as
         scikit-learn ships them. Textures: brick, grass and gravel of scikit-image, all CC0.
 
     Example:
@@ -64,9 +66,9 @@ class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, count: int, *, size: int = 64, train: bool = True, seed: int = 0) -> None:
-        _check_whole("count", count, least=1)
-        _check_whole("size", size, least=16)
-        _check_whole("seed", seed, least=0)
+        check_count("count", count)
+        check_count("size", size, least=16)
+        check_count("seed", seed, least=0)
         self.size, self.train, self.seed = size, bool(train), seed
         source = load_source(self.train)
         self.images = torch.empty(count, 3, size, size, dtype=torch.uint8)
@@ -85,7 +87,7 @@ class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return ``(image, label)``: float32 ``(3, size, size)`` in [-1, 1], 0 is mid grey."""
+        """Return ``(image, label)``: float32 ``(3, size, size)`` in [-1, 1], 0 is mid gray."""
         return self.images[index] / 127.5 - 1, self.labels[index]
 
     def pixel_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -116,20 +118,6 @@ class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
         self.__dict__.update(state, boxes=_box_list(state["masks"]))
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-    """Refuse what is not a whole number, or too small.
-
-    Example:
-        >>> _check_whole("count", 0, least=1)
-        Traceback (most recent call last):
-        ValueError: count must be at least 1, but got 0.
-    """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, but got {value!r}; use int(...).")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, but got {value}.")
-
-
 class _Source(NamedTuple):
     """One half of the digits ``(n, 10, 10)`` in [0, 1], their labels, and of the textures."""
 
@@ -140,11 +128,7 @@ class _Source(NamedTuple):
 
 @lru_cache(maxsize=2)
 def load_source(train: bool) -> _Source:
-    """Read the digits and textures of one half.
-
-    Raises:
-        ImportError: If scikit-learn or scikit-image is not installed.
-    """
+    """Read the digits and textures of one half."""
     try:
         from skimage import data
         from sklearn.datasets import load_digits
@@ -166,28 +150,19 @@ def _standardize(image: Array) -> Array:
     return (image - image.mean()) / image.std()
 
 
-# One image.
+# ---- One image
 
 
 def _compose(source: _Source, size: int, rng: np.random.Generator) -> tuple[Array, Array, int]:
-    """Draw one image.
-
-    Args:
-        source: Digits and textures to draw from.
-        size: Side in pixels.
-        rng: Where all randomness comes from.
-
-    Returns:
-        ``(image, mask, label)``: uint8 ``(3, size, size)``, bool ``(size, size)``, 0..9.
-    """
+    """Draw an image, uint8 ``(3, size, size)``, its mask, bool ``(size, size)``, and its label."""
     choice = rng.integers(len(source.digits))
     relief = _draw_relief(source.textures[rng.integers(len(source.textures))], size, rng)
     cover = _draw_cover(source.digits[choice], size, rng)
-    ground, ink = _draw_colours(rng)
+    ground, ink = _draw_colors(rng)
     # A little of the relief shows through the ink, as paint on a wall does.
     shade = relief * (0.12 * (1 - cover) + 0.04 * cover)  # (size, size)
-    colour = ground * (1 - cover) + ink * cover  # (3, size, size)
-    image = (255 * (colour + shade)).round().clip(0, 255).astype(np.uint8)
+    color = ground * (1 - cover) + ink * cover  # (3, size, size)
+    image = (255 * (color + shade)).round().clip(0, 255).astype(np.uint8)
     return image, cover >= 0.5, int(source.labels[choice])
 
 
@@ -200,14 +175,9 @@ def _draw_relief(texture: Array, size: int, rng: np.random.Generator) -> Array:
 
 
 def _stretch(image: Array, rows: int) -> Array:
-    """Resample an image to a number of rows, linearly.
-
-    Example:
-        >>> _stretch(np.array([[0.0], [1.0]]), 4).T
-        array([[0.  , 0.25, 0.75, 1.  ]])
-    """
+    """Resample an image to a number of rows, linearly."""
     last = len(image) - 1
-    at = ((np.arange(rows) + 0.5) * len(image) / rows - 0.5).clip(0, last)  # pixel centres
+    at = ((np.arange(rows) + 0.5) * len(image) / rows - 0.5).clip(0, last)  # pixel centers
     above = at.astype(int)
     below, share = np.minimum(above + 1, last), (at - above)[:, None]
     stretched: Array = image[above] * (1 - share) + image[below] * share
@@ -236,38 +206,24 @@ def _bicubic(before: int, after: int) -> Array:
     return weights
 
 
-def _draw_colours(rng: np.random.Generator) -> tuple[Array, Array]:
-    """Draw the colours of texture and digit, ``(3, 1, 1)`` each in about [0, 1].
-
-    The ink is lighter or darker than the ground by a third of the range, so that it can be read;
-    which of the two it is, and both hues, are random.
-    """
+def _draw_colors(rng: np.random.Generator) -> tuple[Array, Array]:
+    """Draw the colors of texture and digit, ``(3, 1, 1)`` each in about [0, 1]."""
+    # Lighter or darker than the ground by a third of the range, so that the ink can be read.
     ground, step = rng.uniform(0.25, 0.75), rng.uniform(0.32, 0.45)
     fits = [luma for luma in (ground - step, ground + step) if 0.05 <= luma <= 0.95]
     return _draw_hue(ground, rng), _draw_hue(float(rng.choice(fits)), rng)
 
 
 def _draw_hue(luma: float, rng: np.random.Generator) -> Array:
-    """Give a grey a random hue; the weights of luma (0.3, 0.59, 0.11) cancel in both directions."""
+    """Give a gray a random hue; the weights of luma (0.3, 0.59, 0.11) cancel in both directions."""
     angle, chroma = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.25)
     red_green, blue = np.array([0.89, -0.45, 0.0]), np.array([-0.11, -0.11, 0.89])
-    colour: Array = luma + chroma * (np.cos(angle) * red_green + np.sin(angle) * blue)
-    return colour.clip(0, 1).reshape(3, 1, 1)
+    color: Array = luma + chroma * (np.cos(angle) * red_green + np.sin(angle) * blue)
+    return color.clip(0, 1).reshape(3, 1, 1)
 
 
 def _tight_boxes(masks: Tensor) -> Tensor:
-    """Return the tight box around each non-empty mask, in pixels, half-open.
-
-    Args:
-        masks: Bool ``(B, H, W)``.
-
-    Returns:
-        Float32 ``(B, 4)``: ``(x0, y0, x1, y1)``.
-
-    Example:
-        >>> _tight_boxes(torch.tensor([[[0, 0, 0], [0, 1, 1]]]).bool())
-        tensor([[1., 1., 3., 2.]])
-    """
+    """Return the tight box around each non-empty mask, in pixels, half-open."""
     (x0, x1), (y0, y1) = (_first_and_end(masks.any(axis)) for axis in (1, 2))
     return torch.stack((x0, y0, x1, y1), dim=1).float()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,6 @@ from torch.utils.data import Dataset
 
 if TYPE_CHECKING:
     from PIL import Image
-
-
-# ---- Pictures of your own, with boxes where there are any: a CSV file, or one folder per class.
 
 #: Where a box begins and ends, as fractions of the picture's width (x) and height (y).
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
@@ -60,9 +57,6 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         ValueError: If the content is not as above; the message names file and line.
         TypeError: If ``transform`` cannot be called.
 
-    Source:
-        Own; boxes as fractions and one row a box make every published box list one line of code.
-
     Example:
         >>> import tempfile
         >>> from PIL import Image
@@ -86,20 +80,29 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         label_column: str = "label",
         require_boxes: bool = False,
     ) -> None:
+        pictures = self._list(Path(csv), transform, label_column)
+        if require_boxes:
+            _check_boxes_exist(pictures, Path(csv))
+
+    def _list(
+        self,
+        source: Path,
+        transform: Callable[[Image.Image], Any] | None,
+        label_column: str,
+        mask_column: str | None = None,
+    ) -> dict[Path, _Picture]:
         _check_transform(transform)
-        source = Path(csv)
         self.transform = transform
         self.class_names = _class_folders(source) if source.is_dir() else None
         if self.class_names is None:
-            pictures = _read_csv(source, label_column)
+            pictures = _read_csv(source, label_column, mask_column)
         else:
             pictures = _read_tree(source, self.class_names)
-        _check_files_exist(pictures, source)
-        if require_boxes:
-            _check_boxes_exist(pictures, source)
+        check_files_exist(list(pictures), "picture", source)
         self.files = list(pictures)
         self.labels = [picture.label for picture in pictures.values()]
         self.boxes = _to_tensors(picture.boxes for picture in pictures.values())
+        return pictures
 
     def __len__(self) -> int:
         return len(self.files)
@@ -110,7 +113,7 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         Raises:
             ValueError: If the file is not a picture.
         """
-        picture = _read_picture(self.files[index])
+        picture = read_picture(self.files[index])
         return (picture if self.transform is None else self.transform(picture)), self.labels[index]
 
     def __repr__(self) -> str:
@@ -126,263 +129,8 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         self.__dict__.update(state, boxes=_to_tensors(state["boxes"]))
 
 
-@dataclass
-class _Picture:
-    """What is known of one file: its label and its boxes, as fractions."""
-
-    label: int
-    boxes: list[Box] = field(default_factory=list)
-
-
-def _to_tensors(boxes: Iterable[list[Box]]) -> list[Tensor]:
-    return [torch.tensor(rows, dtype=torch.float32).reshape(-1, 4) for rows in boxes]
-
-
-# A folder per class.
-
-
-def _class_folders(root: Path) -> list[str]:
-    """List the names of the class folders, sorted; hidden ones are left out.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    names = sorted(entry.name for entry in _visible(root) if entry.is_dir())
-    if not names:
-        raise ValueError(
-            f"expected a folder with one folder of pictures per class, but {root} holds no "
-            "folders; put the pictures into class folders, or give a CSV file."
-        )
-    return names
-
-
-def _read_tree(root: Path, class_names: list[str]) -> dict[Path, _Picture]:
-    """List the pictures of each class folder, sorted by name.
-
-    Raises:
-        ValueError: If a class folder holds no picture.
-    """
-    pictures = {}
-    for label, name in enumerate(class_names):
-        files = [file for file in _visible(root / name) if file.suffix.lower() in SUFFIXES]
-        if not files:
-            raise ValueError(
-                f"expected pictures ({', '.join(SUFFIXES)}) directly in each class folder, but "
-                f"{root / name} holds none; give the folder whose folders are the classes."
-            )
-        pictures.update({file: _Picture(label) for file in sorted(files)})
-    return pictures
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    return (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-# A CSV, one row a box.
-
-
-def _read_csv(path: Path, label_column: str) -> dict[Path, _Picture]:
-    """Read and check a CSV; rows of one file are joined.
-
-    Args:
-        path: The CSV file.
-        label_column: The column that holds the label.
-
-    Returns:
-        What is known of each file, in the order of first appearance.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a CSV as described at `BoxedImages`.
-    """
-    columns, rows = _read_table(path)
-    boxed = _check_columns(columns, label_column, path)
-    pictures: dict[Path, _Picture] = {}
-    for line, row in rows:
-        where = f"{path}, line {line}"
-        label = _parse_label(row[label_column], label_column, where)
-        file = path.parent / _parse_file(row["file"], where)
-        picture = pictures.setdefault(file, _Picture(label))
-        _check_same_label(picture.label, label, row["file"], where)
-        picture.boxes.extend(_parse_box(row, where) if boxed else [])
-    return pictures
-
-
-def columns_of(csv: str | os.PathLike[str]) -> list[str]:
-    """Return the columns of a CSV file; none of a folder.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a CSV.
-
-    Source:
-        Own.
-    """
-    return [] if Path(csv).is_dir() else _read_table(Path(csv))[0]
-
-
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read the column names, and the line number and cells of each row."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"expected a CSV file, or a folder with one folder per class, but {path} does not "
-            f"exist; paths are relative to {Path.cwd()}."
-        )
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as lines:  # -sig: as spreadsheets write
-            reader = csv.DictReader(lines, restval="", skipinitialspace=True, strict=True)
-            rows = [(reader.line_num, _check_width(row, reader, path)) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"expected a CSV text in UTF-8, but {path} is none ({error}); give the CSV that "
-            "lists the pictures."
-        ) from error
-    if not rows:
-        raise ValueError(
-            f"expected a header and at least one row, but {path} has no rows; write one line "
-            "'file,label,x0,y0,x1,y1' and then one line a box."
-        )
-    return list(reader.fieldnames or ()), rows
-
-
-def _check_width(row: dict[Any, str], reader: csv.DictReader[str], path: Path) -> dict[str, str]:
-    if None in row:
-        raise ValueError(
-            f"{path}, line {reader.line_num}: expected at most {len(reader.fieldnames or ())} "
-            f"cells, as in the header, but got {len(row) - 1 + len(row[None])}; quote cells that "
-            "hold a comma."
-        )
-    return row
-
-
-def _check_columns(columns: list[str], label_column: str, path: Path) -> bool:
-    """Refuse missing columns; return whether there are boxes."""
-    boxed = any(name in columns for name in BOX_COLUMNS)
-    needed = ["file", label_column, *(BOX_COLUMNS if boxed else ())]
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        raise ValueError(
-            f"expected the columns {needed} in {path}, but found {columns} without {missing}; "
-            "separate columns by commas, and name the label's with label_column (--label-column)."
-        )
-    return boxed
-
-
-def _parse_file(cell: str, where: str) -> str:
-    if not cell.strip():
-        raise ValueError(f"{where}: expected the path of a picture in column 'file', but got ''.")
-    return cell.strip()
-
-
-def _parse_label(cell: str, column: str, where: str) -> int:
-    text = cell.strip()
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(
-            f"{where}: expected a whole number >= 0 in column {column!r}, but got {cell!r}; number "
-            "the classes from 0, or name another column with label_column (--label-column)."
-        )
-    return int(text)
-
-
-def _check_same_label(label: int, other: int, file: str, where: str) -> None:
-    if label != other:
-        raise ValueError(
-            f"{where}: expected one label per file, but {file} has label {label} further up and "
-            f"{other} here; keep one, since a picture has one label."
-        )
-
-
-def _parse_box(row: dict[str, str], where: str) -> list[Box]:
-    """Read the box of a row: a list of one box, or of none where all four cells are empty."""
-    cells = [row[name].strip() for name in BOX_COLUMNS]
-    if not any(cells):
-        return []
-    try:
-        x0, y0, x1, y1 = map(float, cells)
-    except ValueError:
-        raise ValueError(
-            f"{where}: expected four numbers x0,y0,x1,y1 for the box of {row['file']}, but got "
-            f"{','.join(cells)!r}; leave all four cells empty where there is no box."
-        ) from None
-    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):  # refuses NaN too
-        raise ValueError(
-            f"{where}: expected the box of {row['file']} as fractions 0 <= x0 < x1 <= 1 and "
-            f"0 <= y0 < y1 <= 1, but got {','.join(cells)}; divide pixels by the picture's width "
-            "(x) and height (y), and clip to the picture."
-        )
-    return [(x0, y0, x1, y1)]
-
-
-# Both.
-
-
-def _check_transform(transform: Any) -> None:
-    if transform is not None and not callable(transform):
-        raise TypeError(
-            f"transform must be callable as transform(picture), but got {transform!r}; compose "
-            "steps with torchvision.transforms.Compose."
-        )
-
-
-def _check_files_exist(pictures: dict[Path, _Picture], source: Path) -> None:
-    missing = [file for file in pictures if not file.is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"expected every picture of {source} to exist, but {len(missing)} of {len(pictures)} "
-            f"do not, the first being {missing[0]}; paths are relative to the CSV's folder."
-        )
-
-
-def _check_boxes_exist(pictures: dict[Path, _Picture], source: Path) -> None:
-    without = [file for file, picture in pictures.items() if not picture.boxes]
-    if without:
-        raise ValueError(
-            f"expected a box for every picture of {source}, but {len(without)} of {len(pictures)} "
-            f"have none, the first being {without[0]}; give x0,y0,x1,y1 or leave these out."
-        )
-
-
-def _read_picture(file: Path) -> Image.Image:
-    """Read one picture, upright and in RGB.
-
-    Raises:
-        ValueError: If the file cannot be read as a picture.
-    """
-    from PIL import Image, ImageOps  # not needed before the first picture
-
-    try:
-        with Image.open(file) as picture:
-            return _to_rgb(ImageOps.exif_transpose(picture))
-    except Exception as error:  # decoders raise nearly anything on a damaged file
-        raise ValueError(
-            f"expected a picture, but {file} cannot be read as one ({error}); repair it or "
-            "remove it from the list."
-        ) from error
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    from PIL import Image
-
-    if picture.mode.startswith("I"):  # 16 bits of grey: convert() would clip all but the darkest
-        picture = Image.fromarray((np.asarray(picture) / 257).astype(np.uint8))
-    return picture.convert("RGB")
-
-
-# ---- Pictures whose object is known to the pixel: a CSV that names a label picture for each.
-
-_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height change places
-
-
 class EmptyObjectError(ValueError):
-    """A pixel mask without an object at the size asked for, on which no map can be scored.
-
-    Source:
-        Own.
-
-    Example:
-        >>> issubclass(EmptyObjectError, ValueError)
-        True
-    """
+    """A pixel mask without an object at the size asked for, on which no map can be scored."""
 
 
 class SegmentedImages(BoxedImages):
@@ -397,7 +145,8 @@ class SegmentedImages(BoxedImages):
         transform: Called with a PIL picture in RGB; None gives the PIL picture itself.
         label_column: The column that holds the label, a whole number >= 0.
         mask_column: The column that holds the path of the pixel mask.
-        object_values: The numbers that mean object.
+        object_values: The numbers that mean object; by default those in the trimaps of Oxford-IIIT
+            Pet (Parkhi et al. 2012).
         ignore_values: The numbers that mean neither object nor background. All others are
             background.
 
@@ -409,9 +158,6 @@ class SegmentedImages(BoxedImages):
         FileNotFoundError: If the CSV, a picture or a pixel mask does not exist.
         ValueError: If the content is not as above, or a number means two things.
         TypeError: If ``transform`` cannot be called, or a number is not whole.
-
-    Source:
-        Own; the defaults are the numbers in the trimaps of Oxford-IIIT Pet (Parkhi et al. 2012).
 
     Example:
         >>> import tempfile
@@ -443,13 +189,12 @@ class SegmentedImages(BoxedImages):
     ) -> None:
         _check_values(object_values, ignore_values)
         _check_no_folder(Path(csv))
-        super().__init__(csv, transform=transform, label_column=label_column)
         self.mask_column = mask_column
         self.object_values = tuple(object_values)
         self.ignore_values = tuple(ignore_values)
-        masks = _read_mask_files(Path(csv), mask_column)
-        _check_masks_exist(masks, Path(csv))
-        self.mask_files = [masks[file] for file in self.files]
+        pictures = self._list(Path(csv), transform, label_column, mask_column)
+        self.mask_files = [Path(csv).parent / picture.mask for picture in pictures.values()]
+        check_files_exist(self.mask_files, "pixel mask", Path(csv))
 
     def pixel_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Read the pixel mask of a picture at the size of a map.
@@ -475,7 +220,13 @@ class SegmentedImages(BoxedImages):
         _check_same_frame(file, self.files[index])
         numbers = _read_numbers(file, size)
         inside = np.isin(numbers, self.object_values)
-        self._check_not_empty(inside, numbers, file)
+        if not inside.any():
+            raise EmptyObjectError(
+                f"expected a pixel of the object, of value {_listed(self.object_values)}, in "
+                f"{file}, but at {size[0]} x {size[1]} there are only "
+                f"{_listed(np.unique(numbers))}; name the object's numbers with object_values, or "
+                "leave this picture out."
+            )
         return torch.from_numpy(inside), torch.from_numpy(np.isin(numbers, self.ignore_values))
 
     def __repr__(self) -> str:
@@ -484,49 +235,200 @@ class SegmentedImages(BoxedImages):
             f"object_values={self.object_values}, ignore_values={self.ignore_values})"
         )
 
-    def _check_not_empty(self, inside: np.ndarray, numbers: np.ndarray, file: Path) -> None:
-        if not inside.any():
-            height, width = numbers.shape
-            raise EmptyObjectError(
-                f"expected a pixel of the object, of value {_listed(self.object_values)}, in "
-                f"{file}, but at {height} x {width} there are only {_listed(np.unique(numbers))}; "
-                "name the object's numbers with object_values, or leave this picture out."
+
+@dataclass
+class _Picture:
+    """What is known of one file: its label, its boxes as fractions, and its pixel mask."""
+
+    label: int
+    boxes: list[Box] = field(default_factory=list)
+    mask: str = ""
+
+
+def _to_tensors(boxes: Iterable[list[Box]]) -> list[Tensor]:
+    return [torch.tensor(rows, dtype=torch.float32).reshape(-1, 4) for rows in boxes]
+
+
+# ---- A folder per class. torchvision's helpers count hidden folders and go into deeper ones.
+
+
+def _class_folders(root: Path) -> list[str]:
+    names = sorted(entry.name for entry in _visible(root) if entry.is_dir())
+    if not names:
+        raise ValueError(
+            f"expected a folder with one folder of pictures per class, but {root} holds no "
+            "folders; put the pictures into class folders, or give a CSV file."
+        )
+    return names
+
+
+def _read_tree(root: Path, class_names: list[str]) -> dict[Path, _Picture]:
+    pictures = {}
+    for label, name in enumerate(class_names):
+        files = [file for file in _visible(root / name) if file.suffix.lower() in SUFFIXES]
+        if not files:
+            raise ValueError(
+                f"expected pictures ({', '.join(SUFFIXES)}) directly in each class folder, but "
+                f"{root / name} holds none; give the folder whose folders are the classes."
             )
+        pictures.update({file: _Picture(label) for file in sorted(files)})
+    return pictures
 
 
-# The CSV.
+def _visible(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
 
 
-def _read_mask_files(path: Path, mask_column: str) -> dict[Path, Path]:
-    """Read which pixel mask belongs to each picture of a CSV that is known to be good."""
-    columns, rows = _read_table(path)
-    if mask_column not in columns:
+# ---- A CSV
+
+
+def columns_of(csv: str | os.PathLike[str]) -> list[str]:
+    """Return the columns of a CSV file; none of a folder."""
+    return [] if Path(csv).is_dir() else read_table(Path(csv))[0]
+
+
+def read_table(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """Read a CSV's columns, and of each row its place, for messages, and its cells."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected a CSV file, or a folder with one folder per class, but {path} does not "
+            f"exist; paths are relative to {Path.cwd()}."
+        )
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as lines:  # -sig: as spreadsheets write
+            reader = csv.DictReader(lines, restval="", skipinitialspace=True, strict=True)
+            rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"expected a CSV text in UTF-8, but {path} is none ({error}); give the CSV that "
+            "lists the files."
+        ) from error
+    columns = list(reader.fieldnames or ())
+    if not rows:
+        raise ValueError(
+            f"expected a header and at least one row, but {path} has no rows; write one line "
+            "'file,label,x0,y0,x1,y1' and then one line a box."
+        )
+    for where, row in rows:
+        if None in row:  # where the reader puts what is too much
+            raise ValueError(
+                f"{where}: expected at most {len(columns)} cells, as in the header, but got "
+                f"{len(row) - 1 + len(row[None])}; quote cells that hold a comma."
+            )
+    return columns, rows
+
+
+def check_columns(columns: list[str], needed: list[str], path: Path, way_out: str) -> None:
+    """Check that a CSV has the columns that are needed."""
+    missing = [name for name in needed if name not in columns]
+    if missing:
+        raise ValueError(
+            f"expected the columns {needed} in {path}, but found {columns} without {missing}; "
+            f"{way_out}"
+        )
+
+
+def whole_number(row: dict[str, str], column: str, where: str) -> int:
+    """Read a cell that counts from 0."""
+    text = row[column].strip()
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(
+            f"{where}: expected a whole number >= 0 in column {column!r}, but got "
+            f"{row[column]!r}; number the classes from 0, or name another column with "
+            "label_column (--label-column)."
+        )
+    return int(text)
+
+
+def check_files_exist(files: list[Path], what: str, source: Path) -> None:
+    """Check that every file that a list names exists."""
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"expected every {what} of {source} to exist, but {len(missing)} of {len(files)} do "
+            f"not, the first being {missing[0]}; paths are relative to the CSV's folder."
+        )
+
+
+def _read_csv(path: Path, label_column: str, mask_column: str | None) -> dict[Path, _Picture]:
+    """Join the rows of each file, in the order of first appearance."""
+    columns, rows = read_table(path)
+    boxed = any(name in columns for name in BOX_COLUMNS)
+    way_out = "separate columns by commas, and name the label's with label_column (--label-column)."
+    check_columns(columns, ["file", label_column, *(BOX_COLUMNS if boxed else ())], path, way_out)
+    if mask_column is not None and mask_column not in columns:
         raise ValueError(
             f"expected a column {mask_column!r} with the paths of pixel masks in {path}, but found "
             f"{columns}; name it with mask_column."
         )
-    masks: dict[Path, Path] = {}
-    for line, row in rows:
-        where, cell = f"{path}, line {line}", row[mask_column].strip()
-        _check_cell(cell, mask_column, where)
-        mask, file = path.parent / cell, path.parent / row["file"].strip()
-        _check_same_mask(masks.setdefault(file, mask), mask, row["file"], where)
-    return masks
+    pictures: dict[Path, _Picture] = {}
+    for where, row in rows:
+        label = whole_number(row, label_column, where)
+        mask = "" if mask_column is None else _path_in(row, mask_column, "a pixel mask", where)
+        file = _path_in(row, "file", "a picture", where)
+        picture = pictures.setdefault(path.parent / file, _Picture(label, mask=mask))
+        _check_same("label", picture.label, label, file, where)
+        _check_same("pixel mask", picture.mask, mask, file, where)
+        picture.boxes.extend(_read_box(row, where) if boxed else [])
+    return pictures
 
 
-def _check_cell(cell: str, mask_column: str, where: str) -> None:
+def _path_in(row: dict[str, str], column: str, what: str, where: str) -> str:
+    cell = row[column].strip()
     if not cell:
         raise ValueError(
-            f"{where}: expected the path of a pixel mask in column {mask_column!r}, but got ''; "
-            "leave out pictures that have none."
+            f"{where}: expected the path of {what} in column {column!r}, but got ''; leave out "
+            "rows that have none."
+        )
+    return cell
+
+
+def _check_same(what: str, first: Any, second: Any, file: str, where: str) -> None:
+    if first != second:
+        raise ValueError(
+            f"{where}: expected one {what} per file, but {file} has {what} {first} further up and "
+            f"{second} here; keep one, since a picture has one {what}."
         )
 
 
-def _check_same_mask(mask: Path, other: Path, file: str, where: str) -> None:
-    if mask != other:
+def _read_box(row: dict[str, str], where: str) -> list[Box]:
+    """Read the box of a row: a list of one box, or of none where all four cells are empty."""
+    cells = [row[name].strip() for name in BOX_COLUMNS]
+    if not any(cells):
+        return []
+    try:
+        x0, y0, x1, y1 = map(float, cells)
+    except ValueError:
         raise ValueError(
-            f"{where}: expected one pixel mask per file, but {file} has {mask.name} further up and "
-            f"{other.name} here; join them to one picture."
+            f"{where}: expected four numbers x0,y0,x1,y1 for the box of {row['file']}, but got "
+            f"{','.join(cells)!r}; leave all four cells empty where there is no box."
+        ) from None
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):  # refuses NaN too
+        raise ValueError(
+            f"{where}: expected the box of {row['file']} as fractions 0 <= x0 < x1 <= 1 and "
+            f"0 <= y0 < y1 <= 1, but got {','.join(cells)}; divide pixels by the picture's width "
+            "(x) and height (y), and clip to the picture."
+        )
+    return [(x0, y0, x1, y1)]
+
+
+# ---- What does not fit
+
+
+def _check_transform(transform: Any) -> None:
+    if transform is not None and not callable(transform):
+        raise TypeError(
+            f"transform must be callable as transform(picture), but got {transform!r}; compose "
+            "steps with torchvision.transforms.Compose."
+        )
+
+
+def _check_boxes_exist(pictures: dict[Path, _Picture], source: Path) -> None:
+    without = [file for file, picture in pictures.items() if not picture.boxes]
+    if without:
+        raise ValueError(
+            f"expected a box for every picture of {source}, but {len(without)} of {len(pictures)} "
+            f"have none, the first being {without[0]}; give x0,y0,x1,y1 or leave these out."
         )
 
 
@@ -535,15 +437,6 @@ def _check_no_folder(source: Path) -> None:
         raise ValueError(
             f"expected a CSV that names a pixel mask for each picture, but {source} is a folder; "
             "write one line 'file,label,trimap' and then one line a picture."
-        )
-
-
-def _check_masks_exist(masks: dict[Path, Path], source: Path) -> None:
-    missing = [mask for mask in masks.values() if not mask.is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"expected every pixel mask of {source} to exist, but {len(missing)} of {len(masks)} "
-            f"do not, the first being {missing[0]}; paths are relative to the CSV's folder."
         )
 
 
@@ -560,37 +453,16 @@ def _check_values(object_values: Collection[int], ignore_values: Collection[int]
         )
 
 
-# The pictures.
-
-
-def _read_numbers(file: Path, size: tuple[int, int]) -> np.ndarray:
-    """Read the numbers of a label picture, upright, at ``(H, W)``.
-
-    Raises:
-        ValueError: If it cannot be read, or holds colors.
-    """
-    from PIL import Image, ImageOps  # not needed before the first picture
-
-    try:
-        with Image.open(file) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            # A palette says how the numbers are shown, not what they are: they stay.
-            numbers = np.asarray(upright.resize(size[::-1], Image.Resampling.NEAREST))
-    except Exception as error:  # decoders raise nearly anything on a damaged file
+def _check_size(size: Any) -> None:
+    if len(size) != 2 or min(size) < 1:
         raise ValueError(
-            f"expected a pixel mask, but {file} cannot be read as one ({error}); repair it or "
-            "leave its picture out."
-        ) from error
-    if numbers.ndim != 2:
-        raise ValueError(
-            f"expected a pixel mask with one number a pixel, but {file} holds colors "
-            f"({picture.mode}); save it as grey or with a palette."
+            f"size must be (H, W), both at least 1 pixel, but got {tuple(size)}; give that of the "
+            "maps, such as maps.shape[-2:]."
         )
-    return numbers
 
 
 def _check_same_frame(mask: Path, file: Path) -> None:
-    """Refuse a mask of another aspect ratio; one may be the other scaled, and rounded."""
+    """Check the aspect ratio; one may be the other scaled, and rounded."""
     (width, height), (picture_width, picture_height) = map(_upright_size, (mask, file))
     apart = abs(width * picture_height - height * picture_width)
     if apart > max(width, height, picture_width, picture_height):  # more than rounding to a pixel
@@ -601,33 +473,67 @@ def _check_same_frame(mask: Path, file: Path) -> None:
         )
 
 
-def _check_size(size: Any) -> None:
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(
-            f"size must be (H, W), both at least 1 pixel, but got {tuple(size)}; give that of the "
-            "maps, such as maps.shape[-2:]."
-        )
-
-
-def _upright_size(file: Path) -> tuple[int, int]:
-    """Read ``(width, height)`` from the head of a file, as the picture is seen.
-
-    Raises:
-        ValueError: If the file cannot be read as a picture.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as picture:
-            turned = picture.getexif().get(_ORIENTATION, 1) >= 5
-            return picture.size[::-1] if turned else picture.size
-    except Exception as error:
-        raise ValueError(
-            f"expected a picture, but {file} cannot be read as one ({error}); repair it or remove "
-            "it from the list."
-        ) from error
-
-
 def _listed(values: Any) -> str:
     found = [int(value) for value in values]
     return ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
+
+
+# ---- Pictures
+
+
+def read_picture(file: str | os.PathLike[str]) -> Image.Image:
+    """Read one picture, upright and in RGB."""
+    return _opened(file, _to_rgb, "picture")
+
+
+def _to_rgb(opened: Image.Image) -> Image.Image:
+    from PIL import Image, ImageOps
+
+    picture = ImageOps.exif_transpose(opened)
+    if picture.mode.startswith("I"):  # 16 bits of gray: convert() would clip all but the darkest
+        picture = Image.fromarray((np.asarray(picture) / 257).astype(np.uint8))
+    return picture.convert("RGB")
+
+
+def _read_numbers(file: Path, size: tuple[int, int]) -> np.ndarray:
+    """Read the numbers of a label picture, upright, at ``(H, W)``."""
+    from PIL import Image, ImageOps
+
+    def read(picture: Image.Image) -> tuple[np.ndarray, str]:
+        upright = ImageOps.exif_transpose(picture)
+        # A palette says how the numbers are shown, not what they are: they stay.
+        return np.asarray(upright.resize(size[::-1], Image.Resampling.NEAREST)), picture.mode
+
+    numbers, mode = _opened(file, read, "pixel mask")
+    if numbers.ndim != 2:
+        raise ValueError(
+            f"expected a pixel mask with one number a pixel, but {file} holds colors ({mode}); "
+            "save it as gray or with a palette."
+        )
+    return numbers
+
+
+def _upright_size(file: Path) -> tuple[int, int]:
+    """Read ``(width, height)`` from the head of a file, as the picture is seen."""
+    from PIL import ExifTags
+
+    def read(picture: Image.Image) -> tuple[int, int]:
+        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return picture.size[::-1] if turned else picture.size
+
+    return _opened(file, read, "picture")
+
+
+def _opened(file: str | os.PathLike[str], read: Callable[[Image.Image], Any], what: str) -> Any:
+    from PIL import Image  # not needed before the first picture
+
+    try:
+        with Image.open(file) as picture:
+            return read(picture)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no {what} {file}; give the path of a file.") from error
+    except Exception as error:  # decoders raise nearly anything on a damaged file
+        raise ValueError(
+            f"expected a {what}, but {file} cannot be read as one ({error}); repair it or leave "
+            "it out."
+        ) from error

@@ -13,27 +13,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from captum_masking.data.digits import _check_whole
+from captum_masking._base.checks import check_count
 
 
 class Around(Dataset[Any]):
-    """A data set around another one: as long, and with its attributes.
-
-    Args:
-        dataset: With a length, read by index.
-
-    Raises:
-        TypeError: If it has no length or no index, as a stream.
-
-    Source:
-        Own.
-
-    Example:
-        >>> from torch.utils.data import TensorDataset
-        >>> around = Around(TensorDataset(torch.zeros(3, 1)))
-        >>> len(around), around.tensors[0].shape
-        (3, torch.Size([3, 1]))
-    """
+    """A data set around another one: as long, read by index, and with its attributes."""
 
     def __init__(self, dataset: Any) -> None:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
@@ -54,13 +38,10 @@ class Around(Dataset[Any]):
         return getattr(self.dataset, name)
 
     def _position(self, index: Any) -> int:
-        """Return the index counted from the front.
-
-        Raises:
-            IndexError: If there is no such item; ``for item in dataset`` ends there.
-        """
+        """Return the index counted from the front."""
         count, position = len(self), operator.index(index)
         if not -count <= position < count:
+            # `for item in dataset` ends here.
             raise IndexError(f"expected an index of {count} items, but got {position}.")
         return position % count
 
@@ -69,7 +50,7 @@ class Seeded(Around):
     """A data set whose item ``i`` draws random numbers that depend on seed, epoch and ``i`` only.
 
     Each item is made under random states of its own, torch's on the CPU, Python's and numpy's;
-    afterwards the caller gets his back. So augmentation is the same with any number of workers
+    the caller's are restored afterwards. So augmentation is the same with any number of workers
     and processes, in any order, and after a training was resumed. The states belong to a process:
     do not read from several threads of one.
 
@@ -83,9 +64,6 @@ class Seeded(Around):
     Raises:
         TypeError: If ``dataset`` is a stream, or the seed is not a whole number.
         ValueError: If the seed is negative.
-
-    Source:
-        Own.
 
     Example:
         >>> class Noise(Dataset):
@@ -104,9 +82,9 @@ class Seeded(Around):
 
     def __init__(self, dataset: Any, seed: int) -> None:
         super().__init__(dataset)
-        _check_whole("seed", seed, least=0)
+        check_count("seed", seed, least=0)
         self.seed = int(seed)
-        # Shared, so that workers that live for several epochs hear of the next one.
+        # Shared, so that workers that live for several epochs see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64, device="cpu").share_memory_()
 
     @property
@@ -126,7 +104,7 @@ class Seeded(Around):
             TypeError: If it is not a whole number.
             ValueError: If it is negative.
         """
-        _check_whole("epoch", epoch, least=0)
+        check_count("epoch", epoch, least=0)
         self._epoch.fill_(int(epoch))
 
     def with_seed(self, seed: int) -> Seeded:
@@ -148,15 +126,12 @@ class Seeded(Around):
 
 @contextmanager
 def random_states(*key: int) -> Iterator[None]:
-    """Lend random states that depend on a key, and give the caller's back.
+    """Draw random numbers that depend on a key, and restore the caller's states afterwards.
 
     The states are torch's on the CPU, Python's and numpy's; those of accelerators are left alone.
 
     Args:
         key: Whole numbers. Another key gives numbers that have nothing to do with these.
-
-    Source:
-        Own; the key is hashed with BLAKE2b, so that neighbors start far apart.
 
     Example:
         >>> with random_states(0, 7):
@@ -165,6 +140,7 @@ def random_states(*key: int) -> Iterator[None]:
         ...     first == (torch.rand(()), random.random(), np.random.rand())
         True
     """
+    # Hashed, so that neighbors start far apart.
     digest = blake2b(repr(key).encode(), digest_size=20).digest()
     before = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, Subset, TensorDataset
 
-# ---- A few images of each class, and images of a few classes: the same ones every time.
+from captum_masking._base.checks import check_count
 
 
 class LabeledSubset(Subset[Any]):
@@ -24,9 +24,6 @@ class LabeledSubset(Subset[Any]):
 
     Attributes:
         labels: One int an image of the subset.
-
-    Source:
-        Own.
 
     Example:
         >>> subset = LabeledSubset(TensorDataset(torch.zeros(3, 1)), [2, 0], [7, 5])
@@ -70,7 +67,7 @@ def few_shot(
         TypeError: If ``per_class`` or a class is not a whole number.
 
     Source:
-        Phang et al. 2020 train on a few examples per class; that choices are nested is our own.
+        Phang et al. 2020 train on a few examples per class.
 
     Example:
         >>> dataset = TensorDataset(torch.arange(6.0), torch.tensor([0, 0, 0, 1, 1, 1]))
@@ -80,7 +77,7 @@ def few_shot(
         >>> one.indices == two.indices[:2]
         True
     """
-    _check_per_class(per_class)
+    check_count("per_class", per_class, way_out="leave classes out with classes=[...].")
     labels = labels_of(dataset)
     wanted = _check_classes(classes, labels)
     _check_enough(per_class, wanted, labels)
@@ -108,9 +105,6 @@ def of_classes(dataset: Dataset[Any], classes: Collection[int]) -> LabeledSubset
             labels.
         TypeError: If a class is not a whole number.
 
-    Source:
-        Own.
-
     Example:
         >>> dataset = TensorDataset(torch.arange(4.0), torch.tensor([5, 3, 8, 3]))
         >>> of_classes(dataset, [3, 8]).indices
@@ -136,9 +130,6 @@ def labels_of(dataset: Dataset[Any]) -> list[int]:
     Raises:
         ValueError: If there are no labels, not one an image, or if they are no whole numbers.
 
-    Source:
-        Own.
-
     Example:
         >>> labels_of(Subset(TensorDataset(torch.zeros(3, 1), torch.tensor([4, 5, 6])), [2, 0]))
         [6, 4]
@@ -155,7 +146,6 @@ def labels_of(dataset: Dataset[Any]) -> list[int]:
 
 
 def _find_labels(dataset: Any) -> Any:
-    """Look for labels where data sets keep them; walk through the images as a last resort."""
     if getattr(dataset, "labels", None) is not None:
         return dataset.labels
     if getattr(dataset, "targets", None) is not None:
@@ -197,18 +187,7 @@ def _to_label(label: Any, dataset: Any) -> int:
         ) from None
 
 
-def _check_per_class(per_class: Any) -> None:
-    if isinstance(per_class, bool) or not hasattr(per_class, "__index__"):
-        raise TypeError(f"per_class must be a whole number, but got {per_class!r}; use int(...).")
-    if per_class < 1:
-        raise ValueError(
-            f"per_class must be at least 1, but got {per_class}; leave classes out with "
-            "classes=[...]."
-        )
-
-
 def _check_classes(classes: Collection[int] | None, labels: list[int]) -> list[int]:
-    """Return the classes in ascending order, each once."""
     found = sorted(set(labels))
     if classes is None and found:
         return found
@@ -220,10 +199,10 @@ def _check_classes(classes: Collection[int] | None, labels: list[int]) -> list[i
         ) from None
     unknown = sorted(set(wanted) - set(found))
     if unknown or not wanted:
-        raise ValueError(
-            f"classes must name at least one label that occurs and none that does not, but got "
-            f"{wanted}, of which {_shorten(unknown)} have no image; choose from {_shorten(found)}."
+        problem = (
+            f"unknown classes {_shorten(unknown)}" if unknown else "expected at least one label"
         )
+        raise ValueError(f"{problem}; the data set has {_shorten(found)}.")
     return wanted
 
 
@@ -241,9 +220,6 @@ def _check_enough(per_class: int, wanted: list[int], labels: list[int]) -> None:
 
 def _shorten(labels: list[int]) -> str:
     return f"{labels}" if len(labels) <= 12 else f"{labels[:12]} and {len(labels) - 12} more"
-
-
-# ---- As many images of each class in every epoch, however many there are of it.
 
 
 class BalancedSampler(Sampler[int]):
@@ -265,9 +241,6 @@ class BalancedSampler(Sampler[int]):
     Raises:
         ValueError: If there are no labels, or if they are no whole numbers.
 
-    Source:
-        Own.
-
     Example:
         >>> sampler = BalancedSampler([7, 7, 7, 7, 5, 5], torch.Generator().manual_seed(0))
         >>> len(sampler), sampler.classes
@@ -279,54 +252,51 @@ class BalancedSampler(Sampler[int]):
     def __init__(
         self, labels: Sequence[int] | Tensor, generator: torch.Generator | None = None
     ) -> None:
-        found = _read_labels(labels)
+        found = _whole_numbers(labels)
         classes, counts = found.unique(return_counts=True)  # in ascending order
         self.classes: list[int] = classes.tolist()
         self.generator = generator
         self._members = found.argsort(stable=True).split(counts.tolist())
+        self._each = int(counts.max())
 
     def __len__(self) -> int:
-        return len(self.classes) * max(map(len, self._members))
+        return len(self.classes) * self._each
 
     def __iter__(self) -> Iterator[int]:
-        yield from self._draw_epoch().tolist()
+        seed = torch.empty((), dtype=torch.int64, device="cpu").random_(generator=self.generator)
+        generator = torch.Generator("cpu").manual_seed(int(seed))
+        rows = torch.stack([self._cycle(members, generator) for members in self._members])
+        turns = _rand(*rows.shape, generator=generator).argsort(0)  # (classes, each)
+        yield from rows.gather(0, turns).T.flatten().tolist()
 
     def __repr__(self) -> str:
         images = sum(map(len, self._members))
         return f"BalancedSampler({images} images, {len(self.classes)} classes)"
 
-    def _draw_epoch(self) -> Tensor:
-        seed = torch.empty((), dtype=torch.int64, device="cpu").random_(generator=self.generator)
-        generator = torch.Generator("cpu").manual_seed(int(seed))
-        each = max(map(len, self._members))
-        rows = torch.stack([_cycle(members, each, generator) for members in self._members])
-        turns = _rand(*rows.shape, generator=generator).argsort(0)  # (classes, each)
-        return rows.gather(0, turns).T.flatten()
-
-
-def _cycle(members: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Repeat the members of a class, each round in another order, until there are enough."""
-    rounds = -(-count // len(members))
-    order = _rand(rounds, len(members), generator=generator).argsort(1)
-    return members[order].flatten()[:count]
+    def _cycle(self, members: Tensor, generator: torch.Generator) -> Tensor:
+        """Repeat the members of a class, each round in another order, until there are enough."""
+        rounds = -(-self._each // len(members))
+        order = _rand(rounds, len(members), generator=generator).argsort(1)
+        return members[order].flatten()[: self._each]
 
 
 def _rand(*shape: int, generator: torch.Generator) -> Tensor:
     return torch.rand(*shape, generator=generator, device="cpu", dtype=torch.float64)
 
 
-def _read_labels(labels: Any) -> Tensor:
-    """Return whole numbers as a tensor on the CPU, and refuse anything else."""
+def _whole_numbers(labels: Any) -> Tensor:
     try:
         found = labels if isinstance(labels, Tensor) else torch.tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{_EXPECTED}, but got {labels!r:.80}; {_WAY_OUT}") from error
+        raise _not_labels(f"{labels!r:.80}") from error
     kind = found.is_floating_point() or found.is_complex() or found.dtype == torch.bool
     if found.dim() != 1 or not len(found) or kind:
-        got = f"a tensor of {found.dtype}, shape {tuple(found.shape)}"
-        raise ValueError(f"{_EXPECTED}, but got {got}; {_WAY_OUT}")
+        raise _not_labels(f"a tensor of {found.dtype}, shape {tuple(found.shape)}")
     return found.cpu()
 
 
-_EXPECTED = "labels must be whole numbers, one an image and at least one in all"
-_WAY_OUT = "labels_of(dataset) gives them, also those of a subset."
+def _not_labels(got: str) -> ValueError:
+    return ValueError(
+        f"labels must be whole numbers, one an image and at least one in all, but got {got}; "
+        "labels_of(dataset) gives them, also those of a subset."
+    )

@@ -26,21 +26,18 @@ class HeatmapModule(nn.Module):
     can be traced, exported and converted.
 
     Args:
-        model: Copied, in eval mode; later training does not change this module. A masker that is
-            told a class is asked for the predicted one.
+        model: Copied, in eval mode; later training does not change this module. A masker that
+            follows a class follows the predicted one.
 
     Raises:
-        ValueError: If the masker is told the classifier's evidence, which takes a gradient.
-
-    Source:
-        Own; asked for in Captum's issue 228.
+        ValueError: If the masker reads the classifier's evidence, which takes a gradient.
 
     Example:
         >>> import torch
         >>> from captum_masking.model.model import MaskingModel
         >>> classifier = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
         >>> model = MaskingModel(classifier, ["0"], example_inputs=torch.zeros(1, 1, 8, 8))
-        >>> program = torch.export.export(model.heatmap_module(), (torch.zeros(1, 1, 8, 8),))
+        >>> program = torch.export.export(HeatmapModule(model), (torch.zeros(1, 1, 8, 8),))
         >>> [tuple(output.shape) for output in program.module()(torch.rand(1, 1, 8, 8))]
         [(1, 2), (1, 1, 8, 8)]
     """

@@ -16,15 +16,7 @@ from typing import Any
 from torch import nn
 
 from captum_masking._base.text import describe
-from captum_masking.model.files import (
-    CONFIG,
-    WEIGHTS,
-    CheckpointError,
-    load_model,
-    read_config,
-    rebuild,
-    save_model,
-)
+from captum_masking.model.files import MODEL, CheckpointError, read_model, rebuild
 from captum_masking.model.model import MaskingModel
 
 __all__ = [
@@ -54,7 +46,7 @@ def from_pretrained(
 
     Args:
         repo_id: ``"user/name"``; or a folder of this machine, as ``model.save`` writes it.
-        classifier: As for :func:`~captum_masking.model.files.load_model`.
+        classifier: As for :func:`~captum_masking.model.model.MaskingModel.load`.
         revision: A branch, tag or commit; None is the newest. A commit never changes.
         token: Of the Hub; None is the one you are logged in with.
         cache_dir: Where fetched files are kept; None is the Hub's own cache.
@@ -76,16 +68,16 @@ def from_pretrained(
         See :func:`push_to_hub`.
     """
     if Path(repo_id).is_dir():
-        return load_model(repo_id, classifier, **parts)
+        return MaskingModel.load(repo_id, classifier, **parts)
     folder = _library().snapshot_download(
         str(repo_id),
         revision=revision,
         token=token,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
-        allow_patterns=[CONFIG, WEIGHTS],
+        allow_patterns=[MODEL],
     )
-    return load_model(folder, classifier, **parts)
+    return MaskingModel.load(folder, classifier, **parts)
 
 
 def push_to_hub(
@@ -99,7 +91,7 @@ def push_to_hub(
     """Save a model into a repository of the Hub, with a card.
 
     Args:
-        model: As for :func:`~captum_masking.model.files.save_model`.
+        model: As for :func:`~captum_masking.model.model.MaskingModel.save`.
         repo_id: ``"user/name"``; made if it does not exist.
         notes: JSON-like facts to keep in the config, such as the class names.
         figures: What was measured, by the names of ``captum-masking evaluate --json``.
@@ -121,7 +113,7 @@ def push_to_hub(
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "model")
-        save_model(model, folder, notes=notes)
+        model.save(folder, notes=notes)
         if figures:
             (folder / EVALUATION).write_text(json.dumps(dict(figures)), encoding="utf-8")
         return push_folder(folder, repo_id, **options)
@@ -139,7 +131,7 @@ def push_folder(
 ) -> str:
     """Upload a folder that ``model.save`` or ``captum-masking train`` wrote, with a card.
 
-    Four files go up, the last two where they are there: ``config.json``, ``model.safetensors``,
+    Three files go up, the last two where they are there: ``model.safetensors``,
     ``training.json`` and ``evaluation.json``; and the card, ``README.md``. One that is in the
     folder already is uploaded as it is. Nothing else, and the folder is left as it is.
 
@@ -170,7 +162,7 @@ def push_folder(
     api = _library().HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        for name in (CONFIG, WEIGHTS, TRAINING, EVALUATION):
+        for name in (MODEL, TRAINING, EVALUATION):
             if (file := Path(folder, name)).exists():
                 shutil.copyfile(file, Path(scratch, name))
         Path(scratch, CARD).write_text(text, encoding="utf-8")
@@ -211,7 +203,7 @@ def model_card(folder: str | Path, repo_id: str, *, license: str | None = None) 
         <BLANKLINE>
         A masker for a classifier of class `EfficientNet`: ...
     """
-    config = read_config(folder)
+    config, _ = read_model(folder)
     training = _read(Path(folder, TRAINING))
     figures = training.get("figures", {}) | _read(Path(folder, EVALUATION))
     told: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,16 @@ from torch import Tensor, nn
 from captum_masking._base.borrow import eval_mode, plain_tensors, unwrapped
 from captum_masking._base.checks import channels_in_words, check_area, check_inputs
 from captum_masking._base.tuples import Inputs, one_or_several, size_of
+from captum_masking.model.files import (
+    UPSAMPLERS,
+    CheckpointError,
+    check_classifier,
+    describe,
+    fingerprint,
+    read_model,
+    rebuild,
+    write_model,
+)
 from captum_masking.model.layers import (
     NoMapsError,
     dry_run_inputs,
@@ -422,18 +432,89 @@ class MaskingModel(nn.Module):
             return self.sampler(self.upsample(mask_logits, size))
         return self.upsample(self.sampler(mask_logits), size)
 
-    def save(self, folder: str | Path) -> None:
-        """Write the model; see :func:`~captum_masking.model.files.save_model`."""
-        from captum_masking.model.files import save_model
+    def save(self, folder: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:
+        """Write the masker and, if it was trained along, the classifier to a folder.
 
-        save_model(self, folder)
+        All of it is in ``model.safetensors``, which is replaced once the new one is whole; other
+        files in the folder stay. A masker or sampler of your own is handed to :meth:`load` again.
 
-    @staticmethod
-    def load(folder: str | Path, classifier: nn.Module) -> MaskingModel:
-        """Read a saved model; see :func:`~captum_masking.model.files.load_model`."""
-        from captum_masking.model.files import load_model
+        Args:
+            folder: New, empty, or a saved model.
+            notes: JSON-like facts to keep in the file, such as the class names.
 
-        return load_model(folder, classifier)
+        Raises:
+            FileExistsError: If the folder holds something else.
+            OSError: If it cannot be written, such as on a full disk.
+        """
+        kept = ("masker.", "sampler.", *(("classifier.",) if self.classifier_trained else ()))
+        config = {
+            "layers": list(self.layers),
+            "layouts": [describe(layout) for layout in self.layouts or ()],
+            "stride": self.stride,
+            "upsample": name_of(self.upsample),
+            "upsample_first": self.upsample_first,
+            "masker": describe(self.masker),
+            "sampler": describe(self.sampler),
+            "classifier": {
+                "class": type(self.classifier).__name__,
+                "saved": self.classifier_trained,
+                "fingerprint": fingerprint(self.classifier),
+            },
+            "notes": dict(notes or {}),
+        }
+        weights = {n: tensor for n, tensor in self.state_dict().items() if n.startswith(kept)}
+        write_model(folder, config, weights)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        classifier: nn.Module,
+        *,
+        masker: nn.Module | None = None,
+        sampler: nn.Module | None = None,
+    ) -> MaskingModel:
+        """Rebuild a saved model around a classifier, in eval mode.
+
+        Args:
+            folder: Written by :meth:`save`.
+            classifier: The architecture that the model was trained with. If it was trained along,
+                its weights are loaded into it; if not, it must be the same classifier, and one
+                with other weights is warned of.
+            masker: Needed where the saved masker is not the package's own.
+            sampler: Needed where the saved sampler is not the package's own.
+
+        Raises:
+            CheckpointError: If the folder is not a saved model, was altered, or does not fit the
+                classifier, which is then unchanged.
+        """
+        config, weights = read_model(folder)
+        masker = masker or rebuild("masker", config["masker"], folder)
+        sampler = sampler or rebuild("sampler", config["sampler"], folder)
+        layouts = [rebuild("layout", entry, folder) for entry in config["layouts"]]
+        try:
+            model = cls(
+                classifier,
+                config["layers"],
+                layouts=layouts or None,
+                masker=masker,
+                sampler=sampler,
+                stride=config["stride"],
+                upsample=UPSAMPLERS[config["upsample"]],
+                upsample_first=config["upsample_first"],
+            )
+            check_classifier(folder, config["classifier"], weights, model.classifier)
+            missing, unexpected = model.load_state_dict(weights, strict=False)
+        except CheckpointError:
+            raise
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(folder, f"it does not fit this classifier ({error})") from error
+        lost = [name for name in missing if not name.startswith("classifier.")] + unexpected
+        if lost:
+            raise CheckpointError(folder, f"its weights do not match its config ({lost[:4]})")
+        model.classifier_trained = config["classifier"]["saved"]
+        anchor = next(model.classifier.parameters(), None)
+        return (model if anchor is None else model.to(anchor.device)).eval()
 
     def recipe(self) -> str:
         """Say in one line what the model is made of, without its weights."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import os
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 
 from captum_masking._base.processes import gathered, rank, world
-from captum_masking.model.files import CheckpointError, all_leftovers, remove, sha256, staged
+from captum_masking.model.files import CheckpointError, read, unfinished, write
 from captum_masking.training.update import parameters_of
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ __all__ = [
     "set_random_state",
     "training_state",
     "worker_died",
-    "write_state",
 ]
 
 
@@ -399,174 +397,60 @@ def _kind(value: Any) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
-# ---- A nested state as a folder of two checksummed files, without pickle.
-#
-# ``tensors.safetensors`` has the tensors, ``state.json`` all else. The first line of the latter is
-# the checksum of the rest of it, in which is the checksum of the former.
+# ---- A nested state as one file, without pickle
 
-STATE, TENSORS = "state.json", "tensors.safetensors"
-_FORMAT = 1
 _NONSENSE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, struct.error)
 _WAY_OUT = "give a whole checkpoint, such as the one before it, or start the training again"
 
 
-def write_state(state: Any, folder: str | Path) -> None:
-    """Write a state to a new folder.
-
-    All is written into a folder beside it first and moved into place at the end, so that
-    ``folder`` is whole at any time at which it exists.
-
-    Args:
-        state: None, bool, int, float, str, tensors, and lists, tuples and dicts of these with keys
-            that are str or int.
-        folder: Must not exist.
-
-    Raises:
-        FileExistsError: If ``folder`` exists.
-        TypeError: If there is anything else in the state; the message says where.
-        ValueError: If the state is nested too deeply, as one that contains itself is.
-        OSError: If it cannot be written, such as on a full disk.
-
-    Source:
-        Own.
-
-    Example:
-        See :func:`read_state`.
-    """
-    folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; a state is written to a new folder, give another.")
-    replace_state(state, folder)
-
-
-def replace_state(state: Any, folder: Path) -> None:
-    """Write a state, also where there is one: it is kept until the new one is in place.
-
-    Args:
-        state: As for :func:`write_state`, with its errors.
-        folder: Made or replaced, whatever it holds.
-
-    Source:
-        Own.
-    """
-    from safetensors.torch import save_file
-
+def write_state(state: Any, file: str | Path) -> None:
+    """Write or replace a state: None, bool, int, float, str, tensors, and containers of these."""
     tensors: dict[str, Tensor] = {}
     packed = pack(state, "state", tensors)
-    with staged(folder) as staging:
-        save_file(tensors, staging / TENSORS)
-        content = {"format": _FORMAT, "tensors": sha256(staging / TENSORS), "state": packed}
-        # Without its opening brace: that is in the first line, with the checksum.
-        rest = json.dumps(content, allow_nan=False)[1:].encode()
-        (staging / STATE).write_bytes(_first_line(rest) + rest)
+    write(Path(file), packed, tensors)
 
 
-def read_state(folder: str | Path) -> Any:
-    """Read a state; nothing in its files is ever run.
-
-    Args:
-        folder: Written by :func:`write_state`.
-
-    Returns:
-        The state, tensors on the CPU, without gradient, and in memory of their own.
+def read_state(file: str | Path) -> Any:
+    """Read a state, tensors on the CPU, without gradient.
 
     Raises:
-        CheckpointError: If the folder lacks a file, one is empty, truncated, altered or no such
-            file at all, or its format is a newer one.
-
-    Source:
-        Own.
+        CheckpointError: If the file is not there, truncated, altered, something else, or of
+            another format.
 
     Example:
         >>> import tempfile, torch
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_state({"step": 7, "betas": (0.9, 0.99), "w": torch.ones(2)}, f"{folder}/new")
-        ...     read_state(f"{folder}/new")
-        {'step': 7, 'betas': (0.9, 0.99), 'w': tensor([1., 1.])}
+        ...     file = Checkpoints(folder).save({"betas": (0.9, 0.99), "w": torch.ones(2)}, step=7)
+        ...     file.name, read_state(file)
+        ('step-00000007.safetensors', {'betas': (0.9, 0.99), 'w': tensor([1., 1.])})
     """
-    folder = Path(folder)
-    _check_files(folder)
-    content = _read_json(folder)
-    tensors = _read_tensors(folder, content.get("tensors"))
+    packed, tensors = read(Path(file), _WAY_OUT)
     try:
-        return unpack(content["state"], tensors)
+        return unpack(packed, tensors)
     except _NONSENSE as error:
-        raise _damaged(folder, f"its {STATE} cannot be read ({error!r})") from error
-
-
-def _check_files(folder: Path) -> None:
-    if not folder.is_dir():
-        raise _damaged(folder, "it is a file" if folder.exists() else "it does not exist")
-    for name in (STATE, TENSORS):
-        if not (folder / name).is_file():
-            raise _damaged(folder, f"it has no {name}")
-        if not (folder / name).stat().st_size:
-            raise _damaged(folder, f"its {name} is empty")
-
-
-def _read_json(folder: Path) -> dict[str, Any]:
-    try:
-        raw = (folder / STATE).read_bytes()
-        content = json.loads(raw)
-        number = content["format"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        reason = f"its {STATE} is truncated, was altered or is something else ({error!r:.99})"
-        raise _damaged(folder, reason) from error
-    if number != _FORMAT:
-        reason = f"its format is {number}, this version reads {_FORMAT}"
-        raise CheckpointError(folder, reason, "update captum_masking, or give another checkpoint")
-    rest = raw[len(_first_line(b"")) :]
-    if raw != _first_line(rest) + rest:
-        raise _damaged(folder, f"its {STATE} was altered (checksum)")
-    return content
-
-
-def _read_tensors(folder: Path, checksum: str | None) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if sha256(folder / TENSORS) != checksum:
-            raise _damaged(
-                folder, f"its {TENSORS} is truncated, was altered or is something else (checksum)"
-            )
-        # As loaded they are windows on the file, which may change or go while they are in use.
-        return {name: tensor.clone() for name, tensor in load_file(folder / TENSORS).items()}
-    except (SafetensorError, OSError) as error:
-        raise _damaged(folder, f"its {TENSORS} cannot be read ({error})") from error
-
-
-def _first_line(rest: bytes) -> bytes:
-    return f'{{"sha256": "{hashlib.sha256(rest).hexdigest()}",\n'.encode()
-
-
-def _damaged(folder: Path, reason: str) -> CheckpointError:
-    return CheckpointError(folder, reason, _WAY_OUT)
+        raise CheckpointError(file, f"its state cannot be read ({error!r})", _WAY_OUT) from error
 
 
 # ---- The checkpoints of one training: the last few, of which one can always be read.
 
-_NAME = re.compile(r"step-(\d{8,})")
+_NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 class Checkpoints:
-    """Writes states of a training into folders ``step-00000123`` of one folder; keeps the last.
+    """Writes states of a training to files ``step-00000123.safetensors`` and keeps the last few.
 
     A checkpoint is in place before any other goes, so that a process may be killed at any moment.
     One process writes; the state that it is given has to hold what the others need.
 
     Args:
         folder: Made at the first save. It holds nothing else, but for hidden files.
-        every: Steps from one checkpoint to the next, as :meth:`due` says; None is never.
+        every: Steps from one checkpoint to the next, as :meth:`due` counts them; None is never.
         keep: How many are kept. Later ones than that which is saved, as when a training goes on
             from an earlier checkpoint, are neither counted nor removed.
 
     Raises:
         ValueError: If a number is no whole number >= 1.
         FileExistsError: If ``folder`` holds something else.
-
-    Source:
-        Own.
 
     Example:
         >>> import tempfile
@@ -591,39 +475,34 @@ class Checkpoints:
         return self.every is not None and step > 0 and step % self.every == 0
 
     def save(self, state: Any, step: int) -> Path:
-        """Write a checkpoint, then remove the oldest ones beyond ``keep``.
+        """Write a checkpoint, then remove the oldest ones beyond ``keep``; return its file.
 
         Args:
-            state: As for :func:`~captum_masking.training.checkpoint.write_state`.
+            state: None, bool, int, float, str, tensors, and lists, tuples and dicts of these with
+                keys that are str or int.
             step: Steps done, >= 0. A checkpoint of the same step is replaced.
-
-        Returns:
-            The folder of the checkpoint.
 
         Raises:
             TypeError: If the state holds what cannot be written; the message says where.
             OSError: If it cannot be written, such as on a full disk; those before are intact.
         """
         _check_step(step)
-        self._tidy()
-        folder = self.folder / f"step-{step:08d}"
-        replace_state(state, folder)
+        file = self.folder / f"step-{step:08d}.safetensors"
+        for path in unfinished(self.folder):  # no save is at work: one process writes
+            _remove(path)
+        write_state(state, file)
         kept = [s for s in self.steps() if s <= step][-self.keep :]
         for earlier, path in self._found().items():
             if earlier < kept[0]:
-                remove(path)
-        return folder
+                _remove(path)
+        return file
 
     def steps(self) -> list[int]:
-        """List the steps of complete checkpoints, rising; what a killed save left is ignored."""
-        found = sorted(self._found().items())
-        return [step for step, path in found if all((path / n).is_file() for n in (STATE, TENSORS))]
+        """List the steps of the checkpoints, rising; what a killed save left is ignored."""
+        return sorted(self._found())
 
     def latest(self) -> Any:
-        """Read the newest state that can be read; newer ones that cannot are warned of.
-
-        Returns:
-            The state, tensors on the CPU.
+        """Return the newest state that can be read, and warn of newer ones that cannot.
 
         Raises:
             CheckpointError: If there is none.
@@ -643,27 +522,14 @@ class Checkpoints:
         return f"Checkpoints(folder={str(self.folder)!r}, every={self.every}, keep={self.keep})"
 
     def _found(self) -> dict[int, Path]:
-        """Find every checkpoint by its step; the one before where a save was killed replacing."""
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        named = [*self._leftovers("old"), *((path, path.name) for path in paths)]
-        matches = [(path, _NAME.fullmatch(name)) for path, name in named]
-        return {int(match[1]): path for path, match in matches if match}  # in place: they come last
+        matches = [(path, _NAME.fullmatch(path.name)) for path in paths]
+        return {int(match[1]): path for path, match in matches if match}
 
-    def _tidy(self) -> None:
-        """Clear up after a killed save: put back what it had set aside, remove the rest.
 
-        No save is at work: only one process writes here, and it is about to.
-        """
-        with suppress(OSError):  # the save that follows says in words what is wrong
-            for path, name in self._leftovers("old"):
-                if not (self.folder / name).exists():
-                    path.rename(self.folder / name)
-        for path, _ in self._leftovers("old", "new", "gone"):
-            remove(path)
-
-    def _leftovers(self, *kinds: str) -> list[tuple[Path, str]]:
-        found = all_leftovers(self.folder, *kinds)
-        return [(path, name) for path, name in found if _NAME.fullmatch(name)]
+def _remove(file: Path) -> None:
+    with suppress(OSError):  # one that cannot be removed must not fail a save
+        file.unlink()
 
 
 def check_no_checkpoints(checkpoints: Checkpoints) -> None:
@@ -689,6 +555,11 @@ def _check_folder(folder: Path) -> None:
         raise FileExistsError(f"{folder} is a file; give a folder for the checkpoints.")
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     foreign = [n for n in sorted(names) if not n.startswith(".") and not _NAME.fullmatch(n)]
+    if foreign and re.fullmatch(r"step-\d{8,}", foreign[0]):
+        raise FileExistsError(
+            f"{folder} holds checkpoints of an older version of captum_masking, which are not "
+            "read; finish that training with that version, or give another folder and begin again."
+        )
     if foreign:
         raise FileExistsError(
             f"expected a folder of checkpoints or none, but {folder} holds {foreign[0]!r}"

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_masking.model.files import CheckpointError, load_model, read_config
+from captum_masking.data.images import read_picture
+from captum_masking.model.files import CheckpointError, read_model
 from captum_masking.model.model import MaskingModel
 from captum_masking.parts.infill import Mean
 from captum_masking.parts.masker import linear
@@ -31,7 +32,6 @@ __all__ = [
     "explain",
     "load",
     "load_classifier",
-    "read_picture",
     "small_classifier",
 ]
 
@@ -82,7 +82,7 @@ class Preprocess:
         from PIL import Image
 
         side = (self.image_size, self.image_size)
-        image = read_picture(picture).resize(side, Image.Resampling.BILINEAR)
+        image = _opened(picture).resize(side, Image.Resampling.BILINEAR)
         return self._normalize(torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
     def augmented(self, picture: Image) -> Tensor:
@@ -131,33 +131,12 @@ class Preprocess:
         return (pixels / 255 - mean[:, None, None]) / std[:, None, None]
 
 
-def read_picture(picture: str | Path | np.ndarray | Image) -> Image:
-    """Return a picture as a PIL image in RGB; that of a file is upright.
-
-    Args:
-        picture: A file in any format Pillow reads, a PIL image, or a uint8 array ``(H, W, 3)``.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a picture.
-    """
-    from PIL import Image, ImageOps
+def _opened(picture: str | Path | np.ndarray | Image) -> Image:
+    from PIL import Image
 
     if isinstance(picture, np.ndarray):
-        return Image.fromarray(picture)
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    if not Path(picture).is_file():
-        raise FileNotFoundError(
-            f"there is no picture {picture}; give the path of a JPEG or PNG file."
-        )
-    try:
-        with Image.open(picture) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(
-            f"{picture} is not a picture that can be read ({error}); give a JPEG or PNG file."
-        ) from error
+        return Image.fromarray(picture).convert("RGB")
+    return picture.convert("RGB") if isinstance(picture, Image.Image) else read_picture(picture)
 
 
 # ---- Models with their classifier
@@ -196,12 +175,12 @@ def load(model: str | Path) -> tuple[MaskingModel, Preprocess]:
         CheckpointError: If the folder is not such a model.
     """
     folder = Path(__file__).with_name(str(model)) if model in SHIPPED else Path(model)
-    notes = read_config(folder)["notes"]
+    notes = read_model(folder)[0]["notes"]
     if "spec" not in notes:
         raise CheckpointError(folder, "it does not say how to make its classifier (notes: spec)")
     preprocess = Preprocess(**{each.name: notes[each.name] for each in fields(Preprocess)})
     classifier, _ = load_classifier(preprocess.spec, from_scratch=notes.get("from_scratch"))
-    return load_model(folder, classifier), preprocess
+    return MaskingModel.load(folder, classifier), preprocess
 
 
 def load_classifier(
@@ -376,7 +355,7 @@ def explain(
     Args:
         model: Trained, as :func:`load` returns it.
         preprocess: Of its classifier.
-        picture: As for :func:`read_picture`.
+        picture: A file, a PIL image, or a uint8 array ``(H, W, 3)``.
         target: Number or name of the class to explain; None is the predicted one.
 
     Raises:
@@ -387,7 +366,7 @@ def explain(
         >>> print(explain(*efficientnet_lite0(), coffee()).name)
         espresso
     """
-    picture = read_picture(picture)
+    picture = _opened(picture)
     index = None if target is None else preprocess.number(target)
     inputs = preprocess(picture)[None]
     mask = MaskingSaliency(model).attribute(inputs, target=index)[:, :1]
