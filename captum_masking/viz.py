@@ -29,9 +29,6 @@ class Panel(NamedTuple):
         pixels: ``(H, W, 3)`` or ``(H, W)``, in ``[0, 1]``.
         title: Written above it.
         boxes: ``(n, 4)`` in pixels, drawn as outlines.
-
-    Source:
-        Own.
     """
 
     pixels: np.ndarray
@@ -40,18 +37,12 @@ class Panel(NamedTuple):
 
 
 def to_pixels(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Undo a normalisation.
+    """Undo the normalization of an image ``(C, H, W)``; return pixels ``(H, W, C)`` in ``[0, 1]``.
 
     Args:
-        image: ``(C, H, W)`` with one or three channels.
+        image: Of one or three channels.
         mean: Per channel, of pixels in ``[0, 1]``.
         std: Per channel.
-
-    Returns:
-        ``(H, W, C)`` in ``[0, 1]``.
-
-    Source:
-        Own.
 
     Example:
         >>> import torch
@@ -63,9 +54,10 @@ def to_pixels(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.
 
 
 def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.ndarray:
-    """Lay a mask over its image as a heat map; an empty mask shows the dark end of the colours.
+    """Lay a mask over its image as a heat map; an empty mask shows the dark end of the colors.
 
-    Values that are NaN are not drawn: there the image shows as it is.
+    Values that are NaN are not drawn: there the image shows as it is. The colors are matplotlib's
+    inferno, whose lightness alone tells the values apart, for color-blind readers and in print.
 
     Args:
         pixels: ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)`` in ``[0, 1]``.
@@ -74,11 +66,6 @@ def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.nd
 
     Returns:
         ``(H, W, 3)`` in ``[0, 1]``.
-
-    Source:
-        Own; Captum's own drawing rescales each map and fails on an empty one. The colours are
-        matplotlib's inferno, whose lightness alone tells the values apart, for colour-blind
-        readers and in print.
 
     Example:
         >>> import torch
@@ -118,13 +105,10 @@ def compare(
         strength: Opacity of the heat maps.
 
     Returns:
-        The figure: the image, and each map over it, with a bar of the colours.
+        The figure: the image, and each map over it, with a color bar.
 
     Raises:
         ValueError: If there is no map, or a shape does not fit.
-
-    Source:
-        Own.
 
     Example:
         >>> import torch
@@ -169,7 +153,7 @@ def _one_map(attribution: Tensor, image: Tensor, name: str) -> Tensor:
 
 
 def _title(name: str, mask: Tensor) -> str:
-    """Say what the colours cannot: values beyond the scale, and values that are none."""
+    """Add to a name what colors cannot show: values beyond the scale, or not finite."""
     finite = mask[mask.isfinite()]
     notes = []
     if len(finite) and (finite.min() < 0 or finite.max() > 1):
@@ -188,17 +172,10 @@ def _draw_scale(figure: Figure) -> None:
 
 
 def montage(rows: Sequence[Sequence[Panel]], file: str | Path) -> None:
-    """Write rows of pictures to one PNG.
-
-    Args:
-        rows: Each a list of panels; titles belong above each.
-        file: Its folder is made if need be.
+    """Write rows of panels to one PNG, whose folder is made if need be.
 
     Raises:
         ValueError: If there is nothing to draw.
-
-    Source:
-        Own.
     """
     figure = _figure(rows)
     Path(file).parent.mkdir(parents=True, exist_ok=True)
@@ -206,17 +183,10 @@ def montage(rows: Sequence[Sequence[Panel]], file: str | Path) -> None:
 
 
 def show(rows: Sequence[Sequence[Panel]], *, width: float = 1.7) -> None:
-    """Show rows of pictures in a notebook, or in a window.
-
-    Args:
-        rows: Each a list of panels; titles belong above each.
-        width: Of a panel, in inches.
+    """Show rows of panels in a notebook, or in a window, each ``width`` inches wide.
 
     Raises:
         ValueError: If there is nothing to draw.
-
-    Source:
-        Own.
 
     Example:
         >>> show([[Panel(np.zeros((8, 8, 3)), "black"), Panel(np.ones((8, 8, 3)), "white")]])
