@@ -354,9 +354,17 @@ def test_it_prints_as_it_was_made():
     assert repr(eval(repr(checkpoints))) == repr(checkpoints)
 
 
-@pytest.mark.parametrize("wrong", [{"keep": 0}, {"every": 0}, {"every": 1.5}, {"keep": True}])
-def test_wrong_numbers_are_refused(wrong):
-    with pytest.raises(ValueError, match="must be a whole number >= 1"):
+@pytest.mark.parametrize(
+    "wrong, error",
+    [
+        ({"keep": 0}, ValueError),
+        ({"every": 0}, ValueError),
+        ({"every": 1.5}, TypeError),
+        ({"keep": True}, TypeError),
+    ],
+)
+def test_wrong_numbers_are_refused(wrong, error):
+    with pytest.raises(error, match="must be a whole number >= 1"):
         Checkpoints("run", **wrong)
     with pytest.raises(ValueError, match="step must be a whole number >= 0"):
         Checkpoints("run").save({}, -1)

@@ -16,7 +16,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from numbers import Integral
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_masking._base.checks import check_count
 from captum_masking._base.processes import gathered, rank, world
 from captum_masking.model.files import CheckpointError, read, unfinished, write
 from captum_masking.training.update import parameters_of
@@ -449,7 +449,8 @@ class Checkpoints:
             from an earlier checkpoint, are neither counted nor removed.
 
     Raises:
-        ValueError: If a number is no whole number >= 1.
+        TypeError: If a number is not whole.
+        ValueError: If a number is less than 1.
         FileExistsError: If ``folder`` holds something else.
 
     Example:
@@ -464,9 +465,9 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, *, every: int | None = None, keep: int = 3) -> None:
-        _check_count("keep", keep)
+        check_count("keep", keep)
         if every is not None:
-            _check_count("every", every)
+            check_count("every", every)
         self.folder, self.every, self.keep = Path(folder), every, keep
         _check_folder(self.folder)
 
@@ -486,7 +487,7 @@ class Checkpoints:
             TypeError: If the state holds what cannot be written; the message says where.
             OSError: If it cannot be written, such as on a full disk; those before are intact.
         """
-        _check_step(step)
+        check_count("step", step, least=0, way_out="give the number of steps done.")
         file = self.folder / f"step-{step:08d}.safetensors"
         for path in unfinished(self.folder):  # no save is at work: one process writes
             _remove(path)
@@ -565,18 +566,6 @@ def _check_folder(folder: Path) -> None:
             f"expected a folder of checkpoints or none, but {folder} holds {foreign[0]!r}"
             f"{f' and {len(foreign) - 1} more' if len(foreign) > 1 else ''}; give another folder, "
             "such as a new one inside it."
-        )
-
-
-def _check_count(name: str, count: int) -> None:
-    if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-        raise ValueError(f"{name} must be a whole number >= 1, but got {count!r}.")
-
-
-def _check_step(step: int) -> None:
-    if isinstance(step, bool) or not isinstance(step, Integral) or step < 0:
-        raise ValueError(
-            f"step must be a whole number >= 0, but got {step!r}; give the number of steps done."
         )
 
 
