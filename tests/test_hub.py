@@ -1,7 +1,7 @@
 """Promises about sharing: what is pushed is what is saved, and what is fetched is what was pushed.
 
 No network: the Hub's client is replaced by one that takes the same arguments and lays files out as
-the Hub's own cache does; ``snapshot_download`` is the real one.
+the Hub's own cache does; ``hf_hub_download`` is the real one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import create_autospec
 
@@ -20,7 +19,7 @@ from torch import nn
 
 from captum_masking import MaskingModel
 from captum_masking.model.files import CheckpointError
-from captum_masking.model.hub import from_pretrained, model_card, push_folder, push_to_hub
+from captum_masking.model.hub import from_pretrained, model_card, push_to_hub
 
 hub = pytest.importorskip("huggingface_hub")
 
@@ -34,18 +33,21 @@ def cache(tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     calls = []
 
-    def upload(**options):
+    def commit(repo_id, operations, **options):
         calls.append(options)
-        place = cache / f"models--{options['repo_id'].replace('/', '--')}"
+        place = cache / f"models--{repo_id.replace('/', '--')}"
         snapshot = place / "snapshots" / COMMIT
         shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(options["folder_path"], snapshot)
+        snapshot.mkdir(parents=True)
+        for operation in operations:
+            with operation.as_file() as file:
+                (snapshot / operation.path_in_repo).write_bytes(file.read())
         (place / "refs").mkdir()
-        (place / "refs" / (options["revision"] or "main")).write_text(COMMIT)
-        return SimpleNamespace(commit_url=f"https://huggingface.co/{options['repo_id']}/commit/0")
+        (place / "refs" / (options.get("revision", "main"))).write_text(COMMIT)
+        return SimpleNamespace(commit_url=f"https://huggingface.co/{repo_id}/commit/0")
 
     api = create_autospec(hub.HfApi, instance=True)  # refuses arguments that the real one refuses
-    api.upload_folder.side_effect = upload
+    api.create_commit.side_effect = commit
     made = create_autospec(hub.HfApi, return_value=api)
     monkeypatch.setattr(hub, "HfApi", made)
     return SimpleNamespace(path=cache, api=api, calls=calls, made=made)
@@ -92,11 +94,10 @@ def test_a_folder_is_pushed_file_by_file_and_nothing_else_of_it(cache, model, tm
     (folder / "evaluation.json").write_text(json.dumps(FIGURES))
     (folder / "diary.txt").write_text("private")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    push_folder(folder, "me/masker")
+    push_to_hub(folder, "me/masker")
     names = {file.name for file in uploaded(cache).iterdir()}
     assert names == {"model.safetensors", "evaluation.json", "README.md"}
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    assert not Path(cache.calls[0]["folder_path"]).exists()  # the copy is gone
 
 
 def test_the_card_says_how_to_load_it_what_it_is_made_of_and_what_was_measured(cache, model):
@@ -118,14 +119,14 @@ def test_the_card_invents_no_figures_and_no_license(model, tmp_path):
 def test_a_card_of_ones_own_is_uploaded_as_it_is(cache, model, tmp_path):
     model.save(tmp_path / "m")
     (tmp_path / "m" / "README.md").write_text("my words")
-    push_folder(tmp_path / "m", "me/masker")
+    push_to_hub(tmp_path / "m", "me/masker")
     assert (uploaded(cache) / "README.md").read_text() == "my words"
 
 
 def test_what_is_no_saved_model_is_refused_before_the_hub_is_asked(cache, tmp_path):
     (tmp_path / "README.md").write_text("hello")
     with pytest.raises(CheckpointError, match="it has no model.safetensors"):
-        push_folder(tmp_path, "me/masker")
+        push_to_hub(tmp_path, "me/masker")
     cache.made.assert_not_called()
 
 

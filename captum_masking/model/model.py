@@ -460,6 +460,7 @@ class MaskingModel(nn.Module):
                 "saved": self.classifier_trained,
                 "fingerprint": fingerprint(self.classifier),
             },
+            "target_aware": self.target_aware,
             "notes": dict(notes or {}),
         }
         weights = {n: tensor for n, tensor in self.state_dict().items() if n.startswith(kept)}
