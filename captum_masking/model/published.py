@@ -19,71 +19,48 @@ from captum_masking.parts.masker import Masker, linear, nearest
 from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
 
 __all__ = [
-    "CHANNELS",
-    "LAYERS",
-    "PublishedCheckpointError",
     "load_published",
 ]
 
-
 #: The modules of torchvision's ResNet-50 that the published layers 0 to 4 are read from.
-LAYERS = ("maxpool", "layer1", "layer2", "layer3", "layer4")
-#: How many channels each of them has.
-CHANNELS = (64, 256, 512, 1024, 2048)
-
+_LAYERS = ("maxpool", "layer1", "layer2", "layer3", "layer4")
+_CHANNELS = (64, 256, 512, 1024, 2048)  # of each of them
 _UPSAMPLERS = {"nearest": nearest, "bilinear": linear}
 _UPSAMPLE_KEYS = ("final_upsample_mode", "upsample")
 _MASKER_KEYS = ("state_dict_masker", "state_dict_decoder")  # the second in older files
 _WIDTH = 64  # channels of every reduced map, and of a class embedding
 _TEMPERATURE = 0.1  # published default, and where a learned one starts
-
-
-class PublishedCheckpointError(CheckpointError):
-    """A file that is no checkpoint of the published code, or one that cannot be trusted.
-
-    Source:
-        Own.
-
-    Example:
-        >>> raise PublishedCheckpointError("ca.chk", "it is empty")
-        Traceback (most recent call last):
-        captum_masking.model.published.PublishedCheckpointError: cannot load ca.chk: it is ...
-    """
-
-    def __init__(self, file: str | Path, reason: str) -> None:
-        ValueError.__init__(
-            self,
-            f"cannot load {file}: {reason}; give a checkpoint of the published code, such as "
-            "ca.chk (folders of model.save(folder) are read by MaskingModel.load).",
-        )
+_WAY_OUT = (
+    "give a checkpoint of the published code, such as ca.chk (folders of model.save(folder) are "
+    "read by MaskingModel.load)"
+)
 
 
 def load_published(file: str | Path, *, map_location: Any = "cpu") -> MaskingModel:
     """Rebuild a model from a checkpoint of the published code, classifier included.
 
-    Tensors, plain values and ``argparse.Namespace`` are read, and what you allowed yourself with
-    ``torch.serialization.add_safe_globals``. Whatever else is pickled in the file is refused
-    before it runs. A ``Namespace`` needs torch 2.5.
+    Tensors, plain values and ``argparse.Namespace`` (from torch 2.5 on) are read, and what you
+    allowed yourself with ``torch.serialization.add_safe_globals``; whatever else is pickled in the
+    file is refused before it runs.
 
-    The weights' names and shapes say which layers are read and whether the masker is told a class
+    The weights' names and shapes decide which layers are read and whether the masker takes a class
     or a size; ``masker_use_layers`` must agree with them. The final upsampling is what was trained
     with: the published reader looks it up under another key than the published training writes,
-    and falls back to the nearest cell. How the file names the temperature of a Gumbel head and its
-    soft variant, and the class embedding, is not known to us: any key with the word ``tau``, the
-    value ``"soft"`` of any key with the word ``gumbel``, and the only other matrix are taken for
-    these.
+    and falls back to the nearest cell. Not known to us is how the file names the temperature of a
+    Gumbel head and its soft variant, and the class embedding: any key with the word ``tau``, the
+    value ``"soft"`` of any key with the word ``gumbel``, and the only other matrix are taken.
 
     Args:
         file: Written by the published training code; zipped or in PyTorch's older format.
         map_location: Where the weights go, as in ``torch.load``.
 
     Returns:
-        A ResNet-50 of torchvision with the published masker, in eval mode.
-        ``classifier_trained`` is set, so that ``model.save(folder)`` keeps the classifier.
+        A ResNet-50 of torchvision with the published masker, in eval mode. ``model.save(folder)``
+        keeps the classifier too.
 
     Raises:
-        PublishedCheckpointError: A ``CheckpointError``: if the file is no such checkpoint, holds
-            anything else that is pickled, or if its weights do not fit.
+        CheckpointError: If the file is no such checkpoint, holds anything else that is
+            pickled, or if its weights do not fit.
 
     Source:
         Phang et al. 2020; the mask is sampled at a quarter of the image's size, then upsampled.
@@ -91,7 +68,7 @@ def load_published(file: str | Path, *, map_location: Any = "cpu") -> MaskingMod
     Example:
         >>> load_published("no-such.chk")
         Traceback (most recent call last):
-        captum_masking.model.published.PublishedCheckpointError: cannot load no-such.chk: there ...
+        captum_masking.model.files.CheckpointError: cannot load no-such.chk: there is no file ...
     """
     try:
         content = _read(Path(file), map_location)
@@ -102,7 +79,7 @@ def load_published(file: str | Path, *, map_location: Any = "cpu") -> MaskingMod
         classifier = _build_classifier(weights)  # last: it is the large one
         model = MaskingModel(
             classifier,
-            [LAYERS[layer] for layer in layers],
+            [_LAYERS[layer] for layer in layers],
             masker=masker,
             sampler=sampler,
             stride=4,  # the size of ResNet-50's finest maps, whichever of them are read
@@ -110,12 +87,12 @@ def load_published(file: str | Path, *, map_location: Any = "cpu") -> MaskingMod
             upsample_first=False,
         )
     except (ValueError, RuntimeError) as error:  # load_state_dict raises RuntimeError
-        raise PublishedCheckpointError(file, str(error)) from error
+        raise CheckpointError(file, str(error), _WAY_OUT) from error
     model.classifier_trained = True
     return model.to(next(classifier.parameters()).device).eval()
 
 
-# The file.
+# ---- The file
 
 
 def _read(file: Path, map_location: Any) -> Mapping[str, Any]:
@@ -172,7 +149,7 @@ def _state(content: Mapping[str, Any], *keys: str) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
-# The two networks.
+# ---- The two networks
 
 
 def _build_classifier(weights: dict[str, Tensor]) -> nn.Module:
@@ -190,11 +167,11 @@ def _build_masker(
     """Return the masker, the published indices of its layers, and its learned tau if it has one."""
     layers = _find_layers(state, args)
     raw = [0] if layers[0] == 0 and len(layers) > 1 else []
-    told = _count_told(state, layers[-1])
-    if told and raw:
-        raise ValueError("a masker told a class or a size cannot read layer 0 as well")
+    appended = _count_appended(state, layers[-1])
+    if appended and raw:
+        raise ValueError("a masker that takes a class or a size cannot read layer 0 as well")
     weights, rest = _rename(state, layers)
-    embedding = _take(rest, lambda value: value.dim() == 2) if told == _WIDTH else None
+    embedding = _take(rest, lambda value: value.dim() == 2) if appended == _WIDTH else None
     tau = _take(rest, lambda value: value.numel() == 1)
     if rest:
         raise ValueError(f"its masker has weights of unknown use, {_few(rest)}")
@@ -203,11 +180,11 @@ def _build_masker(
 
     def make() -> nn.Module:
         return Masker(
-            [CHANNELS[layer] for layer in layers],
+            [_CHANNELS[layer] for layer in layers],
             width=_WIDTH,
             raw=raw,
             classes=0 if embedding is None else len(embedding),
-            sized=told == 1,
+            sized=appended == 1,
         )
 
     return _build(make, weights, "masker"), layers, None if tau is None else tau.item()
@@ -217,7 +194,7 @@ def _find_layers(state: dict[str, Tensor], args: Mapping[str, Any]) -> list[int]
     """Read the layers off the weights: layer 0 among others has none, but is counted at the end."""
     reduced = sorted({int(match[1]) for match in map(_REDUCE.match, state) if match})
     final = state.get("final.0.weight")
-    if final is None or final.dim() != 4 or not reduced or reduced[-1] >= len(LAYERS):
+    if final is None or final.dim() != 4 or not reduced or reduced[-1] >= len(_LAYERS):
         raise ValueError(f"expected a masker with conv1x1_0 to 4 and final.0, got {_few(state)}")
     layers = reduced if final.shape[1] == _WIDTH * len(reduced) else [0, *reduced]
     if len(set(layers)) < len(layers) or final.shape[1] != _WIDTH * len(layers):
@@ -243,20 +220,20 @@ def _parse_layers(given: Any) -> list[int] | None:
         return None
 
 
-def _count_told(state: dict[str, Tensor], layer: int) -> int:
+def _count_appended(state: dict[str, Tensor], layer: int) -> int:
     """Count the channels appended to a map: 0, 1 for a size, or those of a class embedding."""
     weight = state.get(f"conv1x1_{layer}.0.weight")
     if weight is None or weight.dim() != 4:
         raise ValueError(f"its masker has no convolution conv1x1_{layer}.0.weight")
-    told = weight.shape[1] - CHANNELS[layer]
-    if told == _WIDTH + 1:
-        raise ValueError("its masker is told a class and a size, in an order we do not know")
-    if told not in (0, 1, _WIDTH):
+    appended = weight.shape[1] - _CHANNELS[layer]
+    if appended == _WIDTH + 1:
+        raise ValueError("its masker takes a class and a size, in an order we do not know")
+    if appended not in (0, 1, _WIDTH):
         raise ValueError(
             f"its masker reads {weight.shape[1]} channels from layer {layer}, but ResNet-50 has "
-            f"{CHANNELS[layer]} there"
+            f"{_CHANNELS[layer]} there"
         )
-    return told
+    return appended
 
 
 def _rename(
@@ -306,7 +283,7 @@ def _build(make: Callable[[], nn.Module], weights: dict[str, Tensor], name: str)
     return network
 
 
-# How the mask is made of the masker's output.
+# ---- How the mask is made of the masker's output
 
 
 def _build_sampler(args: Mapping[str, Any], learned_tau: float | None) -> nn.Module:
