@@ -1,4 +1,9 @@
-"""Sound as a picture: a spectrogram, and what a mask of it leaves of the sound."""
+"""Sound as a picture: a spectrogram, and what a mask of it leaves of the sound.
+
+A sound is a floating-point tensor ``(B, samples)``, or ``(samples,)`` for one, in [-1, 1] and
+longer than half a window; its picture is ``(B, 1, bands, frames)``, or ``(1, bands, frames)``, with
+low frequencies first. Others are refused with a ``TypeError`` or a ``ValueError``.
+"""
 
 from __future__ import annotations
 
@@ -103,21 +108,12 @@ class Spectrogram(nn.Module):
     def forward(self, sound: Tensor) -> Tensor:
         """Return the normalized levels of sounds.
 
-        Args:
-            sound: ``(B, samples)``, or ``(samples,)`` for one, in [-1, 1].
-
-        Returns:
-            ``(B, 1, bands, frames)``, or ``(1, bands, frames)``, low frequencies first; there is
-            one frame more than the sound has hops, the last one counted even if begun only.
-
-        Raises:
-            TypeError: If the sound is not a floating-point tensor.
-            ValueError: If it has another number of dimensions, or is shorter than half a window.
+        There is one frame more than the sound has hops, the last one counted even if begun only.
         """
         return (self.levels(sound) - self.mean_db) / self.std_db
 
     def levels(self, sound: Tensor) -> Tensor:
-        """Return what :meth:`forward` normalises, in dB of a sine of amplitude 1."""
+        """Return what :meth:`forward` normalizes, in dB of a sine of amplitude 1."""
         spectrum = self._transform(sound)  # (..., bins, frames)
         sine = self.window.sum() / 2  # the magnitude of a sine of amplitude 1
         shares = (self.weights / self.weights.sum(1, keepdim=True)).to(sound)
@@ -128,16 +124,9 @@ class Spectrogram(nn.Module):
         """Return what a mask leaves of sounds: each frequency times its gain, phase kept.
 
         Args:
-            sound: ``(B, samples)``, or ``(samples,)`` for one.
-            mask: A gain for each band and frame, shaped like the spectrogram; 1 leaves a band as
-                it is, 0 silences it. ``1 - mask`` gives the rest: both sounds sum to the original.
-
-        Returns:
-            The masked sounds, shaped like ``sound``.
-
-        Raises:
-            TypeError: As :meth:`forward`.
-            ValueError: As :meth:`forward`, or if the mask is not shaped like the spectrogram.
+            sound: The original.
+            mask: A gain for each band and frame, shaped like the picture; 1 leaves a band as it
+                is, 0 silences it. ``1 - mask`` gives the rest: both sounds sum to the original.
         """
         spectrum = self._transform(sound)
         _check_mask(mask, sound, (1, self.bands, spectrum.shape[-1]))
@@ -159,30 +148,18 @@ class Spectrogram(nn.Module):
         this sounds clearer than :meth:`invert`, and any infill can be heard.
 
         Args:
-            sound: ``(B, samples)``, or ``(samples,)`` for one.
-            picture: Shaped like the spectrogram, such as the ``masked_in`` or ``masked_out`` of
+            sound: The original. Digital silence stays silent at any gain.
+            picture: Such as the ``masked_in`` or ``masked_out`` of
                 :func:`~captum_masking.parts.masking.mask_images`.
-
-        Returns:
-            The sounds, shaped like ``sound``. Digital silence stays silent at any gain.
-
-        Raises:
-            TypeError: As :meth:`forward`.
-            ValueError: As :meth:`invert`.
         """
         own = self(sound)
         _check_mask(picture, sound, (1, *own.shape[-2:]))
         return self.invert(sound, 10 ** ((picture - own) * self.std_db / 20))
 
     def normalized_to(self, sounds: Iterable[Tensor]) -> Spectrogram:
-        """Return one like this whose mean and spread, over all bands and frames, are measured.
+        """Return one whose mean and spread, over all bands and frames, are those of sounds.
 
-        Args:
-            sounds: Tensors ``(B, samples)`` or ``(samples,)``.
-
-        Returns:
-            A new spectrogram on the CPU; constants are rounded to 0.01 dB, so that it can be
-            written down.
+        It is on the CPU; constants are rounded to 0.01 dB, so that they can be written down.
 
         Raises:
             ValueError: If there is no sound, or all are silent throughout.
@@ -309,9 +286,6 @@ def read_sound(
         samples: Its length: the end of a longer sound is cut off, a shorter one continues in
             silence; None leaves it as long as it is.
 
-    Returns:
-        ``(samples,)``, float32 in about [-1, 1].
-
     Raises:
         ImportError: If soundfile is not installed.
         FileNotFoundError: If there is no such file.
@@ -383,7 +357,6 @@ def _resample(sound: Tensor, rate: int, new_rate: int) -> Tensor:
 
 
 def _soundfile() -> Any:
-    """Import soundfile when it is needed: no other part of the package does."""
     try:
         return importlib.import_module("soundfile")
     except ImportError as error:
@@ -460,12 +433,7 @@ class Clips(Dataset[tuple[Any, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return ``(transform(sound), label)``.
-
-        Raises:
-            ImportError: If soundfile is not installed.
-            ValueError: If the file is no sound.
-        """
+        """Return ``(transform(sound), label)``."""
         samples = round(self.seconds * self.sample_rate)
         sound = read_sound(self.files[index], self.sample_rate, samples=samples)
         return (sound if self.transform is None else self.transform(sound)), self.labels[index]
@@ -503,13 +471,10 @@ def draw_sound(
     Args:
         file: A PNG file; its folder is made if need be.
         spectrogram: That the mask belongs to.
-        sound: ``(samples,)``.
+        sound: One sound.
         mask: ``(1, bands, frames)`` in [0, 1]; never rescaled, so maps compare.
-        masked_in: ``(samples,)``, what is to be heard of it; None takes the mask as a gain.
+        masked_in: The sound that is left; None takes the mask as a gain.
         title: Written above.
-
-    Raises:
-        ValueError: If the mask is not shaped like the sound's spectrogram.
 
     Example:
         >>> import tempfile

@@ -29,9 +29,6 @@ def read_batch(batch: Any) -> tuple[Inputs, Tensor]:
             tuple or list of them where an example has several; labels are a tensor, a list or an
             array ``(B,)``.
 
-    Returns:
-        ``(inputs, labels)``: a tensor or a tuple of tensors, and a tensor.
-
     Raises:
         TypeError: If there are no inputs and labels, more than one of either, or if they are of
             another kind.
@@ -148,6 +145,7 @@ class Readable(Around):
 
     Raises:
         TypeError: If ``dataset`` is a stream.
+        ValueError: On reading, if no image of the data set can be read.
 
     Example:
         >>> class Halves:
@@ -177,11 +175,7 @@ class Readable(Around):
         self._words: dict[int, str] = {}
 
     def __getitem__(self, index: int) -> Any:
-        """Return the item, or the next one that can be read.
-
-        Raises:
-            ValueError: If no image of the data set can be read.
-        """
+        """Return the item, or the next one that can be read."""
         start = self._position(index)
         for step in range(len(self)):
             position = (start + step) % len(self)

@@ -91,15 +91,10 @@ class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
         return self.images[index] / 127.5 - 1, self.labels[index]
 
     def pixel_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return which pixels are the digit's, and that none is to be ignored; both boolean.
+        """Return which pixels are the digit's, and that none is to be ignored.
 
-        Args:
-            index: Of the image.
-            size: ``(height, width)``; the mask is enlarged or shrunk to it without blending.
-
-        Returns:
-            ``(object, ignore)``, each ``size``, as those of
-            :class:`~captum_masking.data.SegmentedImages`.
+        The masks, boolean, are those of :class:`~captum_masking.data.SegmentedImages`; they are
+        scaled to ``size``, ``(height, width)``, without blending.
         """
         strokes = interpolate(self.masks[index][None].float(), size, mode="nearest-exact")[0, 0] > 0
         return strokes, torch.zeros_like(strokes)

@@ -108,11 +108,7 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return ``(transform(picture), label)``.
-
-        Raises:
-            ValueError: If the file is not a picture.
-        """
+        """Return ``(transform(picture), label)``."""
         picture = read_picture(self.files[index])
         return (picture if self.transform is None else self.transform(picture)), self.labels[index]
 
@@ -141,10 +137,10 @@ class SegmentedImages(BoxedImages):
     background and which is neither (an unsure border, say).
 
     Args:
-        csv: The CSV file. Paths in it are relative to its folder.
-        transform: Called with a PIL picture in RGB; None gives the PIL picture itself.
-        label_column: The column that holds the label, a whole number >= 0.
-        mask_column: The column that holds the path of the pixel mask.
+        csv: The CSV file.
+        transform: Called with a PIL picture in RGB.
+        label_column: The column that holds the label.
+        mask_column: The column that holds the path of the pixel mask, relative to the CSV's folder.
         object_values: The numbers that mean object; by default those in the trimaps of Oxford-IIIT
             Pet (Parkhi et al. 2012).
         ignore_values: The numbers that mean neither object nor background. All others are

@@ -96,13 +96,6 @@ class Seeded(Around):
         """Draw other random numbers from now on, in the workers of a loader too.
 
         Call it between two passes over a loader. accelerate and others look for this name.
-
-        Args:
-            epoch: Whole number >= 0.
-
-        Raises:
-            TypeError: If it is not a whole number.
-            ValueError: If it is negative.
         """
         check_count("epoch", epoch, least=0)
         self._epoch.fill_(int(epoch))
@@ -130,8 +123,7 @@ def random_states(*key: int) -> Iterator[None]:
 
     The states are torch's on the CPU, Python's and numpy's; those of accelerators are left alone.
 
-    Args:
-        key: Whole numbers. Another key gives numbers that have nothing to do with these.
+    Another key, of whole numbers, gives numbers that have nothing to do with these.
 
     Example:
         >>> with random_states(0, 7):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,10 +20,7 @@ class LabeledSubset(Subset[Any]):
     Args:
         dataset: The whole set.
         indices: Which of its images, in this order.
-        labels: One label an index.
-
-    Attributes:
-        labels: One int an image of the subset.
+        labels: One label an index, kept as ``labels``.
 
     Example:
         >>> subset = LabeledSubset(TensorDataset(torch.zeros(3, 1)), [2, 0], [7, 5])
@@ -57,9 +54,6 @@ def few_shot(
         per_class: Images of each class, >= 1.
         seed: Another seed makes another choice.
         classes: The labels to choose from; None takes all that occur.
-
-    Returns:
-        ``per_class`` times the number of classes images, with their ``labels``.
 
     Raises:
         ValueError: If a class has too few images or does not occur, if ``per_class`` is below 1,
@@ -97,12 +91,8 @@ def of_classes(dataset: Dataset[Any], classes: Collection[int]) -> LabeledSubset
         dataset: Read by :func:`labels_of`.
         classes: The labels to keep.
 
-    Returns:
-        These images, with their ``labels``.
-
     Raises:
-        ValueError: If a class does not occur, if there is none, or if the data set gives no
-            labels.
+        ValueError: If a class does not occur, or the data set gives no labels.
         TypeError: If a class is not a whole number.
 
     Example:
@@ -124,11 +114,8 @@ def labels_of(dataset: Dataset[Any]) -> list[int]:
             (torchvision), a ``TensorDataset`` whose second tensor they are, or a ``Subset`` of any
             of these. Any other is walked through once, and each image loaded for its label.
 
-    Returns:
-        One int an image.
-
     Raises:
-        ValueError: If there are no labels, not one an image, or if they are no whole numbers.
+        ValueError: If there is not one whole number an image.
 
     Example:
         >>> labels_of(Subset(TensorDataset(torch.zeros(3, 1), torch.tensor([4, 5, 6])), [2, 0]))
@@ -149,19 +136,14 @@ def _find_labels(dataset: Any) -> Any:
     if getattr(dataset, "labels", None) is not None:
         return dataset.labels
     if getattr(dataset, "targets", None) is not None:
-        return _transformed(dataset)
+        change = getattr(dataset, "target_transform", None)  # torchvision's, for items only
+        return dataset.targets if change is None else [change(t) for t in dataset.targets]
     if isinstance(dataset, Subset):
         labels = labels_of(dataset.dataset)
         return [labels[index] for index in dataset.indices]
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
         return dataset.tensors[1]
     return _walk(dataset)
-
-
-def _transformed(dataset: Any) -> Iterable[Any]:
-    """Return ``targets`` as the data set gives them out: torchvision's may be transformed."""
-    change = getattr(dataset, "target_transform", None)
-    return dataset.targets if change is None else [change(target) for target in dataset.targets]
 
 
 def _walk(dataset: Any) -> list[Any]:
