@@ -301,5 +301,6 @@ def test_past_must_be_a_probability(past):
 @pytest.mark.parametrize("name", ["size", "every"])
 @pytest.mark.parametrize("count", [0, -3, 1.5])
 def test_size_and_every_must_be_whole_numbers_from_one(name, count):
-    with pytest.raises(ValueError, match=rf"{name} must be a whole number >= 1, but got {count}"):
+    kind = TypeError if isinstance(count, float) else ValueError
+    with pytest.raises(kind, match=rf"{name} must be a whole number >= 1, but got {count}"):
         History(**{name: count})

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -144,7 +144,7 @@ def train_inpainter(
     """Train a network to complete one's own images, without labels.
 
     Each step hides a random part of each image and learns to restore it: the mean absolute error
-    within the hole, Adam, a rate that rises and falls once. Random numbers are torch's global ones.
+    within the hole, Adam, a cosine after a warm-up. Random numbers are torch's global ones.
 
     Args:
         loader: Gives batches ``(inputs, ...)`` or plain tensors ``(B, C, H, W)``, normalized as
@@ -180,7 +180,7 @@ def train_inpainter(
     inpainter(*_exercise(network, first))  # refuses a network that returns no image
     with given_back(network), tqdm(total=steps, disable=not show_progress) as bar:
         optimizer = torch.optim.Adam(_ready_to_train(network), lr=lr)
-        schedule = _schedule(optimizer, lr, steps)
+        schedule = _schedule(optimizer, steps)
         for images in itertools.chain([first], batches):
             error = _step(network, images, optimizer)
             schedule.step()
@@ -206,11 +206,12 @@ def _ready_to_train(network: nn.Module) -> list[nn.Parameter]:
     return trained
 
 
-def _schedule(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> OneCycleLR:
-    """Raise the rate in a tenth of the steps, then let it fall along a cosine."""
-    total = steps + 1  # the schedule is also stepped after the last batch
-    rising = max(2, total // 10) / total  # one step alone is a division by zero in torch
-    return OneCycleLR(optimizer, lr, total_steps=total, pct_start=rising, cycle_momentum=False)
+def _schedule(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """Raise the rate along a line in a tenth of the steps, then let it fall along a cosine."""
+    rising = max(1, steps // 10)
+    rise = LinearLR(optimizer, 1 / rising, total_iters=rising - 1)
+    fall = CosineAnnealingLR(optimizer, max(1, steps - rising))
+    return SequentialLR(optimizer, [rise, fall], milestones=[rising])
 
 
 def _step(network: nn.Module, images: Tensor, optimizer: torch.optim.Optimizer) -> float:

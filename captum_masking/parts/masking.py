@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_masking._base.checks import check_mask_shape
 from captum_masking.parts.infill import Infill
 
-__all__ = ["fill", "mask_images", "masked_halves"]
+__all__ = ["mask_images"]
 
 Tensors = tuple[Tensor, ...]
 
@@ -68,15 +68,7 @@ def masked_halves(
     infill: Infill,
     infill_out: Infill | None = None,
 ) -> Tensors:
-    """Mask a batch for a judge that sees all masked-in examples, then all masked-out ones.
-
-    Arguments are those of :func:`mask_images`; returns ``(2 * B, C, *spatial)`` for each input.
-
-    Example:
-        >>> inputs, mask = torch.tensor([[[3.0, 5.0]]]), torch.tensor([[[1.0, 0.0]]])
-        >>> masked_halves(inputs, mask, infill=lambda inputs, hole: 0 * inputs)[0].tolist()
-        [[[3.0, 0.0]], [[0.0, 5.0]]]
-    """
+    """Return all masked-in examples, then all masked-out ones: ``(2 * B, ...)`` for each input."""
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     mask = mask if isinstance(mask, tuple) else (mask,)
     halves = zip(*mask_images(inputs, mask, infill, infill_out), strict=True)
@@ -84,15 +76,5 @@ def masked_halves(
 
 
 def fill(inputs: Tensor, hole: Tensor, infill: Infill) -> Tensor:
-    """Return ``(1 - hole) * inputs + hole * infill(inputs, hole)``, shaped like ``inputs``.
-
-    Args:
-        inputs: ``(B, C, *spatial)``.
-        hole: What is missing, in ``[0, 1]``, ``(B, 1, *spatial)``; 1 means missing.
-        infill: As for :func:`mask_images`.
-
-    Example:
-        >>> fill(torch.tensor([[[4.0]]]), torch.tensor([[[0.25]]]), lambda inputs, hole: 0 * inputs)
-        tensor([[[3.]]])
-    """
+    """Replace the hole of each image, ``(B, 1, *spatial)`` with 1 for missing, by its infill."""
     return (1 - hole) * inputs + hole * infill(inputs, hole)

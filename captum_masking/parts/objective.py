@@ -152,7 +152,6 @@ class Classification:
     maximize: bool = True
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image."""
         loss = cross_entropy(logits, judgement.target, reduction="none")
         return loss if self.maximize else -loss
 
@@ -176,7 +175,6 @@ class Entropy:
     gated: bool = True
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image."""
         loss = -entropy(logits) if self.maximize else entropy(logits)
         return judgement.correct * loss if self.gated else loss
 
@@ -212,7 +210,6 @@ class Hinge:
             )
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image."""
         if logits.shape[1] < 2:
             raise ValueError(
                 f"Hinge compares the target with another class, but the classifier gives "
@@ -271,7 +268,6 @@ class KLToPrior:
             )
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image."""
         prediction, prior = logits.log_softmax(1), self._prior_like(logits)
         if self.reverse:
             divergence = (prediction.exp() * (prediction - prior.log())).sum(1)
@@ -293,21 +289,17 @@ class KLToPrior:
 def class_prior(labels: Tensor | Iterable[int], classes: int, *, smoothing: float = 1.0) -> Tensor:
     """Estimate how often each class occurs, none of them never.
 
+    ``(count + smoothing) / (images + smoothing * classes)``, shape ``(classes,)``: Laplace's rule
+    of succession.
+
     Args:
         labels: Class indices of the data.
         classes: Number of classes.
-        smoothing: Images added to the count of every class, > 0, so that a class without an image
-            still has a probability.
-
-    Returns:
-        ``(count + smoothing) / (images + smoothing * classes)``, shape ``(classes,)``.
+        smoothing: Images added to the count of every class, > 0.
 
     Raises:
         TypeError: If labels are not integers.
         ValueError: If there are none, or one is outside ``[0, classes)``.
-
-    Source:
-        Laplace's rule of succession (``smoothing`` 1).
 
     Example:
         >>> class_prior([0, 0, 2], classes=3)  # (2 + 1) / (3 + 3), 1 / 6, 2 / 6
@@ -385,7 +377,6 @@ class Dual:
             )
 
     def __call__(self, judgement: Judgement) -> Tensor:
-        """Return the loss of a batch."""
         logits_of_each = judgement.logits_in, judgement.logits_out
         terms = [
             weight * criterion(logits, judgement).mean()
@@ -434,7 +425,6 @@ class KeepRecognizing:
         check_weights(weight_in=self.weight_in, weight_out=self.weight_out)
 
     def __call__(self, judgement: Judgement) -> Tensor:
-        """Return the loss of a batch."""
         clean, inside, outside = (
             cross_entropy(logits, judgement.target, reduction="none") for logits in judgement[:3]
         )
@@ -479,24 +469,19 @@ class OneOf:
     """
 
     def yes(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the log probability that the class is there, ``(B,)``."""
         return _of(target, logits.log_softmax(1))
 
     def no(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the log probability that it is one of the others, ``(B,)``."""
         others = logits.scatter(1, target[:, None], -math.inf).logsumexp(1)
         return others - logits.logsumexp(1)
 
     def still_there(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return how far the log probability is above that of a guess, ``(B,)``, in nats."""
         return (self.yes(logits, target) + math.log(logits.shape[1])).relu()
 
     def found(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return ``(B,)`` bool: the class is likelier than a guess."""
         return self.yes(logits, target) > -math.log(logits.shape[1])
 
     def foremost(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return ``(B,)`` bool: no class is likelier."""
         return logits.argmax(1) == target
 
 
@@ -513,23 +498,18 @@ class AnyOf:
     """
 
     def yes(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the log probability that the class is there, ``(B,)``."""
         return logsigmoid(_of(target, logits))
 
     def no(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the log probability that it is not, ``(B,)``."""
         return logsigmoid(-_of(target, logits))
 
     def still_there(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the binary cross entropy to "not there", ``(B,)``, in nats."""
         return -self.no(logits, target)
 
     def found(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return ``(B,)`` bool: the class is there rather than not."""
         return _of(target, logits) > 0
 
     def foremost(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return ``(B,)`` bool: the class is there rather than not."""
         return self.found(logits, target)
 
 
@@ -559,7 +539,6 @@ class Believe:
     belief: Belief = OneOf()
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image."""
         yes = self.belief.yes(logits, judgement.target)
         if judgement.present is None:
             return -yes
@@ -588,7 +567,6 @@ class Vanish:
     belief: Belief = OneOf()
 
     def __call__(self, logits: Tensor, judgement: Judgement) -> Tensor:
-        """Return a loss for each image."""
         loss = self.alone(logits, judgement)
         if judgement.alone is not None:
             left = self.belief.still_there(logits, judgement.target)

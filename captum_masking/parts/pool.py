@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from captum_masking._base.checks import check_count
 
 __all__ = ["History", "Latest", "Pool"]
 
@@ -37,7 +38,11 @@ class Pool(Protocol):
         """
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state_dict()`` of such a pool returned, once ``add`` is called."""
+        """Go on from what ``state_dict()`` of such a pool returned, once ``add`` is called.
+
+        Raises:
+            ValueError: If it is the state of another kind of pool, or holds too many classifiers.
+        """
 
 
 class Latest:
@@ -57,19 +62,15 @@ class Latest:
         self.classifier: nn.Module | None = None
 
     def add(self, classifier: nn.Module) -> None:
-        """Remember the live classifier."""
         self.classifier = classifier
 
     def draw(self) -> nn.Module:
-        """Return the live classifier."""
         return _not_empty(self.classifier)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return nothing: this pool has no past."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take nothing."""
         _check_keys(self, state, ())
 
     def __repr__(self) -> str:
@@ -110,9 +111,9 @@ class History:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_count("size", self.size)
+        check_count("size", self.size, way_out="Latest() is the pool that keeps nothing.")
         if self.every is not None:
-            _check_count("every", self.every)
+            check_count("every", self.every, way_out="None keeps the first classifier alone.")
         if not 0 <= self.past <= 1:
             raise ValueError(
                 f"past must be a probability in [0, 1], but got {self.past}; 0 never draws a past "
@@ -127,7 +128,6 @@ class History:
         self._loaded: Weights | None = None
 
     def add(self, classifier: nn.Module) -> None:
-        """Remember the live classifier, and every so often a copy of its weights."""
         self.classifier = classifier
         is_due = self.steps % self.every == 0 if self.every else self.steps == 0
         self.steps += 1
@@ -137,14 +137,12 @@ class History:
             self.members[place : place + 1] = [_copied(classifier.state_dict())]
 
     def draw(self) -> nn.Module:
-        """Return the live classifier, or one loaded with a past one's weights."""
         classifier = _not_empty(self.classifier)
         if torch.rand((), generator=self.random) >= self.past:
             return classifier
         return self._load(self.members[self._below(len(self.members))], classifier)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the copies, and what decides which are drawn and replaced."""
         counts = {"steps": torch.tensor(self.steps), "kept": torch.tensor(len(self.members))}
         state = {**counts, "random": self.random.get_state()}
         for place, weights in enumerate(self.members):
@@ -152,11 +150,6 @@ class History:
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on as the pool did whose state this is.
-
-        Raises:
-            ValueError: If it holds more copies than ``size``, or belongs to another kind of pool.
-        """
         own = ("steps", "kept", "random")
         _check_keys(self, [name for name in state if not name.startswith("members.")], own)
         members = [_under(f"members.{place}.", state) for place in range(int(state["kept"]))]
@@ -228,12 +221,4 @@ def _check_keys(pool: Pool, got: Collection[str], expected: Collection[str]) -> 
         raise ValueError(
             f"expected the state of a {kind} pool, but {len(differing)} entries are missing or "
             f"unknown, first {differing[0]!r}; give what state_dict() of a {kind} returned."
-        )
-
-
-def _check_count(name: str, count: int) -> None:
-    if not isinstance(count, Integral) or count < 1:
-        raise ValueError(
-            f"{name} must be a whole number >= 1, but got {count}; "
-            "Latest() is the pool that keeps nothing."
         )

@@ -65,11 +65,7 @@ class Area:
         check_weights(weight_in=self.weight_in, weight_out=self.weight_out)
 
     def __call__(self, mask: Tensor, judgement: Judgement) -> Tensor:
-        """Return the penalty of a batch."""
-        area = _area(mask)
-        inside = (judgement.correct_in.to(area) - area).relu().mean()
-        outside = (judgement.confused_out.to(area) - area).relu().mean()
-        return -self.weight_in * inside - self.weight_out * outside
+        return _reward(_area(mask), judgement, self.weight_in, self.weight_out)
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,6 @@ class UngatedArea:
         check_weights(weight=self.weight)
 
     def __call__(self, mask: Tensor, judgement: Judgement | None) -> Tensor:
-        """Return the penalty of a batch."""
         return self.weight * mask.mean()
 
 
@@ -129,12 +124,18 @@ class PowerArea:
             )
 
     def __call__(self, mask: Tensor, judgement: Judgement | None) -> Tensor:
-        """Return the penalty of a batch."""
         return self.weight * (mask + self.offset).pow(self.power).mean()
 
 
 def _area(mask: Tensor) -> Tensor:
     return mask.flatten(1).mean(1)  # (B,)
+
+
+def _reward(cost: Tensor, judgement: Judgement, weight_in: float, weight_out: float) -> Tensor:
+    """Return minus what is left of each success, 1, once its cost ``(B,)`` is subtracted."""
+    inside = (judgement.correct_in.to(cost) - cost).relu().mean()
+    outside = (judgement.confused_out.to(cost) - cost).relu().mean()
+    return -weight_in * inside - weight_out * outside
 
 
 # ---- Smooth masks: neighboring pixels alike, and nothing along the frame.
@@ -176,7 +177,6 @@ class TotalVariation:
         check_weights(weight=self.weight, border=self.border)
 
     def __call__(self, mask: Tensor, judgement: Judgement | None) -> Tensor:
-        """Return the penalty of a batch."""
         axes, zero = range(2, mask.dim()), mask.new_zeros(())
         if not axes:
             return zero
@@ -230,7 +230,6 @@ class SizeTarget:
         check_weights(weight=self.weight)
 
     def __call__(self, mask: Tensor, judgement: Judgement | None) -> Tensor:
-        """Return the penalty of a batch."""
         ones, values = _brightest(mask, self.area), _from_the_highest(mask)
         distance = ones * (1 - values).square() + (1 - ones) * values.square()  # (B, pixels)
         return self.weight * distance.mean()
@@ -266,7 +265,6 @@ class SizeRange:
         check_weights(weight=self.weight)
 
     def __call__(self, mask: Tensor, judgement: Judgement | None) -> Tensor:
-        """Return the penalty of a batch."""
         values = _from_the_highest(mask)
         top, beyond = _brightest(mask, self.low), 1 - _brightest(mask, self.high)
         return self.weight * (top * (1 - values) + beyond * values).mean()
@@ -305,11 +303,8 @@ class SizeAsked:
         check_weights(weight_in=self.weight_in, weight_out=self.weight_out)
 
     def __call__(self, mask: Tensor, judgement: Judgement) -> Tensor:
-        """Return the penalty of a batch."""
         distance = self._distance(_area(mask), judgement.area)  # (B,)
-        inside = (judgement.correct_in.to(mask) - distance).relu().mean()
-        outside = (judgement.confused_out.to(mask) - distance).relu().mean()
-        return -self.weight_in * inside - self.weight_out * outside
+        return _reward(distance, judgement, self.weight_in, self.weight_out)
 
     def _distance(self, area: Tensor, given: Tensor | None) -> Tensor:
         if given is None:
@@ -377,7 +372,6 @@ class AskedArea:
         )
 
     def __call__(self, mask: Tensor, judgement: Judgement) -> Tensor:
-        """Return the penalty of a batch."""
         area = _area(mask)
         kept = self.belief.foremost(judgement.logits_in, judgement.target).to(area)
         gone = self._taken_away(judgement).to(area)
@@ -419,7 +413,6 @@ class Sum:
         self.terms = terms
 
     def __call__(self, mask: Tensor, judgement: Judgement) -> Tensor:
-        """Return the sum of the terms."""
         losses = [term(mask, judgement) for term in self.terms]
         return sum(losses[1:], start=losses[0])
 

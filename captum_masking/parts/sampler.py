@@ -31,7 +31,6 @@ class Sigmoid(nn.Module):
         self.settings: dict[str, Any] = {}
 
     def forward(self, mask_logits: Tensor) -> Tensor:
-        """Return the mask."""
         return mask_logits.sigmoid()
 
 
@@ -91,7 +90,6 @@ class GumbelSigmoid(nn.Module):
             self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
 
     def forward(self, mask_logits: Tensor) -> Tensor:
-        """Return the mask."""
         # Half precision has few numbers near 1: both u and 1 - u need more of them.
         logits = mask_logits.to(torch.promote_types(mask_logits.dtype, torch.float32))
         if self.training:
@@ -103,7 +101,6 @@ class GumbelSigmoid(nn.Module):
         return mask.to(mask_logits.dtype)
 
     def extra_repr(self) -> str:
-        """Return the settings, for the repr."""
         return ", ".join(f"{name}={value}" for name, value in self.settings.items())
 
     def _sample(self, logits: Tensor) -> Tensor:
