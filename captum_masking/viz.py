@@ -77,8 +77,8 @@ def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.nd
     values = mask.detach().float().cpu().reshape(mask.shape[-2:]).clamp(0, 1).numpy()
     heat = matplotlib.colormaps["inferno"](values)[..., :3]
     pixels = pixels.reshape(*pixels.shape[:2], -1)
-    grey = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    return np.where(np.isnan(values)[..., None], grey, (1 - strength) * grey + strength * heat)
+    gray = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    return np.where(np.isnan(values)[..., None], gray, (1 - strength) * gray + strength * heat)
 
 
 def compare(

@@ -94,10 +94,10 @@ def test_each_frequency_is_shared_out_completely_between_its_two_bands():
 
 
 def test_bands_lie_at_equal_distances_in_mel_from_0_hz_to_half_the_sample_rate():
-    # Hats are broad: the mean of a band's frequencies lies near its centre, not at it.
+    # Hats are broad: the mean of a band's frequencies lies near its center, not at it.
     pitches = mel(Spectrogram(n_fft=8192).frequencies)
-    centres = torch.linspace(0, mel(torch.tensor(11025.0)).item(), 64)
-    assert (pitches - centres)[1:-1].abs().max() < 5
+    centers = torch.linspace(0, mel(torch.tensor(11025.0)).item(), 64)
+    assert (pitches - centers)[1:-1].abs().max() < 5
     torch.testing.assert_close(every_frequency().weights, torch.eye(129))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -76,3 +77,18 @@ def test_a_tensor_of_numbers_is_finite():
 @pytest.mark.parametrize("classes", [1, 4])
 def test_an_empty_batch_has_no_label_out_of_range(classes):
     checks.check_labels(torch.zeros(0, dtype=torch.long), IMAGES[:0], classes=classes)
+
+
+@pytest.mark.parametrize("value", [1, 3, True + 1, torch.tensor(2), np.int64(5)])
+def test_whole_numbers_of_any_type_count(value):
+    checks.check_count("steps", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(0, ValueError), (-3, ValueError), (1.5, TypeError), (2.0, TypeError), ("2", TypeError)]
+    + [(None, TypeError), (True, TypeError), (float("nan"), TypeError)],
+)
+def test_a_count_that_is_none_is_refused_by_name(value, error):
+    with pytest.raises(error, match=rf"steps must be a whole number >= 1, but got {value!r}; go"):
+        checks.check_count("steps", value, way_out="go.")

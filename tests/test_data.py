@@ -24,9 +24,9 @@ def write_csv(folder: Path, *lines: str) -> Path:
     return path
 
 
-def write_picture(path: Path, colour=(255, 0, 0), mode="RGB", size=(8, 4)) -> Path:
+def write_picture(path: Path, color=(255, 0, 0), mode="RGB", size=(8, 4)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, colour).save(path)
+    Image.new(mode, size, color).save(path)
     return path
 
 
@@ -34,7 +34,7 @@ def write_picture(path: Path, colour=(255, 0, 0), mode="RGB", size=(8, 4)) -> Pa
 def folder(tmp_path: Path) -> Path:
     """A folder with a.png and b.png."""
     write_picture(tmp_path / "a.png")
-    write_picture(tmp_path / "b.png", colour=(0, 0, 255))
+    write_picture(tmp_path / "b.png", color=(0, 0, 255))
     return tmp_path
 
 
@@ -94,11 +94,11 @@ def test_paths_are_relative_to_the_folder_of_the_csv(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour"),
+    ("mode", "color"),
     [("L", 128), ("1", 1), ("P", 3), ("LA", (128, 255)), ("RGBA", (1, 2, 3, 4)), ("I;16", 9)],
 )
-def test_every_kind_of_png_comes_out_in_rgb(tmp_path, mode, colour):
-    write_picture(tmp_path / "a.png", colour, mode)
+def test_every_kind_of_png_comes_out_in_rgb(tmp_path, mode, color):
+    write_picture(tmp_path / "a.png", color, mode)
     picture, _ = BoxedImages(write_csv(tmp_path, "file,label", "a.png,0"))[0]
     assert (picture.mode, picture.size) == ("RGB", (8, 4))
 
@@ -110,9 +110,9 @@ def test_a_picture_for_print_comes_out_in_rgb(tmp_path):
     assert min(picture.getpixel((0, 0))) > 250  # no ink is white
 
 
-def test_sixteen_bits_of_grey_are_scaled_not_clipped(tmp_path):
-    grey = np.full((4, 8), 128 * 257, dtype=np.uint16)
-    Image.fromarray(grey).save(tmp_path / "a.png")
+def test_sixteen_bits_of_gray_are_scaled_not_clipped(tmp_path):
+    gray = np.full((4, 8), 128 * 257, dtype=np.uint16)
+    Image.fromarray(gray).save(tmp_path / "a.png")
     picture, _ = BoxedImages(write_csv(tmp_path, "file,label", "a.png,0"))[0]
     assert picture.getpixel((0, 0)) == (128, 128, 128)
 
@@ -264,7 +264,7 @@ def some_digits() -> DigitsOnTextures:
     return DigitsOnTextures(200, size=64)
 
 
-def test_an_image_of_a_digit_is_centred_on_mid_grey(some_digits):
+def test_an_image_of_a_digit_is_centered_on_mid_gray(some_digits):
     image, label = some_digits[3]
     assert (image.shape, image.dtype, type(label)) == ((3, 64, 64), torch.float32, int)
     pixels = torch.stack([image for image, _ in some_digits])
@@ -284,9 +284,9 @@ def test_the_box_is_the_tight_box_of_the_mask(some_digits):
 
 def test_a_digit_is_a_third_to_two_thirds_of_the_side_and_lies_anywhere(some_digits):
     boxes = torch.cat(some_digits.boxes)
-    heights, centres = boxes[:, 3] - boxes[:, 1], (boxes[:, :2] + boxes[:, 2:]) / 2
+    heights, centers = boxes[:, 3] - boxes[:, 1], (boxes[:, :2] + boxes[:, 2:]) / 2
     assert 0.25 < heights.min() < 0.35 and 0.6 < heights.max() < 0.75
-    assert (centres.amin(0) < 0.25).all() and (centres.amax(0) > 0.75).all()
+    assert (centers.amin(0) < 0.25).all() and (centers.amax(0) > 0.75).all()
 
 
 def test_the_same_index_gives_the_same_image_in_a_longer_set(some_digits):

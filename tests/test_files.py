@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and JSON that any program reads."""
+"""Files that are whole or not there, JSON that any program reads, and tables."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from captum_masking._base.files import dumps, replacing, sha256, write_json, write_text
+from captum_masking._base.text import describe, table
 
 
 def test_a_file_is_replaced_whole_and_its_folder_made(tmp_path):
@@ -60,3 +61,17 @@ def test_a_hash_tells_contents_apart(tmp_path):
         layer.bias.add_(1)
     assert sha256(layer) != hashes[-1]
     assert sha256("a", "b") != sha256("b", "a")
+
+
+def test_a_table_is_aligned_left_in_its_first_column_and_right_in_the_others():
+    rows = [["centered", "41.3"], ["ours", "9.0"]]
+    lines = ["method      LE", "--------  ----", "centered  41.3", "ours       9.0"]
+    assert table(["method", "LE"], rows).splitlines() == lines
+
+
+def test_an_evaluation_is_described_by_what_was_measured():
+    lines = ["figure            value", "---------------  ------", "images                2"]
+    assert describe({"images": 2, "clean": 0.5}).splitlines() == [
+        *lines,
+        "accuracy, clean  50.0 %",
+    ]

@@ -15,7 +15,7 @@ from captum_masking.viz import Panel, compare, montage, overlay, to_pixels
 IMAGE = torch.arange(48.0).reshape(3, 4, 4) / 47
 
 
-def test_normalisation_is_undone():
+def test_normalization_is_undone():
     pixels = torch.rand(3, 4, 5)
     mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
     normalized = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
@@ -51,12 +51,12 @@ def test_overlay_leaves_the_image_where_a_value_is_nan():
     assert (picture[0, 0] == 0.5).all() and not (picture[0, 1] == 0.5).all()
 
 
-def test_overlay_takes_a_grey_image_with_and_without_a_channel():
+def test_overlay_takes_a_gray_image_with_and_without_a_channel():
     image, mask = np.full((2, 3), 0.5), torch.zeros(2, 3)
     np.testing.assert_array_equal(overlay(image, mask), overlay(image[..., None], mask))
 
 
-def test_the_colours_get_lighter_from_0_to_1_for_readers_who_see_no_colours():
+def test_the_colors_get_lighter_from_0_to_1_for_readers_who_see_no_colors():
     # Luminance of linear light (Rec. 709), after the sRGB curve is undone.
     heat = overlay(np.zeros((1, 101, 3)), torch.linspace(0, 1, 101)[None], strength=1.0)[0]
     linear = np.where(heat <= 0.04045, heat / 12.92, ((heat + 0.055) / 1.055) ** 2.4)
@@ -107,12 +107,12 @@ def test_compare_says_what_lies_beyond_the_scale_and_what_is_no_number():
     assert title == "raw\n-0.5 to 3, cut to 0..1\n4 values not finite"
 
 
-def test_compare_undoes_the_normalisation_of_the_image():
+def test_compare_undoes_the_normalization_of_the_image():
     figure = compare((IMAGE - 0.4) / 0.2, {"map": torch.zeros(1, 4, 4)}, mean=[0.4], std=[0.2])
     np.testing.assert_allclose(drawn(figure)[0], IMAGE.permute(1, 2, 0), atol=1e-6)
 
 
-def test_compare_takes_grey_images_of_any_aspect():
+def test_compare_takes_gray_images_of_any_aspect():
     figure = compare(torch.rand(1, 4, 12), {"map": torch.rand(1, 4, 12)})
     assert figure.get_figwidth() > 2 * figure.get_figheight()
 

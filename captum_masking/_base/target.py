@@ -44,10 +44,10 @@ def _target_error(output: Tensor, target: TargetType) -> TargetError:
     examples, classes = len(output), tuple(output.shape[1:])
     ranges = " x ".join(f"0..{size - 1}" for size in classes) or "none (one score each)"
     got = f"shape {tuple(target.shape)}, " if isinstance(target, Tensor) else ""
-    shown = repr(target.tolist() if isinstance(target, Tensor) else target)
+    text = repr(target.tolist() if isinstance(target, Tensor) else target)
     return TargetError(
         f"target must be an int, or a list or tensor with one int (or one tuple) for each of "
         f"{examples} examples, in the range {ranges} of an output of shape {tuple(output.shape)}, "
-        f"but got {got}{shown if len(shown) < 80 else shown[:77] + '...'}; "
+        f"but got {got}{text if len(text) < 80 else text[:77] + '...'}; "
         "pass target=None for the predicted class."
     )
