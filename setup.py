@@ -27,6 +27,7 @@ DEMO = [
 
 HUB = ["huggingface_hub>=0.23"]  # share a model, and fetch one
 COMPLETION = ["shtab>=1.7"]  # captum-masking --print-completion
+METRICS = ["scikit-learn", "scikit-image"]  # the leakage audit, HOG in the sanity checks
 AUDIO = ["soundfile"]  # reads and writes sound files
 WATCHING = ["tensorboard"]  # the callback of that name
 
@@ -94,6 +95,7 @@ setup(
         "demo": DEMO,
         "docs": ["sphinx>=7.4", "furo", "sphinx-gallery", "sphinx-copybutton", *DEMO],
         "hub": HUB,
+        "metrics": METRICS,
         "tensorboard": WATCHING,
         "test": [
             *DEMO,

@@ -33,9 +33,9 @@ from captum_masking.metrics import (
     PxAP,
     completeness,
     completeness_and_soundness,
-    pixel_histograms,
     soundness,
 )
+from captum_masking.metrics.thresholds import pixel_histograms
 
 SIDE = 16
 

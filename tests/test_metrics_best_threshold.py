@@ -210,10 +210,10 @@ def test_the_metrics_are_the_maxima_of_the_means():
     second.update(masks, boxes)
     means = max_box_acc(masks, boxes, step=0.1).float().mean(0)
     assert first.compute() == means.max()
-    assert means[round(first.best_threshold() / 0.1)] == means.max()
+    assert means[round(float(first.best_threshold()) / 0.1)] == means.max()
     v2 = max_box_acc_v2(masks, boxes, step=0.1).float().mean(0)
     torch.testing.assert_close(second.compute(), (v2[0].max() + v2[1].max() + v2[2].max()) / 3)
-    assert second.best_thresholds().shape == (3,)
+    assert second.best_threshold().shape == (3,)
 
 
 @pytest.mark.parametrize("step", [0, -0.1, 1.5, float("nan")])

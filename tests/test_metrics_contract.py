@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_masking import metrics as m
+from captum_masking.metrics import MeanOf
 
 
 class Case(NamedTuple):
@@ -106,28 +107,32 @@ FUNCTIONS = {
     "mask_sparseness": (lambda c: m.mask_sparseness(c.masks), [0, 0, 0, NAN, 15 / 16]),
 }
 METRICS = {
-    "BoxIoU": (m.BoxIoU(), lambda c: (c.masks, c.boxes)),
-    "BoxIoU published": (m.BoxIoU(published=True), lambda c: (c.masks, c.boxes)),
-    "LocalizationError": (m.LocalizationError(), lambda c: (c.masks, c.boxes)),
-    "LocalizationError published": (
-        m.LocalizationError(published=True),
+    "best_box_iou": (MeanOf(m.best_box_iou), lambda c: (c.masks, c.boxes)),
+    "best_box_iou published": (
+        MeanOf(m.best_box_iou, published=True),
         lambda c: (c.masks, c.boxes),
     ),
-    "OM": (m.OM(), lambda c: (c.masks, c.boxes, c.correct)),
-    "F1": (m.F1(), lambda c: (c.masks, c.boxes)),
-    "F1Mean": (m.F1Mean(published=True), lambda c: (c.masks, c.boxes)),
+    "localization_error": (MeanOf(m.localization_error), lambda c: (c.masks, c.boxes)),
+    "localization_error published": (
+        MeanOf(m.localization_error, published=True),
+        lambda c: (c.masks, c.boxes),
+    ),
+    "om": (MeanOf(m.om), lambda c: (c.masks, c.boxes, c.correct)),
+    "f1": (MeanOf(m.f1), lambda c: (c.masks, c.boxes)),
+    "f1_mean": (MeanOf(m.f1_mean, published=True), lambda c: (c.masks, c.boxes)),
     "MaxBoxAcc": (m.MaxBoxAcc(step=0.1), lambda c: (c.masks, c.boxes)),
     "MaxBoxAccV2": (m.MaxBoxAccV2(step=0.1, levels=(0.2, 0.5)), lambda c: (c.masks, c.boxes)),
     "PxAP": (m.PxAP(step=0.01), lambda c: (c.masks, c.region)),
-    "PointingGame": (m.PointingGame(tolerance_px=1.5), lambda c: (c.masks, c.region)),
-    "EnergyPointing": (m.EnergyPointing(), lambda c: (c.masks, c.boxes)),
-    "MaskIoU": (m.MaskIoU(), lambda c: (c.masks, c.region)),
+    "pointing_game": (MeanOf(m.pointing_game, tolerance_px=1.5), lambda c: (c.masks, c.region)),
+    "energy_pointing": (MeanOf(m.energy_pointing), lambda c: (c.masks, c.boxes)),
+    "mask_iou": (MeanOf(m.mask_iou), lambda c: (c.masks, c.region)),
     "MaxMaskIoU": (m.MaxMaskIoU(step=0.1), lambda c: (c.masks, c.region)),
-    "GridPointing": (m.GridPointing(rows=2, columns=2), lambda c: (c.masks, c.cell)),
+    "grid_pointing": (MeanOf(m.grid_pointing, rows=2, columns=2), lambda c: (c.masks, c.cell)),
+    "mask_area": (MeanOf(m.mask_area), lambda c: (c.masks,)),
     "MaskStatistics": (m.MaskStatistics(), lambda c: (c.masks,)),
 }
 # A perfect mask is not what they ask for, or the value is a dictionary.
-UNORDERED = {"GridPointing", "MaskStatistics", "OM"}
+UNORDERED = {"grid_pointing", "mask_area", "MaskStatistics", "om"}
 
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
 each_metric = pytest.mark.parametrize("name", METRICS)
@@ -329,6 +334,47 @@ def test_a_perfect_mask_is_better_than_its_complement_and_both_are_within_bounds
     metric = METRICS[name][0]
     assert (good > bad) == metric.higher_is_better and good != bad
     assert all(metric.plot_lower_bound <= v <= metric.plot_upper_bound for v in (good, bad))
+
+
+# The mean of a function of one's own.
+
+
+def brightness(images, scale=1.0):
+    return scale * images.flatten(1).mean(1)
+
+
+def test_the_mean_of_ones_own_function_says_nothing_of_better_and_has_no_bounds():
+    metric = MeanOf(brightness, scale=2.0, sync_on_compute=False)
+    metric.update(torch.tensor([[0.0], [1.0]]))
+    metric.update(images=torch.tensor([[5.0]]))
+    assert metric.compute() == 4
+    assert repr(metric) == "MeanOf(brightness, scale=2.0)" and metric.sync_on_compute is False
+    assert (metric.higher_is_better, metric.plot_lower_bound, metric.plot_upper_bound) == (
+        None,
+    ) * 3
+
+
+def test_a_value_of_nan_makes_the_mean_nan():
+    metric = MeanOf(m.mask_area)
+    metric.update(torch.tensor([[[1.0]], [[NAN]]]))
+    assert metric.compute().isnan()
+
+
+def test_a_function_without_one_value_an_image_and_an_unknown_option_are_refused():
+    with pytest.raises(ValueError, match=r"one value per image, \(B,\), but returned \(\)"):
+        MeanOf(torch.mean).update(torch.ones(2))
+    with pytest.raises(ValueError, match="colour"):
+        MeanOf(brightness, colour=1)
+
+
+def test_a_collection_does_not_take_two_metrics_for_one_that_begin_alike():
+    from torchmetrics import MetricCollection
+
+    names = {"plain": MeanOf(brightness), "scaled": MeanOf(brightness, scale=2.0)}
+    collection = MetricCollection(names)
+    for images in (torch.zeros(1, 1), torch.ones(1, 1)):
+        collection.update(images)
+    assert collection.compute() == {"plain": 0.5, "scaled": 1.0}
 
 
 def test_importing_the_package_alone_leaves_torchmetrics_out():

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from captum_masking import metrics as m
 from captum_masking._base.checks import TargetError
+from captum_masking.metrics import MeanOf
+from captum_masking.metrics.boxes import salient_boxes
 from captum_masking.metrics.curves import counts_of
 from captum_masking.parts import infill
 from captum_masking.parts.infill import Color, Mean
@@ -130,24 +132,25 @@ IN_UNIT_RANGE = [
     "masked_out_entropy",
 ]
 METRICS = {
-    "Deletion": m.Deletion(step_px=20),
-    "Deletion RISE": m.Deletion(**m.RISE_DELETION),
-    "Insertion": m.Insertion(step_px=20, infill=Color(color=0.5), batch_size=3),
-    "Insertion RISE": m.Insertion(**m.RISE_INSERTION),
-    "AverageDrop": m.AverageDrop(),
-    "AverageGain": m.AverageGain(),
-    "AverageIncrease": m.AverageIncrease(),
-    "FaithfulnessDrop": m.FaithfulnessDrop(infill=Color(color=-0.5)),
-    "FidIn": m.FidIn(),
-    "MaskedInAccuracy": m.MaskedInAccuracy(),
-    "MaskedOutAccuracy": m.MaskedOutAccuracy(),
-    "MaskedOutEntropy": m.MaskedOutEntropy(batch_size=2),
+    "deletion": MeanOf(m.deletion, step_px=20),
+    "deletion RISE": MeanOf(m.deletion, **m.RISE_DELETION),
+    "insertion": MeanOf(m.insertion, step_px=20, infill=Color(color=0.5), batch_size=3),
+    "insertion RISE": MeanOf(m.insertion, **m.RISE_INSERTION),
+    "average_drop": MeanOf(m.average_drop),
+    "average_gain": MeanOf(m.average_gain),
+    "average_increase": MeanOf(m.average_increase),
+    "faithfulness_drop": MeanOf(m.faithfulness_drop, infill=Color(color=-0.5)),
+    "fid_in": MeanOf(m.fid_in),
+    "masked_in_accuracy": MeanOf(m.masked_in_accuracy),
+    "masked_out_accuracy": MeanOf(m.masked_out_accuracy),
+    "masked_out_entropy": MeanOf(m.masked_out_entropy, batch_size=2),
     "MaskedScores": m.MaskedScores(),
-    "SaliencyMetric": m.SaliencyMetric(),
-    "SaliencyMetric published": m.SaliencyMetric(threshold=0.7, published=True),
-    "Completeness": m.Completeness(alpha=0.9, eps=0.05, step_px=20),
-    "Soundness": m.Soundness(beta=0.2, step_px=20),
+    "saliency_metric": MeanOf(m.saliency_metric),
+    "saliency_metric published": MeanOf(m.saliency_metric, threshold=0.7, published=True),
+    "completeness": MeanOf(m.completeness, alpha=0.9, eps=0.05, step_px=20),
+    "soundness": MeanOf(m.soundness, beta=0.2, step_px=20),
 }
+LOWER_IS_BETTER = {"deletion", "average_drop", "masked_out_accuracy", "saliency_metric"}
 
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
 each_metric = pytest.mark.parametrize("name", METRICS)
@@ -375,7 +378,7 @@ def test_a_perfect_map_beats_its_inverse(quadrants):
         perfect[(k, 0, *quarter)] = 1
     target = torch.arange(4, device=inputs.device)
     for name, metric in METRICS.items():
-        if name in ("MaskedScores", "Soundness", "SaliencyMetric published", "AverageGain"):
+        if name in ("MaskedScores", "soundness", "saliency_metric published", "average_gain"):
             continue
         good, bad = (pickle.loads(pickle.dumps(metric)) for _ in "ab")
         good.update(quadrants, inputs, perfect, target)
@@ -583,7 +586,7 @@ def test_salient_boxes_agree_with_a_loop_over_pixels():
         on = [(y, x) for y in range(5) for x in range(7) if plane[y, x] > plane.double().mean()]
         ys, xs = zip(*on, strict=True)
         expected.append([min(xs), min(ys), max(xs) + 1, max(ys) + 1])
-    assert m.salient_boxes(masks).tolist() == expected
+    assert salient_boxes(masks).tolist() == expected
 
 
 def test_a_threshold_makes_a_constant_mask_the_whole_frame():
@@ -669,7 +672,7 @@ def fresh(name: str):
 
 def filled(metric, *parts: Case):
     for part in parts:
-        last = part.wrong if isinstance(metric, m.Soundness) else part.target
+        last = part.wrong if "soundness" in repr(metric) else part.target
         metric.update(part.classifier, part.inputs, part.masks, last)
     return metric
 
@@ -700,10 +703,12 @@ def test_a_metric_is_the_mean_of_its_function(name):
             filled(fresh(name), said).compute(), {k: v.mean() for k, v in scores.items()}
         )
         return
-    last = said.wrong if name == "Soundness" else said.target
-    options = {option: getattr(metric, option) for option in metric.options}
-    values = type(metric).score(*said[:3], last, **options)
+    last = said.wrong if name == "soundness" else said.target
+    values = metric.function(*said[:3], last, **metric.options)
     torch.testing.assert_close(filled(fresh(name), said).compute(), values.mean())
+    assert metric.higher_is_better is (name.split()[0] not in LOWER_IS_BETTER)
+    low, high = metric.plot_lower_bound, metric.plot_upper_bound
+    assert (values >= low).all() and (high is None or (values <= high).all())
 
 
 @each_metric
@@ -740,7 +745,8 @@ def test_a_collection_updates_all_metrics_with_the_same_arguments():
     from torchmetrics import MetricCollection
 
     said = case(2)
-    collection = MetricCollection([m.Deletion(), m.AverageDrop(), m.SaliencyMetric()])
+    names = ("deletion", "average_drop", "saliency_metric")
+    collection = MetricCollection({name: MeanOf(getattr(m, name)) for name in names})
     collection.update(*said[:4])
     expected = m.average_drop(*said[:4]).mean()
-    torch.testing.assert_close(collection.compute()["AverageDrop"], expected)
+    torch.testing.assert_close(collection.compute()["average_drop"], expected)

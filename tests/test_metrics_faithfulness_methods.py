@@ -14,6 +14,7 @@ from torch import nn
 
 from captum_masking import MaskingModel, MaskingSaliency
 from captum_masking import metrics as m
+from captum_masking.metrics import MeanOf
 from captum_masking.parts.infill import Color, Mean
 
 FUNCTIONS = {"infidelity": m.infidelity, "max_sensitivity": m.max_sensitivity}
@@ -338,10 +339,10 @@ def test_changes_refuse_what_is_out_of_range():
 # Classes.
 
 METRICS = [
-    m.Infidelity(samples=3, multiplies_by_inputs=True),
-    m.MaxSensitivity(samples=3, perturbation=m.UniformNoise(radius=0.1)),
+    MeanOf(m.infidelity, samples=3, multiplies_by_inputs=True),
+    MeanOf(m.max_sensitivity, samples=3, perturbation=m.UniformNoise(radius=0.1)),
 ]
-each_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: type(metric).__name__)
+each_metric = pytest.mark.parametrize("metric", METRICS, ids=FUNCTIONS)
 
 
 @each_metric
@@ -359,8 +360,7 @@ def test_metrics_in_chunks_equal_at_once_equal_merged(metric, images, classifier
     first, second = (filled(half) for half in halves)
     first.merge_state(second)
     torch.testing.assert_close(first.compute(), one)
-    options = {name: getattr(metric, name) for name in metric.options}
-    values = type(metric).score(classifier, images, method, 1, **options)
+    values = metric.function(classifier, images, method, 1, **metric.options)
     torch.testing.assert_close(one, values.mean())
     assert repr(eval(repr(metric), {**vars(m), "Mean": Mean})) == repr(metric)
     assert metric.higher_is_better is False and metric.plot_upper_bound is None

@@ -6,10 +6,9 @@ import math
 
 import pytest
 import torch
-from sklearn.linear_model import RidgeCV
 
 from captum_masking.metrics import Leakage, leakage
-from captum_masking.metrics.leakage import _drawn, ridge
+from captum_masking.metrics.leakage import _drawn
 
 
 def shapes(count: int, side: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,19 +127,6 @@ def test_boxes_can_be_given():
     masks, labels = shapes(60)
     told = torch.tensor([[0.0, 0, 20, 20], [28, 28, 48, 48], [0, 28, 20, 48]])[labels]
     assert leakage(masks, labels, boxes=told).box_accuracy == 1
-
-
-def test_ridge_agrees_with_scikit_learn_and_chooses_the_same_penalty():
-    for count, width in [(30, 8), (12, 20)]:
-        features = torch.randn(count, width, dtype=torch.float64)
-        truth = features[:, :2] + torch.randn(count, 2, dtype=torch.float64)
-        features, truth = features - features.mean(0), truth - truth.mean(0)
-        penalties = torch.logspace(-1, 2, 7, dtype=torch.float64)
-        # Its error, too, counts the intercept as estimated.
-        other = RidgeCV(penalties.numpy()).fit(features.numpy(), truth.numpy())
-        torch.testing.assert_close(
-            ridge(features, truth, penalties), torch.tensor(other.coef_.T), rtol=1e-6, atol=1e-8
-        )
 
 
 def test_masks_that_are_not_finite_are_read_as_empty_and_constants_are_fine():

@@ -10,15 +10,14 @@ from torch import Tensor
 from captum_masking.metrics import (
     MaxMaskIoU,
     PxAP,
-    average_precision,
     energy_pointing,
     grid_pointing,
     mask_iou,
     mask_iou_by_threshold,
-    pixel_histograms,
     pointing_game,
     pxap,
 )
+from captum_masking.metrics.thresholds import average_precision, pixel_histograms
 from captum_masking.parts.questions import mosaics
 
 
@@ -128,7 +127,7 @@ def test_the_best_threshold_is_one_for_all_images():
     metric = MaxMaskIoU(step=0.25)
     metric.update(masks, truth)
     # Below 0.3: 1 and 1/2. Above: 1/2 and 1. Never 1 and 1.
-    assert metric.means().tolist() == [0.75, 0.75, 0.75, 0.75]
+    assert metric.means().tolist() == [0.75] * 4
     assert (metric.compute(), metric.best_threshold()) == (0.75, 0.0)
 
 

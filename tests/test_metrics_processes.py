@@ -11,13 +11,14 @@ from networks import cnn
 from torch import Tensor
 
 from captum_masking.metrics import (
-    AverageDrop,
-    EnergyPointing,
-    LocalizationError,
     MaskStatistics,
     MaxBoxAcc,
     MaxBoxAccV2,
+    MeanOf,
     PxAP,
+    average_drop,
+    energy_pointing,
+    localization_error,
 )
 
 IMAGES = 7  # uneven: one process has four, the other three
@@ -30,15 +31,15 @@ def results(share: slice) -> dict[str, Tensor]:
     images = torch.randn(IMAGES, 3, 16, 16, generator=generator)
     boxes = [torch.tensor([[1.0, 2.0, 3.0 + index, 12.0]]) for index in range(IMAGES)]
     metrics = {
-        "error": LocalizationError(),
+        "error": MeanOf(localization_error),
         "max_box_acc": MaxBoxAcc(),
         "max_box_acc_v2": MaxBoxAccV2(),
         "pxap": PxAP(),
-        "energy": EnergyPointing(),
+        "energy": MeanOf(energy_pointing),
     }
     for metric in metrics.values():
         metric.update(maps[share], boxes[share])
-    shape, drop = MaskStatistics(), AverageDrop()
+    shape, drop = MaskStatistics(), MeanOf(average_drop)
     shape.update(maps[share])
     drop.update(cnn().eval(), images[share], maps[share], torch.zeros(len(maps[share]), dtype=int))
     found = {name: metric.compute() for name, metric in metrics.items()}

@@ -76,6 +76,32 @@ def frozen(function: Callable) -> Iterator[None]:
 
 
 @contextmanager
+def gradients_given_back(function: Callable) -> Iterator[None]:
+    """Drop the gradients that the body leaves on parameters, and put back those from before."""
+    module = module_of(function) or nn.Module()
+    gradients = [(p, p.grad) for p in module.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in reversed(gradients):
+            parameter.grad = gradient
+
+
+@contextmanager
+def lent(*functions: Callable) -> Iterator[None]:
+    """Hold modules in eval mode for methods that run backward; give back flags and gradients."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        for function in functions:
+            stack.enter_context(given_back(function))
+            stack.enter_context(eval_mode(function))
+            stack.enter_context(gradients_given_back(function))
+        yield
+
+
+@contextmanager
 def plain_tensors(traced: object) -> Iterator[Callable[[tuple[Any, ...]], tuple[Any, ...]]]:
     """Leave inference mode if there is something to trace; lend a copier of its tensors."""
     if traced is None or not torch.is_inference_mode_enabled():

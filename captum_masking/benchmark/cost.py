@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from captum_masking._base.checks import check_inputs
 from captum_masking.benchmark.methods import Explain
 from captum_masking.benchmark.result import Cost
-from captum_masking.metrics.robustness import borrowed
+from captum_masking.metrics.robustness import models_lent
 
 _FEWEST_TURNS = 3
 # On a CPU each forward pass leaves megabytes of profile behind: beyond both, no figure.
@@ -83,7 +83,7 @@ def measure_cost(
     """
     _check(inputs, seconds)
     images = inputs.detach().clone()
-    with borrowed(forward, explain), _randomness_given_back(images.device):
+    with models_lent(forward, explain), _randomness_given_back(images.device):
         plain = timed(torch.no_grad()(partial(forward, images)), images.device)
         run = torch.enable_grad()(partial(explain, images, target))
         forwards, methods = in_turns(plain, timed(run, images.device), seconds)

@@ -22,11 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from captum_masking._base.borrow import eval_mode, given_back, module_of
+from captum_masking._base.borrow import (
+    eval_mode,
+    given_back,
+    gradients_given_back,
+    module_of,
+)
 from captum_masking.benchmark.result import digest
 from captum_masking.metrics.boxes import centered_square
 from captum_masking.metrics.maps import min_max
-from captum_masking.metrics.robustness import gradients_given_back
 from captum_masking.model.layers import find_layers
 from captum_masking.model.model import MaskingModel
 from captum_masking.model.taps import Taps

@@ -15,7 +15,7 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import eval_mode
-from captum_masking.metrics.mean import MeanOverImages
+from captum_masking.metrics.mean import Means
 from captum_masking.saliency.saliency import MaskingSaliency
 
 
@@ -81,7 +81,7 @@ class Explainer:
         return f"Explainer({name})"
 
 
-class Score(MeanOverImages):
+class Score(Means):
     """The mean over images of a Quantus metric, as a metric of ours.
 
     A score that is NaN makes the mean NaN. The mean has no bounds.
@@ -106,7 +106,7 @@ class Score(MeanOverImages):
         tensor(1.)
     """
 
-    plot_lower_bound = None  # type: ignore[assignment]
+    plot_lower_bound = None
     plot_upper_bound = None
 
     def __init__(
@@ -117,7 +117,7 @@ class Score(MeanOverImages):
         explain: Callable[..., np.ndarray] = Explainer(),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(f"Score({type(metric).__name__})", **kwargs)
         self.metric, self.explain = metric, explain
         self.subject = (model,)  # in a tuple, or its weights would be part of this metric's state
 
@@ -152,9 +152,6 @@ class Score(MeanOverImages):
                 device=str(inputs.device),
             )
         self.add(_one_each(found, len(inputs), type(self.metric).__name__))
-
-    def __repr__(self) -> str:
-        return f"Score({type(self.metric).__name__})"
 
 
 def _array(values: Tensor | None) -> np.ndarray | None:

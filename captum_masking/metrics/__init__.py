@@ -1,15 +1,33 @@
-"""What a mask is worth: pure functions with one value per image, and accumulators around them."""
+"""What a mask is worth: functions with one value per image, and `MeanOf` for the mean of many.
 
-from captum_masking.metrics.answers import MeanScore
+Every function returns float32 ``(B,)`` on the device of its masks or inputs, unless it says
+otherwise. Arguments that many of them share:
+
+- ``masks``: ``(B, 1, H, W)`` or ``(B, H, W)``, larger means more evidence, any dtype and device.
+  Where a function needs [0, 1], `min_max` scales attributions. A mask with NaN or infinity counts
+  as no evidence.
+- ``boxes``: a list with one tensor ``(n, 4)`` per image, n >= 1: x0, y0, x1, y1 in pixels of the
+  mask's grid, half-open. `boxes_to_pixels` converts fractions.
+- ``truth``: boxes, or pixel masks of 0 and 1 shaped as ``masks``.
+- ``published``: do as the published code does where this differs from the definition.
+- ``classifier``: called as ``classifier(inputs)``; returns logits ``(B, classes)``. A module is
+  held in eval mode and given its modes back; what a lambda hides must be in eval mode already.
+- ``inputs``: images ``(B, C, H, W)``, floating point, normalized so that zero is the mean color.
+- ``target``: any form Captum takes; None is the class predicted for the whole image.
+- ``infill``: what fills the holes, see :mod:`captum_masking.parts.infill`.
+- ``batch_size``: images per call of the classifier.
+
+Shapes that do not fit, values out of range and inputs that are not finite are a ``ValueError``
+that names the way out, arguments of another kind a ``TypeError``, and a target that is not one
+class per image a ``TargetError``.
+"""
+
 from captum_masking.metrics.boxes import (
-    BoxIoU,
     best_box_iou,
     best_box_iou_of_boxes,
-    box_iou,
     boxes_to_masks,
     boxes_to_pixels,
     centered_square,
-    clip_boxes,
     masks_to_boxes,
     whole_frame,
 )
@@ -17,8 +35,6 @@ from captum_masking.metrics.curves import (
     RISE_DELETION,
     RISE_INSERTION,
     Curve,
-    Deletion,
-    Insertion,
     RiseBlur,
     deletion,
     deletion_curve,
@@ -26,18 +42,7 @@ from captum_masking.metrics.curves import (
     insertion_curve,
 )
 from captum_masking.metrics.faithfulness import (
-    AverageDrop,
-    AverageGain,
-    AverageIncrease,
-    Completeness,
-    FaithfulnessDrop,
-    FidIn,
-    MaskedInAccuracy,
-    MaskedMean,
-    MaskedOutAccuracy,
-    MaskedOutEntropy,
     MaskedScores,
-    Soundness,
     average_drop,
     average_gain,
     average_increase,
@@ -51,17 +56,9 @@ from captum_masking.metrics.faithfulness import (
     masked_scores,
     soundness,
 )
-from captum_masking.metrics.leakage import Leakage, leakage, read_by_ridge
+from captum_masking.metrics.leakage import Leakage, leakage
 from captum_masking.metrics.localization import (
-    F1,
-    OM,
-    EnergyPointing,
-    F1Mean,
-    GridPointing,
-    LocalizationError,
-    MaskIoU,
     MaxMaskIoU,
-    PointingGame,
     energy_pointing,
     f1,
     f1_mean,
@@ -74,36 +71,24 @@ from captum_masking.metrics.localization import (
     pointing_game,
 )
 from captum_masking.metrics.maps import min_max
-from captum_masking.metrics.mean import MeanOverImages
+from captum_masking.metrics.mean import MeanOf
 from captum_masking.metrics.robustness import (
-    Infidelity,
-    MaxSensitivity,
-    MethodMean,
     NormalNoise,
-    Perturbation,
     SquareRemoval,
     UniformNoise,
     infidelity,
     max_sensitivity,
 )
-from captum_masking.metrics.saliency_metric import (
-    SaliencyMetric,
-    saliency_metric,
-    saliency_metric_of_boxes,
-    salient_boxes,
-)
+from captum_masking.metrics.saliency_metric import saliency_metric, saliency_metric_of_boxes
 from captum_masking.metrics.sanity import (
     SIMILARITIES,
     MapSimilarity,
-    Relabeled,
     absolute_spearman,
     cascading,
     compare_maps,
-    hog_features,
     hog_similarity,
     independent,
     layers_of,
-    published_reset,
     randomize,
     reset,
     shuffled_labels,
@@ -112,7 +97,6 @@ from captum_masking.metrics.sanity import (
 )
 from captum_masking.metrics.statistics import (
     MaskStatistics,
-    area_spread,
     binarized_area,
     mask_area,
     mask_entropy,
@@ -123,77 +107,40 @@ from captum_masking.metrics.thresholds import (
     MaxBoxAcc,
     MaxBoxAccV2,
     PxAP,
-    average_precision,
     max_box_acc,
     max_box_acc_v2,
-    pixel_histograms,
     pxap,
-    thresholds,
 )
-from captum_masking.parts.questions import mosaics
 
 __all__ = [
-    "AverageDrop",
-    "AverageGain",
-    "AverageIncrease",
-    "BoxIoU",
-    "Completeness",
     "Curve",
-    "Deletion",
-    "EnergyPointing",
-    "F1",
-    "F1Mean",
-    "FaithfulnessDrop",
-    "FidIn",
-    "GridPointing",
-    "Infidelity",
-    "Insertion",
     "Leakage",
-    "LocalizationError",
     "MapSimilarity",
-    "MaskIoU",
     "MaskStatistics",
-    "MaskedInAccuracy",
-    "MaskedMean",
-    "MaskedOutAccuracy",
-    "MaskedOutEntropy",
     "MaskedScores",
     "MaxBoxAcc",
     "MaxBoxAccV2",
     "MaxMaskIoU",
-    "MaxSensitivity",
-    "MeanOverImages",
-    "MeanScore",
-    "MethodMean",
+    "MeanOf",
     "NormalNoise",
-    "OM",
-    "Perturbation",
-    "PointingGame",
     "PxAP",
     "RISE_DELETION",
     "RISE_INSERTION",
-    "Relabeled",
     "RiseBlur",
     "SIMILARITIES",
-    "SaliencyMetric",
-    "Soundness",
     "SquareRemoval",
     "UniformNoise",
     "absolute_spearman",
-    "area_spread",
     "average_drop",
     "average_gain",
     "average_increase",
-    "average_precision",
     "best_box_iou",
     "best_box_iou_of_boxes",
     "binarized_area",
-    "box_iou",
     "boxes_to_masks",
     "boxes_to_pixels",
     "cascading",
     "centered_square",
-    "clip_boxes",
     "compare_maps",
     "completeness",
     "completeness_and_soundness",
@@ -205,7 +152,6 @@ __all__ = [
     "faithfulness_drop",
     "fid_in",
     "grid_pointing",
-    "hog_features",
     "hog_similarity",
     "independent",
     "infidelity",
@@ -230,22 +176,16 @@ __all__ = [
     "max_box_acc_v2",
     "max_sensitivity",
     "min_max",
-    "mosaics",
     "om",
-    "pixel_histograms",
     "pointing_game",
-    "published_reset",
     "pxap",
     "randomize",
-    "read_by_ridge",
     "reset",
     "saliency_metric",
     "saliency_metric_of_boxes",
-    "salient_boxes",
     "shuffled_labels",
     "soundness",
     "spearman",
     "ssim",
-    "thresholds",
     "whole_frame",
 ]

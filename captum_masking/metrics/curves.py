@@ -1,8 +1,9 @@
-"""How the target's probability changes as pixels go, or come, in the order of the map."""
+"""Deletion and insertion: the target's probability as pixels go, or come, in the map's order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -10,16 +11,16 @@ from torch import Tensor
 
 from captum_masking._base.captum import TargetType
 from captum_masking._base.target import class_indices
-from captum_masking.metrics.answers import (
+from captum_masking.metrics.classifier import (
     Classifier,
-    MeanScore,
-    answers,
+    check_images,
     check_maps,
-    check_question,
-    probabilities,
+    logits_of,
+    probabilities_of,
     softmax,
 )
 from captum_masking.metrics.maps import finite_planes
+from captum_masking.metrics.mean import facts
 from captum_masking.parts.infill import Blur, Infill, Mean, gaussian_blur
 from captum_masking.parts.masking import fill
 
@@ -30,9 +31,6 @@ class Curve(NamedTuple):
     Attributes:
         fractions: Share of the pixels replaced (or restored) so far, ``(steps + 1,)``, from 0 to 1.
         probabilities: Of the target, ``(B, steps + 1)``.
-
-    Source:
-        Petsiuk et al. 2018 (RISE).
 
     Example:
         >>> Curve(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[1.0, 0.5, 0.0]])).auc
@@ -46,6 +44,44 @@ class Curve(NamedTuple):
     def auc(self) -> Tensor:
         """``(B,)``: the area under the curve by the trapezoid rule, over the actual fractions."""
         return torch.trapezoid(self.probabilities, self.fractions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiseBlur:
+    """The image that RISE's insertion starts from: blurred by a Gaussian cut short.
+
+    The kernel has an odd number of taps, whose weights sum to one.
+
+    Source:
+        Petsiuk et al. 2018 (RISE), with the 5 x 5 kernel of sigma 5 of the batched version in
+        CA-Stream (Torres et al. 2024). A whole Gaussian is `Blur`.
+
+    Example:
+        >>> RiseBlur(sigma_px=0.6, taps=3)(torch.ones(1, 1, 3), hole=torch.ones(1, 1, 3))
+        tensor([[[0.8336, 1.0000, 0.8336]]])
+    """
+
+    sigma_px: float = 5.0
+    taps: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_px < float("inf") or self.taps < 1 or self.taps % 2 == 0:
+            raise ValueError(
+                f"sigma_px must be positive and taps odd, but got {self.sigma_px} and {self.taps}; "
+                "an odd kernel has a middle, for example taps=5."
+            )
+
+    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
+        """Return the images, blurred."""
+        return gaussian_blur(inputs, self.sigma_px, self.taps // 2)
+
+
+#: The protocol of RISE, for `deletion` or ``MeanOf(deletion, **RISE_DELETION)``: steps of eight
+#: rows (1,792 pixels at 224 x 224, 28 steps), replaced by the mean color.
+RISE_DELETION: dict[str, Any] = {"step_px": None, "infill": Mean()}
+
+#: The protocol of RISE for `insertion`: the same steps, from a blurred image.
+RISE_INSERTION: dict[str, Any] = {"step_px": None, "infill": RiseBlur()}
 
 
 def deletion_curve(
@@ -62,28 +98,14 @@ def deletion_curve(
     """Return the target's probability as the most salient pixels are replaced first.
 
     Pixels go in the order of the map, the greatest value first, and equal values in reading
-    order. A constant map thus takes the image away from top to bottom, and so does one with NaN
-    or infinity, which counts as constant.
+    order: a constant map, and one with NaN, takes the image away from top to bottom.
 
     Args:
-        classifier: Called as ``classifier(inputs)``; returns logits ``(B, classes)``.
-        inputs: ``(B, C, H, W)``, floating point.
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` on any scale: only the order counts.
-        target: Any form Captum takes; None is the class predicted for the whole image.
         step_px: Pixels per step, >= 1; None is RISE's eight rows of the image. The last step
             takes what is left.
         infill: What replaces the pixels.
-        every_step: Ask the infill anew at each step, with what is then missing as the hole, as an
-            inpainter needs; otherwise it is asked once, for the whole frame.
-        batch_size: Images shown to the classifier at a time.
-
-    Returns:
-        The curve, float32 on the device of ``inputs``.
-
-    Raises:
-        ValueError: If shapes do not fit, inputs are not finite, or an argument leaves its range.
-        TypeError: If the classifier is not callable, or inputs are not floating point.
-        TargetError: If the target does not name one class for each image.
+        every_step: Call the infill at each step, with what is then missing as the hole, as an
+            inpainter needs; otherwise once, for the whole frame.
 
     Source:
         Petsiuk et al. 2018 (RISE), deletion.
@@ -111,25 +133,7 @@ def insertion_curve(
 ) -> Curve:
     """Return the target's probability as the most salient pixels are restored first.
 
-    The order is that of `deletion_curve`, from an image that is all infill to the whole image.
-
-    Args:
-        classifier: As in `deletion_curve`.
-        inputs: As in `deletion_curve`.
-        masks: As in `deletion_curve`.
-        target: As in `deletion_curve`.
-        step_px: As in `deletion_curve`.
-        infill: Gives the image to start from.
-        every_step: As in `deletion_curve`.
-        batch_size: As in `deletion_curve`.
-
-    Returns:
-        The curve, float32 on the device of ``inputs``.
-
-    Raises:
-        ValueError: As `deletion_curve` does.
-        TypeError: As `deletion_curve` does.
-        TargetError: As `deletion_curve` does.
+    The arguments are those of `deletion_curve`; ``infill`` gives the image to start from.
 
     Source:
         Petsiuk et al. 2018 (RISE), insertion.
@@ -142,6 +146,59 @@ def insertion_curve(
     """
     run = Run(classifier, inputs, masks, step_px, infill, every_step, batch_size, insert=True)
     return run.curve(target)
+
+
+@facts(higher_is_better=False)
+def deletion(
+    classifier: Classifier,
+    inputs: Tensor,
+    masks: Tensor,
+    target: TargetType,
+    *,
+    step_px: int | None = None,
+    infill: Infill = Mean(),
+    every_step: bool = False,
+    batch_size: int = 32,
+) -> Tensor:
+    """Return the area under the `deletion_curve` of each image.
+
+    Source:
+        Petsiuk et al. 2018 (RISE). There a shorter last step counts as a whole one; at 224 x 224
+        there is none.
+
+    Example:
+        >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # 0.8808, 0.5, 0.5
+        >>> deletion(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1)
+        tensor([0.5952])
+    """
+    options: dict[str, Any] = {"step_px": step_px, "infill": infill, "every_step": every_step}
+    return deletion_curve(classifier, inputs, masks, target, batch_size=batch_size, **options).auc
+
+
+@facts(higher_is_better=True)
+def insertion(
+    classifier: Classifier,
+    inputs: Tensor,
+    masks: Tensor,
+    target: TargetType,
+    *,
+    step_px: int | None = None,
+    infill: Infill = Blur(sigma_px=5.0),
+    every_step: bool = False,
+    batch_size: int = 32,
+) -> Tensor:
+    """Return the area under the `insertion_curve` of each image.
+
+    Source:
+        Petsiuk et al. 2018 (RISE), as in `deletion`.
+
+    Example:
+        >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # 0.5, 0.8808, 0.8808
+        >>> insertion(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1, infill=Mean())
+        tensor([0.7856])
+    """
+    options: dict[str, Any] = {"step_px": step_px, "infill": infill, "every_step": every_step}
+    return insertion_curve(classifier, inputs, masks, target, batch_size=batch_size, **options).auc
 
 
 class Run:
@@ -159,15 +216,15 @@ class Run:
         *,
         insert: bool,
     ) -> None:
-        check_question(classifier, inputs, batch_size)
+        check_images(classifier, inputs, batch_size)
         check_maps(inputs, masks)
         self.classifier, self.batch_size, self.insert = classifier, batch_size, insert
-        self.inputs, self.ranks = inputs.detach(), ranks_of(masks).to(inputs.device)
+        self.inputs, self.ranks = inputs.detach(), _ranks(masks).to(inputs.device)
         height, width = inputs.shape[2:]
         self.counts = counts_of(height, width, step_px).to(inputs.device)
         self.infill = infill
-        #: What the classifier says of the whole images, which are one end of each curve.
-        self.whole = answers(classifier, self.inputs.split(batch_size))
+        #: The logits of the whole images, which are one end of each curve.
+        self.whole = logits_of(classifier, self.inputs.split(batch_size))
         self.paint = None if every_step else self._painted()
 
     def curve(self, target: TargetType) -> Curve:
@@ -180,12 +237,12 @@ class Run:
         """Return the probabilities of some classes ``(B, L)`` as ``(B, steps + 1, L)``."""
         whole = softmax(self.whole).gather(1, classes)[:, None]
         counts = self.counts[:-1] if self.insert else self.counts[1:]
-        rows = probabilities(self.classifier, self._stages(counts, classes))
+        rows = probabilities_of(self.classifier, self._stages(counts, classes))
         rows = rows.reshape(len(whole), len(counts), -1)
         return torch.cat([rows, whole] if self.insert else [whole, rows], dim=1)
 
     def _stages(self, counts: Tensor, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Show each image at each step, images in order, a batch at a time."""
+        """Return each image at each step, images in order, a batch at a time."""
         everyone = torch.arange(len(self.inputs), device=self.inputs.device)
         for pairs in torch.cartesian_prod(everyone, counts).split(self.batch_size):
             images, taken = pairs.unbind(1)
@@ -204,7 +261,7 @@ class Run:
         return torch.cat([self.infill(x, torch.ones_like(x[:, :1])) for x in batches])
 
 
-def ranks_of(masks: Tensor) -> Tensor:
+def _ranks(masks: Tensor) -> Tensor:
     """Return each pixel's place in the order, ``(B, 1, H, W)`` from 0 for the most salient."""
     order = finite_planes(masks).flatten(1).sort(dim=1, descending=True, stable=True).indices
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
@@ -212,230 +269,10 @@ def ranks_of(masks: Tensor) -> Tensor:
 
 
 def counts_of(height: int, width: int, step_px: int | None) -> Tensor:
-    """Return how many pixels are taken at each point of the curve, from 0 to all.
-
-    Raises:
-        ValueError: If a step takes no pixel.
-    """
+    """Return how many pixels are taken at each point of the curve, from 0 to all."""
     pixels, step = height * width, 8 * width if step_px is None else step_px
     if step < 1:
         raise ValueError(
             f"step_px must be 1 or more pixels, but got {step_px}; None is eight rows of the image."
         )
     return torch.tensor([*range(0, pixels, int(step)), pixels])
-
-
-# ---- Deletion and insertion: how soon does the target go, or come, in the order of the map?
-
-
-class RiseBlur:
-    """The image to start from in RISE's insertion: blurred by a kernel cut short.
-
-    Args:
-        sigma_px: Standard deviation of the Gaussian in pixels, > 0.
-        taps: Length of the kernel, odd; its weights sum to one.
-
-    Raises:
-        ValueError: If an argument leaves its range.
-
-    Source:
-        Petsiuk et al. 2018 (RISE), with the 5 x 5 kernel of sigma 5 of the batched version in
-        CA-Stream (Torres et al. 2024). A whole Gaussian is `Blur`.
-
-    Example:
-        >>> import torch
-        >>> RiseBlur(sigma_px=0.6, taps=3)(torch.ones(1, 1, 3), hole=torch.ones(1, 1, 3))
-        tensor([[[0.8336, 1.0000, 0.8336]]])
-    """
-
-    def __init__(self, *, sigma_px: float = 5.0, taps: int = 5) -> None:
-        if not 0 < sigma_px < float("inf") or taps < 1 or taps % 2 == 0:
-            raise ValueError(
-                f"sigma_px must be positive and taps odd, but got {sigma_px} and {taps}; an odd "
-                "kernel has a middle, for example taps=5."
-            )
-        self.sigma_px, self.taps = sigma_px, taps
-
-    def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
-        """Return the images, blurred."""
-        return gaussian_blur(inputs, self.sigma_px, self.taps // 2)
-
-    def __repr__(self) -> str:
-        return f"RiseBlur(sigma_px={self.sigma_px}, taps={self.taps})"
-
-
-#: The protocol of RISE, for ``deletion(..., **RISE_DELETION)`` or ``Deletion(**RISE_DELETION)``:
-#: steps of eight rows (1,792 pixels at 224 x 224, 28 steps), replaced by the mean color.
-RISE_DELETION: dict[str, Any] = {"step_px": None, "infill": Mean()}
-
-#: The protocol of RISE for `insertion`: the same steps, from a blurred image.
-RISE_INSERTION: dict[str, Any] = {"step_px": None, "infill": RiseBlur()}
-
-
-def deletion(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType,
-    *,
-    step_px: int | None = None,
-    infill: Infill = Mean(),
-    every_step: bool = False,
-    batch_size: int = 32,
-) -> Tensor:
-    """Return the area under the deletion curve of each image; lower is better.
-
-    Args:
-        classifier: As in `deletion_curve`.
-        inputs: As in `deletion_curve`.
-        masks: As in `deletion_curve`.
-        target: As in `deletion_curve`.
-        step_px: As in `deletion_curve`.
-        infill: As in `deletion_curve`.
-        every_step: As in `deletion_curve`.
-        batch_size: As in `deletion_curve`.
-
-    Returns:
-        Float32 ``(B,)`` in [0, 1] on the device of ``inputs``. A constant map, and one with NaN
-        or infinity, takes the image away from top to bottom.
-
-    Raises:
-        ValueError: As `deletion_curve` does.
-        TypeError: As `deletion_curve` does.
-        TargetError: As `deletion_curve` does.
-
-    Source:
-        Petsiuk et al. 2018 (RISE). There a shorter last step counts as a whole one; at 224 x 224
-        there is none.
-
-    Example:
-        >>> import torch
-        >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # 0.8808, 0.5, 0.5
-        >>> deletion(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1)
-        tensor([0.5952])
-    """
-    options: dict[str, Any] = {"step_px": step_px, "infill": infill, "every_step": every_step}
-    return deletion_curve(classifier, inputs, masks, target, batch_size=batch_size, **options).auc
-
-
-def insertion(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType,
-    *,
-    step_px: int | None = None,
-    infill: Infill = Blur(sigma_px=5.0),
-    every_step: bool = False,
-    batch_size: int = 32,
-) -> Tensor:
-    """Return the area under the insertion curve of each image; higher is better.
-
-    Args:
-        classifier: As in `deletion_curve`.
-        inputs: As in `deletion_curve`.
-        masks: As in `deletion_curve`.
-        target: As in `deletion_curve`.
-        step_px: As in `deletion_curve`.
-        infill: Gives the image to start from.
-        every_step: As in `deletion_curve`.
-        batch_size: As in `deletion_curve`.
-
-    Returns:
-        Float32 ``(B,)`` in [0, 1] on the device of ``inputs``. A constant map, and one with NaN
-        or infinity, restores the image from top to bottom.
-
-    Raises:
-        ValueError: As `deletion_curve` does.
-        TypeError: As `deletion_curve` does.
-        TargetError: As `deletion_curve` does.
-
-    Source:
-        Petsiuk et al. 2018 (RISE), as in `deletion`.
-
-    Example:
-        >>> import torch
-        >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # 0.5, 0.8808, 0.8808
-        >>> insertion(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1, infill=Mean())
-        tensor([0.7856])
-    """
-    options: dict[str, Any] = {"step_px": step_px, "infill": infill, "every_step": every_step}
-    return insertion_curve(classifier, inputs, masks, target, batch_size=batch_size, **options).auc
-
-
-class Deletion(MeanScore):
-    """Mean over images of `deletion`.
-
-    Args:
-        step_px: As in `deletion_curve`.
-        infill: As in `deletion_curve`.
-        every_step: As in `deletion_curve`.
-        batch_size: As in `deletion_curve`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Petsiuk et al. 2018 (RISE); ``Deletion(**RISE_DELETION)`` is its protocol.
-
-    Example:
-        >>> import torch
-        >>> metric, inputs = Deletion(step_px=1), torch.tensor([[[[2.0, 0.0]]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, inputs, target=0)
-        >>> metric.compute()
-        tensor(0.5952)
-    """
-
-    higher_is_better = False
-    score = staticmethod(deletion)
-    options = ("step_px", "infill", "every_step", "batch_size")
-
-    def __init__(
-        self,
-        *,
-        step_px: int | None = None,
-        infill: Infill = Mean(),
-        every_step: bool = False,
-        batch_size: int = 32,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.step_px, self.infill = step_px, infill
-        self.every_step, self.batch_size = every_step, batch_size
-
-
-class Insertion(MeanScore):
-    """Mean over images of `insertion`.
-
-    Args:
-        step_px: As in `deletion_curve`.
-        infill: Gives the image to start from.
-        every_step: As in `deletion_curve`.
-        batch_size: As in `deletion_curve`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Petsiuk et al. 2018 (RISE); ``Insertion(**RISE_INSERTION)`` is its protocol.
-
-    Example:
-        >>> import torch
-        >>> metric, inputs = Insertion(step_px=1, infill=Mean()), torch.tensor([[[[2.0, 0.0]]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, inputs, target=0)
-        >>> metric.compute()
-        tensor(0.7856)
-    """
-
-    higher_is_better = True
-    score = staticmethod(insertion)
-    options = ("step_px", "infill", "every_step", "batch_size")
-
-    def __init__(
-        self,
-        *,
-        step_px: int | None = None,
-        infill: Infill = Blur(sigma_px=5.0),
-        every_step: bool = False,
-        batch_size: int = 32,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.step_px, self.infill = step_px, infill
-        self.every_step, self.batch_size = every_step, batch_size

@@ -1,10 +1,10 @@
-"""What a classifier says of whole images and of their masked halves, asked for when needed."""
+"""Is the map what the classifier uses? Probabilities of images masked in and masked out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,27 +12,25 @@ from torch import Tensor
 from captum_masking._base.captum import TargetType
 from captum_masking._base.checks import check_labels
 from captum_masking._base.target import as_class_logits, class_indices
-from captum_masking.metrics.answers import (
+from captum_masking.metrics.classifier import (
     Classifier,
-    MeanScore,
-    answers,
+    check_images,
     check_maps,
-    check_question,
-    chosen,
+    logits_of,
+    of_class,
     softmax,
 )
 from captum_masking.metrics.curves import Run
 from captum_masking.metrics.maps import check_unit_range, finite_planes
-from captum_masking.metrics.mean import ImageMetric
+from captum_masking.metrics.mean import Means, facts
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masking import mask_images
 
 
 class Masked:
-    """Images, their masks in [0, 1], and the classifier's probabilities ``(B, classes)``.
+    """The classifier's probabilities ``(B, classes)`` of images, and of both masked halves.
 
-    Masks with NaN or infinity count as zeros, no evidence. Each of the three answers costs one
-    pass of the classifier over the images, the first time that it is asked for.
+    Each of the three costs one pass over the images, the first time that it is needed.
     """
 
     def __init__(
@@ -45,100 +43,94 @@ class Masked:
         infill: Infill,
         batch_size: int,
     ) -> None:
-        check_question(classifier, inputs, batch_size)
+        check_images(classifier, inputs, batch_size)
         check_maps(inputs, masks)
         check_unit_range(masks)
         self.classifier, self.inputs = classifier, inputs.detach()
         self.infill, self.batch_size = infill, batch_size
         self.masks = finite_planes(masks)[:, None].clamp(0, 1).to(inputs)
-        output = answers(classifier, self.inputs.split(batch_size))
+        output = logits_of(classifier, self.inputs.split(batch_size))
         self.clean, self.target = softmax(output), class_indices(output, target)
 
     @cached_property
     def masked_in(self) -> Tensor:
         """Of the evidence on infilled surroundings."""
-        return self._ask(0)
+        return self._of_half(0)
 
     @cached_property
     def masked_out(self) -> Tensor:
         """Of the surroundings, with the evidence infilled."""
-        return self._ask(1)
+        return self._of_half(1)
 
     # In the same batches as the clean images: a mask of ones then gives the very same numbers.
     @torch.no_grad()
-    def _ask(self, side: int) -> Tensor:
+    def _of_half(self, side: int) -> Tensor:
         batches = zip(
             self.inputs.split(self.batch_size), self.masks.split(self.batch_size), strict=True
         )
-        shown = (mask_images(x, mask, self.infill)[side] for x, mask in batches)
-        return softmax(answers(self.classifier, shown))
+        halves = (mask_images(x, mask, self.infill)[side] for x, mask in batches)
+        return softmax(logits_of(self.classifier, halves))
 
     def of_target(self, probabilities: Tensor) -> Tensor:
         """Return the target's share of probabilities ``(B, classes)``, ``(B,)``."""
-        return chosen(probabilities, self.target)
+        return of_class(probabilities, self.target)
 
     def of_others(self, probabilities: Tensor) -> Tensor:
         """Return what the target leaves to the others: 1 - p, without its rounding near p = 1."""
         return probabilities.scatter(1, self.target[:, None], 0).sum(1)
 
 
-class MaskedMean(MeanScore):
-    """Mean over images of a function of masked images.
-
-    Args:
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Own.
-
-    Example:
-        >>> isinstance(FidIn(), MaskedMean), FidIn()
-        (True, FidIn(infill=Mean(), batch_size=32))
-    """
-
-    options = ("infill", "batch_size")
-
-    def __init__(self, *, infill: Infill = Mean(), batch_size: int = 32, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.infill, self.batch_size = infill, batch_size
+# ---- Scores of masked images: each function below is written on `Masked` and called on images
 
 
-# ---- How much of the target's probability do the masked images keep?
+class _OfImages(Protocol):
+    def __call__(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        masks: Tensor,
+        target: TargetType = None,
+        *,
+        infill: Infill = Mean(),
+        batch_size: int = 32,
+    ) -> Tensor: ...
 
 
-def average_drop(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType,
-    *,
-    infill: Infill = Mean(),
-    batch_size: int = 32,
-) -> Tensor:
+_SCORES: dict[str, Callable[[Masked], Tensor]] = {}
+
+
+def _score(
+    *, higher_is_better: bool, lowest: float = 0.0, highest: float | None = 1.0
+) -> Callable[[Callable[[Masked], Tensor]], _OfImages]:
+    """Turn a function of `Masked` into one of images, and list it for `masked_scores`."""
+
+    def of_images(score: Callable[[Masked], Tensor]) -> _OfImages:
+        def function(
+            classifier: Classifier,
+            inputs: Tensor,
+            masks: Tensor,
+            target: TargetType = None,
+            *,
+            infill: Infill = Mean(),
+            batch_size: int = 32,
+        ) -> Tensor:
+            options: dict[str, Any] = {"infill": infill, "batch_size": batch_size}
+            return score(Masked(classifier, inputs, masks, target, **options)).float()
+
+        _SCORES[score.__name__] = score
+        function.__name__ = function.__qualname__ = score.__name__
+        function.__doc__ = score.__doc__
+        return facts(higher_is_better=higher_is_better, lowest=lowest, highest=highest)(function)
+
+    return of_images
+
+
+@_score(higher_is_better=False)
+def average_drop(masked: Masked) -> Tensor:
     """Return the share of the target's probability that is lost on the masked-in image.
 
-    ``relu(p - o) / p`` for a probability p on the whole image and o on the masked-in one; lower is
-    better.
-
-    Args:
-        classifier: Called as ``classifier(inputs)``; returns logits ``(B, classes)``.
-        inputs: ``(B, C, H, W)``, floating point.
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` in [0, 1]; an attribution is scaled first with
-            `min_max`. One with NaN or infinity counts as zeros.
-        target: Any form Captum takes; None is the class predicted for the whole image.
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-
-    Returns:
-        Float32 ``(B,)`` in [0, 1] on the device of ``inputs``; 0 where p is 0. A mask of zeros
-        shows nothing but infill.
-
-    Raises:
-        ValueError: If shapes do not fit, a mask leaves [0, 1], or inputs are not finite.
-        TypeError: If the classifier is not callable, or inputs are not floating point.
-        TargetError: If the target does not name one class for each image.
+    ``relu(p - o) / p`` for a probability p on the whole image and o on the masked-in one; 0 where
+    p is 0.
 
     Source:
         Zhang et al. 2024 (Opti-CAM), AD, after Chattopadhay et al. 2018; there in percent.
@@ -148,43 +140,15 @@ def average_drop(
         >>> average_drop(torch.nn.Flatten(), inputs, masks, target=0)  # 0.7311 and 0.6225
         tensor([0.1486])
     """
-    said = Masked(classifier, inputs, masks, target, infill=infill, batch_size=batch_size)
-    return _average_drop(said).float()
-
-
-def _average_drop(said: Masked) -> Tensor:
-    before, after = said.of_target(said.clean), said.of_target(said.masked_in)
+    before, after = masked.of_target(masked.clean), masked.of_target(masked.masked_in)
     return torch.where(before > 0, (before - after).relu() / before, 0)
 
 
-def average_gain(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType,
-    *,
-    infill: Infill = Mean(),
-    batch_size: int = 32,
-) -> Tensor:
+@_score(higher_is_better=True)
+def average_gain(masked: Masked) -> Tensor:
     """Return the share of what the target lacks that the masked-in image adds.
 
-    ``relu(o - p) / (1 - p)`` with p and o as in `average_drop`; higher is better.
-
-    Args:
-        classifier: As in `average_drop`.
-        inputs: As in `average_drop`.
-        masks: As in `average_drop`.
-        target: As in `average_drop`.
-        infill: As in `average_drop`.
-        batch_size: As in `average_drop`.
-
-    Returns:
-        Float32 ``(B,)`` in [0, 1] on the device of ``inputs``; 0 where p is 1.
-
-    Raises:
-        ValueError: As `average_drop` does.
-        TypeError: As `average_drop` does.
-        TargetError: As `average_drop` does.
+    ``relu(o - p) / (1 - p)`` with p and o as in `average_drop`; 0 where p is 1.
 
     Source:
         Zhang et al. 2024 (Opti-CAM), AG; there in percent.
@@ -194,44 +158,13 @@ def average_gain(
         >>> average_gain(torch.nn.Flatten(), inputs, masks, target=0)  # 0.7311 and 0.8808
         tensor([0.5568])
     """
-    said = Masked(classifier, inputs, masks, target, infill=infill, batch_size=batch_size)
-    return _average_gain(said).float()
-
-
-def _average_gain(said: Masked) -> Tensor:
-    before, after = said.of_others(said.clean), said.of_others(said.masked_in)
+    before, after = masked.of_others(masked.clean), masked.of_others(masked.masked_in)
     return torch.where(before > 0, (before - after).relu() / before, 0)
 
 
-def average_increase(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType,
-    *,
-    infill: Infill = Mean(),
-    batch_size: int = 32,
-) -> Tensor:
-    """Say of each image whether the target is more probable on its masked-in half.
-
-    ``o > p`` with p and o as in `average_drop`; higher is better.
-
-    Args:
-        classifier: As in `average_drop`.
-        inputs: As in `average_drop`.
-        masks: As in `average_drop`.
-        target: As in `average_drop`.
-        infill: As in `average_drop`.
-        batch_size: As in `average_drop`.
-
-    Returns:
-        Float32 ``(B,)`` on the device of ``inputs``: 1 where it is, 0 where not. A mask of ones
-        changes nothing and scores 0.
-
-    Raises:
-        ValueError: As `average_drop` does.
-        TypeError: As `average_drop` does.
-        TargetError: As `average_drop` does.
+@_score(higher_is_better=True)
+def average_increase(masked: Masked) -> Tensor:
+    """Return 1 for each image whose target is more probable on the masked-in half, else 0.
 
     Source:
         Zhang et al. 2024 (Opti-CAM), AI; there in percent.
@@ -241,43 +174,12 @@ def average_increase(
         >>> average_increase(torch.nn.Flatten(), inputs, masks, target=0)  # 0.7311 and 0.8808
         tensor([1.])
     """
-    said = Masked(classifier, inputs, masks, target, infill=infill, batch_size=batch_size)
-    return _average_increase(said).float()
+    return masked.of_target(masked.masked_in) > masked.of_target(masked.clean)
 
 
-def _average_increase(said: Masked) -> Tensor:
-    return said.of_target(said.masked_in) > said.of_target(said.clean)
-
-
-def faithfulness_drop(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType,
-    *,
-    infill: Infill = Mean(),
-    batch_size: int = 32,
-) -> Tensor:
+@_score(higher_is_better=True, lowest=-1.0)
+def faithfulness_drop(masked: Masked) -> Tensor:
     """Return how much the target's probability falls when the evidence is masked out.
-
-    p on the whole image minus that on the masked-out one; higher is better.
-
-    Args:
-        classifier: As in `average_drop`.
-        inputs: As in `average_drop`.
-        masks: As in `average_drop`.
-        target: As in `average_drop`.
-        infill: As in `average_drop`.
-        batch_size: As in `average_drop`.
-
-    Returns:
-        Float32 ``(B,)`` in [-1, 1] on the device of ``inputs``. A mask of zeros takes nothing
-        out and scores 0.
-
-    Raises:
-        ValueError: As `average_drop` does.
-        TypeError: As `average_drop` does.
-        TargetError: As `average_drop` does.
 
     Source:
         Paissan et al. 2024 (L-MAC), FF.
@@ -287,138 +189,29 @@ def faithfulness_drop(
         >>> faithfulness_drop(torch.nn.Flatten(), inputs, masks, target=0)  # 0.7311 and 0.2689
         tensor([0.4621])
     """
-    said = Masked(classifier, inputs, masks, target, infill=infill, batch_size=batch_size)
-    return _faithfulness_drop(said).float()
+    return masked.of_target(masked.clean) - masked.of_target(masked.masked_out)
 
 
-def _faithfulness_drop(said: Masked) -> Tensor:
-    return said.of_target(said.clean) - said.of_target(said.masked_out)
+@_score(higher_is_better=True)
+def fid_in(masked: Masked) -> Tensor:
+    """Return 1 for each image whose masked-in half is classified as the whole, else 0.
 
-
-class AverageDrop(MaskedMean):
-    """Mean over images of `average_drop`.
-
-    Args:
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
+    It is `masked_in_accuracy` for the predicted class; the target is checked and not used.
 
     Source:
-        Zhang et al. 2024 (Opti-CAM), AD; there in percent.
+        Paissan et al. 2024 (L-MAC), Fid-In.
 
     Example:
-        >>> metric = AverageDrop()
-        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[0.5, 0.5]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, masks, target=0)
-        >>> metric.compute()
-        tensor(0.1486)
+        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[0.0, 1.0]]])
+        >>> fid_in(torch.nn.Flatten(), inputs, masks, target=0)  # logits 0 and 1
+        tensor([0.])
     """
-
-    higher_is_better = False
-    score = staticmethod(average_drop)
+    return masked.masked_in.argmax(1) == masked.clean.argmax(1)
 
 
-class AverageGain(MaskedMean):
-    """Mean over images of `average_gain`.
-
-    Args:
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Zhang et al. 2024 (Opti-CAM), AG; there in percent.
-
-    Example:
-        >>> metric = AverageGain()
-        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, masks, target=0)
-        >>> metric.compute()
-        tensor(0.5568)
-    """
-
-    higher_is_better = True
-    score = staticmethod(average_gain)
-
-
-class AverageIncrease(MaskedMean):
-    """Mean over images of `average_increase`.
-
-    Args:
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Zhang et al. 2024 (Opti-CAM), AI; there in percent.
-
-    Example:
-        >>> metric = AverageIncrease()
-        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, masks, target=0)
-        >>> metric.compute()
-        tensor(1.)
-    """
-
-    higher_is_better = True
-    score = staticmethod(average_increase)
-
-
-class FaithfulnessDrop(MaskedMean):
-    """Mean over images of `faithfulness_drop`.
-
-    Args:
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Paissan et al. 2024 (L-MAC), FF.
-
-    Example:
-        >>> metric = FaithfulnessDrop()
-        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, masks, target=0)
-        >>> metric.compute()
-        tensor(0.4621)
-    """
-
-    higher_is_better = True
-    plot_lower_bound = -1.0
-    score = staticmethod(faithfulness_drop)
-
-
-# ---- Is the image still recognized from its evidence, and no longer without it?
-
-
-def masked_in_accuracy(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType,
-    *,
-    infill: Infill = Mean(),
-    batch_size: int = 32,
-) -> Tensor:
-    """Say of each image whether the target comes first on its masked-in half; higher is better.
-
-    Args:
-        classifier: Called as ``classifier(inputs)``; returns logits ``(B, classes)``.
-        inputs: ``(B, C, H, W)``, floating point.
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` in [0, 1]; an attribution is scaled first with
-            `min_max`. One with NaN or infinity counts as zeros.
-        target: Any form Captum takes; None is the class predicted for the whole image.
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-
-    Returns:
-        Float32 ``(B,)`` on the device of ``inputs``: 1 where it does, 0 where not. A mask of zeros
-        shows nothing but infill, one of ones the whole image.
-
-    Raises:
-        ValueError: If shapes do not fit, a mask leaves [0, 1], or inputs are not finite.
-        TypeError: If the classifier is not callable, or inputs are not floating point.
-        TargetError: If the target does not name one class for each image.
+@_score(higher_is_better=True)
+def masked_in_accuracy(masked: Masked) -> Tensor:
+    """Return 1 for each image whose target comes first on the masked-in half, else 0.
 
     Source:
         Phang et al. 2020, the accuracy on masked-in images.
@@ -428,41 +221,12 @@ def masked_in_accuracy(
         >>> masked_in_accuracy(torch.nn.Flatten(), inputs, masks, target=0)  # logits 2 and 0
         tensor([1.])
     """
-    said = Masked(classifier, inputs, masks, target, infill=infill, batch_size=batch_size)
-    return _masked_in_accuracy(said).float()
+    return masked.masked_in.argmax(1) == masked.target
 
 
-def _masked_in_accuracy(said: Masked) -> Tensor:
-    return said.masked_in.argmax(1) == said.target
-
-
-def masked_out_accuracy(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType,
-    *,
-    infill: Infill = Mean(),
-    batch_size: int = 32,
-) -> Tensor:
-    """Say of each image whether the target still comes first once masked out; lower is better.
-
-    Args:
-        classifier: As in `masked_in_accuracy`.
-        inputs: As in `masked_in_accuracy`.
-        masks: As in `masked_in_accuracy`.
-        target: As in `masked_in_accuracy`.
-        infill: As in `masked_in_accuracy`.
-        batch_size: As in `masked_in_accuracy`.
-
-    Returns:
-        Float32 ``(B,)`` on the device of ``inputs``: 1 where it does, 0 where not. A mask of zeros
-        takes nothing out.
-
-    Raises:
-        ValueError: As `masked_in_accuracy` does.
-        TypeError: As `masked_in_accuracy` does.
-        TargetError: As `masked_in_accuracy` does.
+@_score(higher_is_better=False)
+def masked_out_accuracy(masked: Masked) -> Tensor:
+    """Return 1 for each image whose target still comes first once masked out, else 0.
 
     Source:
         Phang et al. 2020, the accuracy on masked-out images.
@@ -472,41 +236,14 @@ def masked_out_accuracy(
         >>> masked_out_accuracy(torch.nn.Flatten(), inputs, masks, target=0)  # logits 0 and 1
         tensor([0.])
     """
-    said = Masked(classifier, inputs, masks, target, infill=infill, batch_size=batch_size)
-    return _masked_out_accuracy(said).float()
+    return masked.masked_out.argmax(1) == masked.target
 
 
-def _masked_out_accuracy(said: Masked) -> Tensor:
-    return said.masked_out.argmax(1) == said.target
+@_score(higher_is_better=True, highest=None)
+def masked_out_entropy(masked: Masked) -> Tensor:
+    """Return the entropy of the prediction on each masked-out image, 0 to log(classes) nats.
 
-
-def masked_out_entropy(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType = None,
-    *,
-    infill: Infill = Mean(),
-    batch_size: int = 32,
-) -> Tensor:
-    """Return the entropy of the prediction on each masked-out image; higher is better.
-
-    Args:
-        classifier: As in `masked_in_accuracy`.
-        inputs: As in `masked_in_accuracy`.
-        masks: As in `masked_in_accuracy`.
-        target: Plays no part; taken, and checked, so that all these functions are called alike.
-        infill: As in `masked_in_accuracy`.
-        batch_size: As in `masked_in_accuracy`.
-
-    Returns:
-        Float32 ``(B,)`` in nats, between 0 and log(classes), on the device of ``inputs``; for a
-        mask of zeros the entropy of the prediction on the whole image.
-
-    Raises:
-        ValueError: As `masked_in_accuracy` does.
-        TypeError: As `masked_in_accuracy` does.
-        TargetError: As `masked_in_accuracy` does.
+    The target is checked and not used.
 
     Source:
         Phang et al. 2020, the masked-out objective. Its loss leaves out images that are not
@@ -517,15 +254,10 @@ def masked_out_entropy(
         >>> masked_out_entropy(torch.nn.Flatten(), inputs, masks, target=0)  # 0.2689, 0.7311
         tensor([0.5822])
     """
-    said = Masked(classifier, inputs, masks, target, infill=infill, batch_size=batch_size)
-    return _masked_out_entropy(said).float()
+    return torch.special.entr(masked.masked_out).sum(1)
 
 
-def _masked_out_entropy(said: Masked) -> Tensor:
-    return torch.special.entr(said.masked_out).sum(1)
-
-
-def fid_in(
+def masked_scores(
     classifier: Classifier,
     inputs: Tensor,
     masks: Tensor,
@@ -533,140 +265,58 @@ def fid_in(
     *,
     infill: Infill = Mean(),
     batch_size: int = 32,
-) -> Tensor:
-    """Say of each image whether its masked-in half is classified as the whole; higher is better.
-
-    It is `masked_in_accuracy` for the predicted class.
-
-    Args:
-        classifier: As in `masked_in_accuracy`.
-        inputs: As in `masked_in_accuracy`.
-        masks: As in `masked_in_accuracy`.
-        target: Plays no part; taken, and checked, so that all these functions are called alike.
-        infill: As in `masked_in_accuracy`.
-        batch_size: As in `masked_in_accuracy`.
+) -> dict[str, Tensor]:
+    """Return the eight scores above, by the names of their functions, for three passes in all.
 
     Returns:
-        Float32 ``(B,)`` on the device of ``inputs``: 1 where the two predictions agree, 0
-        where not.
-
-    Raises:
-        ValueError: As `masked_in_accuracy` does.
-        TypeError: As `masked_in_accuracy` does.
-        TargetError: As `masked_in_accuracy` does.
-
-    Source:
-        Paissan et al. 2024 (L-MAC), Fid-In.
+        Float32 ``(B,)`` each: ``average_drop``, ``average_gain``, ``average_increase``,
+        ``faithfulness_drop``, ``fid_in``, ``masked_in_accuracy``, ``masked_out_accuracy``,
+        ``masked_out_entropy``.
 
     Example:
-        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[0.0, 1.0]]])
-        >>> fid_in(torch.nn.Flatten(), inputs, masks, target=0)  # logits 0 and 1
-        tensor([0.])
+        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
+        >>> masked_scores(torch.nn.Flatten(), inputs, masks, target=0)["faithfulness_drop"]
+        tensor([0.4621])
     """
-    said = Masked(classifier, inputs, masks, target, infill=infill, batch_size=batch_size)
-    return _fid_in(said).float()
+    masked = Masked(classifier, inputs, masks, target, infill=infill, batch_size=batch_size)
+    return {name: score(masked).float() for name, score in _SCORES.items()}
 
 
-def _fid_in(said: Masked) -> Tensor:
-    return said.masked_in.argmax(1) == said.clean.argmax(1)
-
-
-class MaskedInAccuracy(MaskedMean):
-    """Mean over images of `masked_in_accuracy`.
-
-    Args:
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Phang et al. 2020, the accuracy on masked-in images.
+class MaskedScores(Means):
+    """The means over images of all `masked_scores`, by name.
 
     Example:
-        >>> metric = MaskedInAccuracy()
+        >>> metric = MaskedScores()
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
         >>> metric.update(torch.nn.Flatten(), inputs, masks, target=0)
-        >>> metric.compute()
+        >>> metric.compute()["masked_in_accuracy"]
         tensor(1.)
     """
 
-    higher_is_better = True
-    score = staticmethod(masked_in_accuracy)
+    plot_lower_bound = -1.0
+    plot_upper_bound = None  # the entropy reaches log(classes)
+
+    def __init__(self, *, infill: Infill = Mean(), batch_size: int = 32, **kwargs: Any) -> None:
+        recipe = f"MaskedScores(infill={infill!r}, batch_size={batch_size})"
+        super().__init__(recipe, (len(_SCORES),), **kwargs)
+        self.options: dict[str, Any] = {"infill": infill, "batch_size": batch_size}
+
+    def update(
+        self, classifier: Classifier, inputs: Tensor, masks: Tensor, target: TargetType = None
+    ) -> None:
+        """Score a batch; the arguments are those of `masked_scores`."""
+        scores = masked_scores(classifier, inputs, masks, target, **self.options)
+        self.add(torch.stack(list(scores.values()), 1))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the means by name, float32 scalars."""
+        return dict(zip(_SCORES, self.means().float(), strict=True))
 
 
-class MaskedOutAccuracy(MaskedMean):
-    """Mean over images of `masked_out_accuracy`.
-
-    Args:
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Phang et al. 2020, the accuracy on masked-out images.
-
-    Example:
-        >>> metric = MaskedOutAccuracy()
-        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, masks, target=0)
-        >>> metric.compute()
-        tensor(0.)
-    """
-
-    higher_is_better = False
-    score = staticmethod(masked_out_accuracy)
+# ---- Completeness and soundness: a map should convince of what the classifier believes, only
 
 
-class MaskedOutEntropy(MaskedMean):
-    """Mean over images of `masked_out_entropy`.
-
-    Args:
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Phang et al. 2020, the masked-out objective; in nats.
-
-    Example:
-        >>> metric = MaskedOutEntropy()
-        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, masks, target=0)
-        >>> metric.compute()
-        tensor(0.5822)
-    """
-
-    higher_is_better = True
-    plot_upper_bound = None  # log(classes)
-    score = staticmethod(masked_out_entropy)
-
-
-class FidIn(MaskedMean):
-    """Mean over images of `fid_in`.
-
-    Args:
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Paissan et al. 2024 (L-MAC), Fid-In.
-
-    Example:
-        >>> metric = FidIn()
-        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[0.0, 1.0]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, masks, target=0)
-        >>> metric.compute()
-        tensor(0.)
-    """
-
-    higher_is_better = True
-    score = staticmethod(fid_in)
-
-
-# ---- Is the map a proof? It should convince of what the classifier believes, and of nothing else.
-
-
+@facts(higher_is_better=True)
 def completeness(
     classifier: Classifier,
     inputs: Tensor,
@@ -679,30 +329,16 @@ def completeness(
     infill: Infill = Mean(),
     batch_size: int = 32,
 ) -> Tensor:
-    """Return how far the map convinces the classifier of what it believes; higher is better.
+    """Return how far the map convinces the classifier of what it believes.
 
     ``min(max(eps, A) / min(alpha, p), 1)`` for the target's probability p on the whole image, and
-    A, the mean of its probability over the points of the insertion curve, both ends included.
+    A, the mean of its probability over the points of the `insertion_curve`, both ends included.
 
     Args:
-        classifier: As in `deletion_curve`.
-        inputs: As in `deletion_curve`.
-        masks: As in `deletion_curve`.
-        target: As in `deletion_curve`.
         alpha: Confidence that is enough, in (0, 1].
         eps: Confidence on infilled images that is not held against the map, in [0, 1].
         step_px: As in `deletion_curve`.
         infill: Gives the image to start from; published is the mean color.
-        batch_size: As in `deletion_curve`.
-
-    Returns:
-        Float32 ``(B,)`` in [0, 1] on the device of ``inputs``; 1 where p is 0. A constant map,
-        and one with NaN or infinity, restores the image from top to bottom.
-
-    Raises:
-        ValueError: If shapes do not fit, inputs are not finite, or an argument leaves its range.
-        TypeError: If the classifier is not callable, or inputs are not floating point.
-        TargetError: If the target does not name one class for each image.
 
     Source:
         Gupta et al. 2022, completeness as evaluated in their code.
@@ -719,6 +355,7 @@ def completeness(
     return _ratio(shown.clamp(min=eps), believed.clamp(max=alpha))[:, 0].float()
 
 
+@facts(higher_is_better=True)
 def soundness(
     classifier: Classifier,
     inputs: Tensor,
@@ -733,29 +370,13 @@ def soundness(
     """Return how little the map convinces of what the classifier does not believe: worst label.
 
     ``min(max(beta, p) / A, 1)`` with p and A as in `completeness`, for each label given; the
-    least of them is returned. Higher is better: at 1 no label gains from the selection of pixels.
+    least of them is returned. At 1 no label gains from the selection of pixels.
 
     Args:
-        classifier: As in `deletion_curve`.
-        inputs: As in `deletion_curve`.
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)``, one map for all labels; or with several labels
-            ``(B, L, H, W)``, the map of each label. Any scale: only the order counts.
-        labels: Integers ``(B,)``, one label an image, or ``(B, L)``, several. The wrong labels
+        masks: One map for all labels, or with several labels ``(B, L, H, W)``, one for each.
+        labels: Integers ``(B,)``, one label per image, or ``(B, L)``, several. The wrong labels
             ask for soundness proper; published are the wrong ones and all.
         beta: Confidence that any label may get, in [0, 1].
-        step_px: As in `deletion_curve`.
-        infill: Gives the image to start from; published is the mean color.
-        batch_size: As in `deletion_curve`.
-
-    Returns:
-        Float32 ``(B,)`` in [0, 1] on the device of ``inputs``; 1 where the curve is 0. A constant
-        map, and one with NaN or infinity, restores the image from top to bottom.
-
-    Raises:
-        ValueError: If shapes do not fit, inputs are not finite, a label is out of range, or an
-            argument leaves its range.
-        TypeError: If the classifier is not callable, inputs are not floating point, or labels
-            not integers.
 
     Source:
         Gupta et al. 2022, soundness as evaluated in their code: worst over labels.
@@ -767,12 +388,12 @@ def soundness(
         tensor([0.3195])
     """
     _check_share("beta", beta)
-    check_question(classifier, inputs, batch_size)
+    check_images(classifier, inputs, batch_size)
     worst = []
-    for one, asked in _per_label(inputs, masks, labels):
+    for one, columns in _per_label(inputs, masks, labels):
         run = Run(classifier, inputs, one, step_px, infill, False, batch_size, insert=True)
-        _check_range(asked, inputs, as_class_logits(run.whole).shape[1])
-        believed, shown = _believed_and_shown(run, asked)
+        _check_range(columns, inputs, as_class_logits(run.whole).shape[1])
+        believed, shown = _believed_and_shown(run, columns)
         worst.append(_ratio(believed.clamp(min=beta), shown).amin(1))
     return torch.stack(worst).amin(0).float()
 
@@ -792,28 +413,10 @@ def completeness_and_soundness(
 ) -> tuple[Tensor, Tensor]:
     """Return `completeness`, and `soundness` over all other labels, from one insertion curve.
 
-    Args:
-        classifier: As in `deletion_curve`.
-        inputs: As in `deletion_curve`.
-        masks: As in `deletion_curve`.
-        target: As in `deletion_curve`.
-        alpha: As in `completeness`.
-        eps: As in `completeness`.
-        beta: As in `soundness`.
-        step_px: As in `deletion_curve`.
-        infill: Gives the image to start from.
-        batch_size: As in `deletion_curve`.
-
-    Returns:
-        Two of float32 ``(B,)`` in [0, 1]; soundness is 1 where there is no other label.
-
-    Raises:
-        ValueError: As `completeness` does.
-        TypeError: As `completeness` does.
-        TargetError: As `completeness` does.
+    Soundness is 1 where there is no other label.
 
     Source:
-        Gupta et al. 2022, as `completeness` and `soundness`, for half their price.
+        Gupta et al. 2022.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # of class 1: 0.5, 0.1192, 0.1192
@@ -827,9 +430,9 @@ def completeness_and_soundness(
     count, classes = as_class_logits(run.whole).shape
     everyone = torch.arange(classes, device=run.whole.device).expand(count, classes)
     believed, shown = _believed_and_shown(run, everyone)
-    asked = class_indices(run.whole, target)[:, None]
-    complete = _ratio(shown.clamp(min=eps), believed.clamp(max=alpha)).gather(1, asked)[:, 0]
-    sound = _ratio(believed.clamp(min=beta), shown).scatter(1, asked, 1).amin(1)
+    own = class_indices(run.whole, target)[:, None]
+    complete = _ratio(shown.clamp(min=eps), believed.clamp(max=alpha)).gather(1, own)[:, 0]
+    sound = _ratio(believed.clamp(min=beta), shown).scatter(1, own, 1).amin(1)
     return complete.float(), sound.float()
 
 
@@ -871,192 +474,3 @@ def _check_share(name: str, share: float, *, low: bool = True) -> None:
         raise ValueError(
             f"{name} must be a probability in {'[' if low else '('}0, 1], but got {share}."
         )
-
-
-class Completeness(MeanScore):
-    """Mean over images of `completeness`.
-
-    Args:
-        alpha: As in `completeness`.
-        eps: As in `completeness`.
-        step_px: As in `deletion_curve`.
-        infill: Gives the image to start from.
-        batch_size: As in `deletion_curve`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Gupta et al. 2022, completeness.
-
-    Example:
-        >>> metric, inputs = Completeness(step_px=1), torch.tensor([[[[2.0, 0.0]]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, inputs, target=0)
-        >>> metric.compute()
-        tensor(0.8559)
-    """
-
-    higher_is_better = True
-    score = staticmethod(completeness)
-    options = ("alpha", "eps", "step_px", "infill", "batch_size")
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 1.0,
-        eps: float = 0.1,
-        step_px: int | None = None,
-        infill: Infill = Mean(),
-        batch_size: int = 32,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.alpha, self.eps, self.step_px = alpha, eps, step_px
-        self.infill, self.batch_size = infill, batch_size
-
-
-class Soundness(MeanScore):
-    """Mean over images of `soundness`, each at its worst label.
-
-    Args:
-        beta: As in `soundness`.
-        step_px: As in `deletion_curve`.
-        infill: Gives the image to start from.
-        batch_size: As in `deletion_curve`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Gupta et al. 2022, soundness, worst over labels.
-
-    Example:
-        >>> metric, inputs = Soundness(step_px=1), torch.tensor([[[[2.0, 0.0]]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, 1 - inputs, torch.tensor([1]))
-        >>> metric.compute()
-        tensor(0.3195)
-    """
-
-    higher_is_better = True
-    score = staticmethod(soundness)
-    options = ("beta", "step_px", "infill", "batch_size")
-
-    def __init__(
-        self,
-        *,
-        beta: float = 0.1,
-        step_px: int | None = None,
-        infill: Infill = Mean(),
-        batch_size: int = 32,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.beta, self.step_px = beta, step_px
-        self.infill, self.batch_size = infill, batch_size
-
-
-# ---- All scores of masked images at once, for the price of three passes of the classifier.
-
-_SCORES: dict[str, Callable[[Masked], Tensor]] = {
-    "average_drop": _average_drop,
-    "average_gain": _average_gain,
-    "average_increase": _average_increase,
-    "faithfulness_drop": _faithfulness_drop,
-    "fid_in": _fid_in,
-    "masked_in_accuracy": _masked_in_accuracy,
-    "masked_out_accuracy": _masked_out_accuracy,
-    "masked_out_entropy": _masked_out_entropy,
-}
-
-
-def masked_scores(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType,
-    *,
-    infill: Infill = Mean(),
-    batch_size: int = 32,
-) -> dict[str, Tensor]:
-    """Return all scores of masked images by name; each is documented at the function of that name.
-
-    Args:
-        classifier: As in `average_drop`.
-        inputs: As in `average_drop`.
-        masks: As in `average_drop`.
-        target: As in `average_drop`.
-        infill: As in `average_drop`.
-        batch_size: As in `average_drop`.
-
-    Returns:
-        Float32 ``(B,)`` each, on the device of ``inputs``: ``average_drop``, ``average_gain``,
-        ``average_increase``, ``faithfulness_drop``, ``fid_in``, ``masked_in_accuracy``,
-        ``masked_out_accuracy``, ``masked_out_entropy``.
-
-    Raises:
-        ValueError: As `average_drop` does.
-        TypeError: As `average_drop` does.
-        TargetError: As `average_drop` does.
-
-    Source:
-        Those of the functions; together they cost three passes over the images, not twenty.
-
-    Example:
-        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
-        >>> masked_scores(torch.nn.Flatten(), inputs, masks, target=0)["faithfulness_drop"]
-        tensor([0.4621])
-    """
-    said = Masked(classifier, inputs, masks, target, infill=infill, batch_size=batch_size)
-    return {name: score(said).float() for name, score in _SCORES.items()}
-
-
-class MaskedScores(ImageMetric):
-    """Means over images of all `masked_scores`, by name.
-
-    Args:
-        infill: What fills the holes.
-        batch_size: Images shown to the classifier at a time.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Those of the functions.
-
-    Example:
-        >>> metric = MaskedScores()
-        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, masks, target=0)
-        >>> metric.compute()["masked_in_accuracy"]
-        tensor(1.)
-    """
-
-    higher_is_better = None
-    plot_lower_bound = -1.0
-    plot_upper_bound = None  # the entropy reaches log(classes)
-    totals: Tensor
-    seen: Tensor
-
-    def __init__(self, *, infill: Infill = Mean(), batch_size: int = 32, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.infill, self.batch_size = infill, batch_size
-        totals = torch.zeros(len(_SCORES), dtype=torch.float64)
-        self.add_state("totals", totals, dist_reduce_fx="sum")
-        self.add_state("seen", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(
-        self, classifier: Classifier, inputs: Tensor, masks: Tensor, target: TargetType = None
-    ) -> None:
-        """Score a batch; the arguments are those of `masked_scores`."""
-        scores = masked_scores(
-            classifier, inputs, masks, target, infill=self.infill, batch_size=self.batch_size
-        )
-        self.totals += torch.stack(list(scores.values())).to(self.totals).sum(1)
-        self.seen += len(inputs)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return the means by name, float32 scalars.
-
-        Raises:
-            RuntimeError: If no image was scored.
-        """
-        if self.seen == 0:
-            raise RuntimeError("no image was scored: call update(...) before compute().")
-        return dict(zip(_SCORES, (self.totals / self.seen).float(), strict=True))
-
-    def __repr__(self) -> str:
-        return f"MaskedScores(infill={self.infill!r}, batch_size={self.batch_size})"

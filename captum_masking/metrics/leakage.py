@@ -1,40 +1,38 @@
-"""What the leakage audit found, in numbers and in words."""
+"""How much of the class the masks alone give away, in numbers and in words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from captum_masking._base.checks import check_labels
 from captum_masking.metrics.boxes import masks_to_boxes
+from captum_masking.metrics.localization import coverage
 from captum_masking.metrics.maps import check_masks, check_unit_range, finite_planes
 from captum_masking.metrics.sanity import hog_features
+
+#: ``(masks, labels, unread) -> labels``: learns from some masks ``(n, 1, 32, 32)`` in [0, 1] with
+#: labels ``(n,)`` in 0..K-1, and returns those of the unread ones. On the CPU, in double precision.
+Reader = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+_SIDE_PX = 32  # of the masks as they are read: shapes are still told apart, and noise is not
+_CHUNK = 256  # masks in double precision at a time
+_PENALTIES = np.logspace(-4, 2, 13)  # of features with total variance 3
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """How often the class was read off masks, and off their boxes.
+    """How often the class was read off masks, and off their boxes; prints a table and a sentence.
 
-    All are shares of the masks; standard errors are those of a mean over masks. Printing it gives
-    a table and a sentence.
-
-    Args:
-        masks: How many there were.
-        classes: How many classes.
-        chance: The share of the most frequent class, what one reads without looking.
-        accuracy: How often the class was read off a mask that the reader had not seen.
-        standard_error: Of ``accuracy``.
-        box_accuracy: The same with the mask's box in its place: its size and position alone.
-        box_standard_error: Of ``box_accuracy``.
-        shape_adds: ``accuracy - box_accuracy``.
-        shape_standard_error: Of ``shape_adds``, mask by mask.
-
-    Source:
-        Own.
+    ``chance`` is the share of the most frequent class, ``accuracy`` that of masks whose class was
+    read by a reader that had not seen them, ``box_accuracy`` the same with the mask's box in its
+    place, its size and position alone, and ``shape_adds`` the difference, each with its standard
+    error as a mean over masks.
 
     Example:
         >>> print(Leakage(400, 10, 0.1, 0.45, 0.025, 0.2, 0.02, 0.25, 0.03))
@@ -57,15 +55,15 @@ class Leakage:
     shape_standard_error: float
 
     def gives_away(self) -> bool:
-        """Say whether masks are read above chance by more than two standard errors."""
+        """Return whether masks are read above chance by more than two standard errors."""
         return self.accuracy - self.chance > 2 * self.standard_error
 
     def shape_gives_away(self) -> bool:
-        """Say whether masks are also read better than their boxes by more than two."""
+        """Return whether masks are also read better than their boxes by more than two."""
         return self.gives_away() and self.shape_adds > 2 * self.shape_standard_error
 
     def sentence(self) -> str:
-        """Say in words how much the masks give away."""
+        """Return a sentence on how much the masks give away."""
         share = f"{100 * self.accuracy:.1f} %"
         read = f"read right for {share} of {self.masks} masks ({self.classes} classes)"
         above = f"{100 * (self.accuracy - self.chance):.1f} points"
@@ -93,68 +91,23 @@ class Leakage:
         return "\n".join(["read from       accuracy", *lines, self.sentence()])
 
 
-# ---- Who tries to read the class: linear on features of size, position and shape, and repeatable.
-
-SIDE_PX = 32  # of the masks as they are read: shapes are still told apart, and noise is not
-
-#: ``(masks, labels, unread) -> labels``: learns from some masks ``(n, 1, 32, 32)`` in [0, 1] with
-#: labels ``(n,)`` in 0..K-1, and says those of the unread ones. On the CPU, in double precision.
-Reader = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-PENALTIES = torch.logspace(-4, 2, 13, dtype=torch.float64)  # of features with total variance 3
-
-
 def read_by_ridge(masks: Tensor, labels: Tensor, unread: Tensor) -> Tensor:
-    """Read masks by a linear least-squares classifier.
+    """Read masks by the ridge classifier with the least leave-one-out error, a `Reader`.
 
-    It looks at the pixels on a grid of 16 x 16 (size and position), the histograms of oriented
-    gradients (edges, and roughly where) and the low frequencies of the spectrum (shape, wherever
-    it is). Each of the three has the same total variance. The ridge penalty is the one that best
-    predicts each mask of the training folds from all others of them.
-
-    Args:
-        masks: ``(n, 1, 32, 32)``, float64, to learn from.
-        labels: Their classes, ``(n,)``.
-        unread: ``(m, 1, 32, 32)``.
-
-    Returns:
-        The classes ``(m,)`` of the unread ones.
-
-    Source:
-        Own; ridge regression on one column a class, with the exact leave-one-out error (Golub et
-        al. 1979 for its formula).
-
-    Example:
-        >>> masks = torch.zeros(4, 1, 32, 32, dtype=torch.float64)
-        >>> masks[2:, :, :16] = 1
-        >>> read_by_ridge(masks, torch.tensor([0, 0, 1, 1]), masks[[3, 0]])
-        tensor([1, 0])
+    Its features are the pixels on a grid of 16 x 16 (size and position), the histograms of
+    oriented gradients (edges, and roughly where) and the low frequencies of the spectrum (shape,
+    wherever it is). Each of the three has the same total variance.
     """
+    try:
+        from sklearn.linear_model import RidgeClassifierCV
+    except ImportError as error:
+        raise ImportError(
+            "reading masks needs scikit-learn: pip install 'captum-masking[metrics]'"
+        ) from error
+
     features, others = _features(masks, unread)
-    truth = torch.nn.functional.one_hot(labels).to(features)
-    center, offset = features.mean(0), truth.mean(0)
-    weights = ridge(features - center, truth - offset, PENALTIES * len(features))
-    return ((others - center) @ weights + offset).argmax(1)
-
-
-def ridge(features: Tensor, truth: Tensor, penalties: Tensor) -> Tensor:
-    """Return the weights ``(d, K)`` of the penalty with the least leave-one-out error.
-
-    Args:
-        features: ``(n, d)``, each column with mean 0.
-        truth: ``(n, K)``, likewise.
-        penalties: Of the squared weights, each > 0.
-    """
-    u, s, vh = torch.linalg.svd(features, full_matrices=False)
-    projected = u.T @ truth
-    errors = []
-    for penalty in penalties:
-        shrink = s**2 / (s**2 + penalty)
-        # The means are estimated too, hence 1 / n.
-        leverage = (u**2 * shrink).sum(1, keepdim=True) + 1 / len(truth)
-        errors.append((((truth - (u * shrink) @ projected) / (1 - leverage)) ** 2).mean())
-    best = penalties[torch.stack(errors).argmin()]
-    return vh.T @ ((s / (s**2 + best))[:, None] * projected)
+    reader = RidgeClassifierCV(_PENALTIES * len(features)).fit(features.numpy(), labels.numpy())
+    return torch.from_numpy(reader.predict(others.numpy()))
 
 
 def _features(masks: Tensor, unread: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,23 +121,18 @@ def _features(masks: Tensor, unread: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pixels(masks: Tensor) -> Tensor:
-    return adaptive_avg_pool2d(masks, SIDE_PX // 2).flatten(1)
+    return adaptive_avg_pool2d(masks, _SIDE_PX // 2).flatten(1)
 
 
 def _edges(masks: Tensor) -> Tensor:
-    return hog_features(masks, cell_px=SIDE_PX // 4, block_cells=2)
+    return hog_features(masks, cell_px=_SIDE_PX // 4, block_cells=2)
 
 
 def _spectrum(masks: Tensor) -> Tensor:
     # Of each pair of frequencies with the same size one is enough: columns from 0 on.
     sizes = torch.fft.rfft2(masks[:, 0]).abs()
-    rows = torch.arange(-7, 8) % SIDE_PX
+    rows = torch.arange(-7, 8) % _SIDE_PX
     return sizes[:, rows, :8].flatten(1)
-
-
-# ---- Reading the class off masks and off their boxes, fold by fold.
-
-CHUNK = 256  # masks in double precision at a time
 
 
 def leakage(
@@ -203,30 +151,18 @@ def leakage(
     read is a lower bound: a better reader might read more.
 
     An honest mask of an object gives its outline away, and classes have outlines: some leakage is
-    no fraud. What speaks is a masker that leaks more than true pixel masks of the same images do,
+    no fraud. What counts is a masker that leaks more than true pixel masks of the same images do,
     or than another method's maps.
 
     Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` in [0, 1], any dtype and device; one an image, or
-            copies of an image fall into several folds. Those with NaN or infinity are read as
-            zeros.
+        masks: In [0, 1]; one per image, or copies of an image fall into several folds.
         labels: Class indices ``(B,)``, of at least two classes.
-        boxes: ``(B, 4)`` in pixels of the masks' grid, half-open, ``(0, 0, 0, 0)`` for none; None
-            takes `masks_to_boxes` of the masks.
+        boxes: ``(B, 4)``, ``(0, 0, 0, 0)`` for none; None takes `masks_to_boxes` of the masks.
         folds: How many, >= 2.
         seed: Deals the folds. Torch's random state is left alone.
-        reader: Learns and reads, see `Reader`.
-
-    Returns:
-        Accuracies with standard errors; print it for a table and a sentence.
-
-    Raises:
-        ValueError: If shapes do not fit, masks leave [0, 1], there is one class only, or fewer
-            masks than folds.
-        TypeError: If labels are not integers.
-
-    Source:
-        Own.
+        reader: Called as ``reader(masks, labels, unread)`` with float64 masks ``(n, 1, 32, 32)`` to
+            learn from, their classes ``(n,)``, and masks to return the classes of. The default is
+            ridge regression on pixels, edges and spectra; it needs scikit-learn and scikit-image.
 
     Example:
         >>> labels = torch.arange(40) % 2
@@ -269,6 +205,7 @@ def _check(masks: Tensor, labels: Tensor, boxes: Tensor | None, folds: int) -> N
 
 def _deal(classes: Tensor, folds: int, seed: int) -> Tensor:
     """Return the fold ``(B,)`` of each mask, dealt like cards, one class after the other."""
+    # scikit-learn's StratifiedKFold refuses folds without a mask of some class.
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(classes), generator=generator)
     order = shuffled[classes[shuffled].argsort(stable=True)]
@@ -282,8 +219,8 @@ def _read_all(masks: Tensor, classes: Tensor, fold: Tensor, reader: Reader) -> T
     right = torch.zeros(len(masks), dtype=torch.float64)
     for index in range(int(fold.max()) + 1):
         unread = fold == index
-        said = reader(masks[~unread], classes[~unread], masks[unread])
-        right[unread] = (said.cpu() == classes[unread]).double()
+        read = reader(masks[~unread], classes[~unread], masks[unread])
+        right[unread] = (read.cpu() == classes[unread]).double()
     return right
 
 
@@ -293,23 +230,16 @@ def _mean(values: Tensor) -> tuple[float, float]:
 
 
 def _small(masks: Tensor) -> Tensor:
-    parts = [_shrunk(finite_planes(part)) for part in masks.detach().split(CHUNK)]
+    parts = [
+        adaptive_avg_pool2d(finite_planes(part)[:, None], _SIDE_PX).cpu().double()
+        for part in masks.detach().split(_CHUNK)
+    ]
     return torch.cat(parts)
-
-
-def _shrunk(planes: Tensor) -> Tensor:
-    return adaptive_avg_pool2d(planes[:, None], SIDE_PX).cpu().double()
 
 
 def _drawn(boxes: Tensor, height: int, width: int) -> Tensor:
     """Return each box as a mask ``(B, 1, 32, 32)``, partly covered cells as their shares."""
-    boxes = boxes.detach().cpu().double()
-    across = _covered(boxes[:, 0] / width, boxes[:, 2] / width)
-    down = _covered(boxes[:, 1] / height, boxes[:, 3] / height)
+    scale = _SIDE_PX / torch.tensor([width, height, width, height], dtype=torch.float64)
+    x0, y0, x1, y1 = (boxes.detach().cpu() * scale).unbind(1)
+    down, across = coverage(y0, y1, _SIDE_PX), coverage(x0, x1, _SIDE_PX)
     return (down[:, :, None] * across[:, None, :])[:, None]
-
-
-def _covered(start: Tensor, end: Tensor) -> Tensor:
-    cells = torch.arange(SIDE_PX, dtype=start.dtype)
-    ends = torch.minimum(SIDE_PX * end[:, None], cells + 1)
-    return (ends - torch.maximum(SIDE_PX * start[:, None], cells)).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Where a map is, against boxes and masks that people drew."""
+"""Where a map is, against boxes and pixel masks that people drew."""
 
 from __future__ import annotations
 
@@ -10,103 +10,36 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from captum_masking.metrics.boxes import Region, box_area, exact_ious, masks_to_boxes, region_of
+from captum_masking.metrics.boxes import Region, exact_ious, masks_to_boxes, region_of
 from captum_masking.metrics.maps import (
-    check_boxes,
+    above,
     check_masks,
-    check_scale,
+    check_masks_and_boxes,
     check_unit_range,
     double,
     finite_planes,
     is_finite,
     planes_of,
 )
-from captum_masking.metrics.mean import ImageMetric, MeanOverImages
-from captum_masking.metrics.thresholds import thresholds
+from captum_masking.metrics.mean import facts
+from captum_masking.metrics.thresholds import BestThreshold, thresholds
 
-# ---- Does the mask find the object? The published error, with and without the classifier's say.
-
-
-class LocalizationError(ImageMetric):
-    """Share of images whose mask misses the object; see `localization_error`.
-
-    Args:
-        published: As in `localization_error`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Phang et al. 2020, metric LE, with the box as in `masks_to_boxes`.
-
-    Example:
-        >>> metric = LocalizationError()
-        >>> mask = torch.zeros(2, 1, 4, 4)
-        >>> mask[:, :, :2, :2] = 1
-        >>> metric.update(mask, [torch.tensor([[0, 0, 2, 2]]), torch.tensor([[2, 2, 4, 4]])])
-        >>> metric.compute()
-        tensor(0.5000)
-    """
-
-    higher_is_better = False
-    missed: Tensor
-    seen: Tensor
-
-    def __init__(self, *, published: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.published = published
-        self.add_state("missed", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("seen", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, masks: Tensor, boxes: Sequence[Tensor]) -> None:
-        """Score a batch.
-
-        Args:
-            masks: ``(B, 1, H, W)`` or ``(B, H, W)``, larger means more evidence.
-            boxes: One tensor ``(n, 4)`` an image, n >= 1, in pixels of the mask's grid.
-
-        Raises:
-            ValueError: As `localization_error` does.
-        """
-        errors = localization_error(masks, boxes, published=self.published)
-        self.missed += errors.sum().long().to(self.missed.device)
-        self.seen += len(errors)
-
-    def compute(self) -> Tensor:
-        """Return the share of missed images, a scalar in [0, 1].
-
-        Raises:
-            RuntimeError: If no image was scored.
-        """
-        if self.seen == 0:
-            raise RuntimeError("no image was scored: call update(masks, boxes) before compute().")
-        return self.missed / self.seen
-
-    def __repr__(self) -> str:
-        return f"LocalizationError(published={self.published})"
+# ---- The localization error (LE), with and without the classifier
 
 
+@facts(higher_is_better=False)
 def localization_error(
     masks: Tensor, boxes: Sequence[Tensor], *, published: bool = False
 ) -> Tensor:
-    """Say of each mask whether it misses the object.
+    """Return 1 for each mask that misses the object, 0 for each that finds it (LE).
 
-    A mask finds its object if the tight box around its largest part overlaps one of the image's
-    boxes with an intersection over union above 0.5. A mask without a box (constant, empty, or
-    with NaN; see `masks_to_boxes`) misses.
+    A mask finds its object if the box around its largest part, `masks_to_boxes`, has an IoU above
+    0.5 with one of the image's boxes. A mask without a box misses. A box that reaches beyond the
+    frame counts with its whole area.
 
     Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)``, larger means more evidence; any dtype and device.
-        boxes: One tensor ``(n, 4)`` an image, n >= 1, in pixels of the mask's grid, half-open. A
-            box may reach beyond the frame and then counts with its whole area; see `clip_boxes`.
         published: Leave out the last row and column of the mask's box, and cut the true boxes to
             whole pixels, as the published code does.
-
-    Returns:
-        Float32 ``(B,)`` on the masks' device: 1 where the object is missed, 0 where it is found.
-
-    Raises:
-        ValueError: If shapes do not fit, an image has no box, a box is empty or not finite, or
-            the boxes are fractions.
-        TypeError: If the boxes of an image are not a tensor.
 
     Source:
         Phang et al. 2020, metric LE. Differs, unless ``published``, in the box, which here
@@ -125,34 +58,15 @@ def localization_error(
     return _missed(exact_ious(found, boxes, published=published)).to(masks.device)
 
 
+@facts(higher_is_better=False)
 def localization_error_of_boxes(predicted: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-    """Say of each predicted box whether it misses the object.
-
-    This is `localization_error` after the masks have become boxes, and the way to score the
-    trivial baselines, since a mask of ones has no box::
-
-        localization_error_of_boxes(whole_frame(224, 224), boxes).mean()
-        localization_error_of_boxes(centered_square(224, 224), boxes).mean()
+    """Return `localization_error` for boxes in place of masks, such as the trivial baselines.
 
     Args:
-        predicted: One box an image ``(B, 4)``, or one for all images ``(4,)``; ``(0, 0, 0, 0)``
-            stands for no box.
-        boxes: One tensor ``(n, 4)`` an image, n >= 1, on the scale of ``predicted``.
-
-    Returns:
-        Float32 ``(B,)`` on the device of ``predicted``: 1 where no box of the image has an
-        intersection over union above 0.5 with the predicted one.
-
-    Raises:
-        ValueError: If shapes do not fit, an image has no box, a box is empty or not finite, or
-            ``boxes`` are fractions while ``predicted`` are pixels.
-        TypeError: If the boxes of an image are not a tensor.
-
-    Source:
-        Phang et al. 2020, metric LE; the literature's criterion of IoU > 0.5.
+        predicted: One box per image ``(B, 4)``, or one for all ``(4,)``; ``(0, 0, 0, 0)`` is none.
 
     Example:
-        >>> from captum_masking.metrics.boxes import whole_frame
+        >>> from captum_masking.metrics import whole_frame
         >>> boxes = [torch.tensor([[0.0, 0.0, 4.0, 3.0]]), torch.tensor([[0.0, 0.0, 1.0, 1.0]])]
         >>> localization_error_of_boxes(whole_frame(4, 4), boxes)
         tensor([0., 1.])
@@ -164,24 +78,15 @@ def _missed(ious: Tensor) -> Tensor:
     return (ious <= 0.5).float()
 
 
+@facts(higher_is_better=False)
 def om(
     masks: Tensor, boxes: Sequence[Tensor], correct: Tensor, *, published: bool = False
 ) -> Tensor:
-    """Say of each image whether its mask misses the object or its class is not recognized.
+    """Return 1 where the mask misses the object or the class is not recognized, else 0 (OM).
 
     Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)``, larger means more evidence; any dtype and device.
-        boxes: One tensor ``(n, 4)`` an image, as in `localization_error`.
         correct: Boolean ``(B,)``: whether the masker's own classifier puts the true class first.
             All true for a baseline without a classifier; OM is then LE.
-        published: As in `localization_error`.
-
-    Returns:
-        Float32 ``(B,)`` on the masks' device: 1 for an error, 0 where both are right.
-
-    Raises:
-        ValueError: As `localization_error` does, and if ``correct`` is not boolean ``(B,)``.
-        TypeError: If the boxes of an image are not a tensor.
 
     Source:
         Phang et al. 2020, metric OM.
@@ -202,68 +107,24 @@ def om(
     return torch.maximum(errors, (~correct).to(errors))
 
 
-class OM(MeanOverImages):
-    """Share of images missed by the mask or by the classifier; see `om`.
-
-    Args:
-        published: As in `localization_error`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Phang et al. 2020, metric OM.
-
-    Example:
-        >>> metric = OM()
-        >>> mask = torch.zeros(2, 1, 4, 4)
-        >>> mask[..., :2, :2] = 1
-        >>> metric.update(mask, [torch.tensor([[0, 0, 2, 2]])] * 2, torch.tensor([True, False]))
-        >>> metric.compute()
-        tensor(0.5000)
-    """
-
-    higher_is_better = False
-
-    def __init__(self, *, published: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.published = published
-
-    def update(self, masks: Tensor, boxes: Sequence[Tensor], correct: Tensor) -> None:
-        """Score a batch; the arguments are those of `om`."""
-        self.add(om(masks, boxes, correct, published=self.published))
-
-    def __repr__(self) -> str:
-        return f"OM(published={self.published})"
+# ---- F1 of the continuous mask
 
 
-# ---- Does the mask's weight lie on the object, and all over it? F1 of the continuous mask.
-
-
+@facts(higher_is_better=True)
 def f1(masks: Tensor, boxes: Sequence[Tensor], *, published: bool = False) -> Tensor:
     """Return the F1 of each mask with the best of the image's boxes.
 
-    Of the mask's weight, precision is the share inside the box; of the box's area, recall is the
-    share that the mask covers; F1 = 2 PR / (P + R). The mask is not cut at a threshold.
+    Precision is the share of the mask's weight inside the box, recall the share of the box's area
+    that the mask covers. The mask is in [0, 1] and not cut at a threshold; pixels that a box cuts
+    through count in part. A mask of zeros, one with NaN and one with nothing in the box score 0.
+    A box may reach beyond the frame: recall's denominator is its whole area, as published.
 
     Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` in [0, 1], any dtype and device.
-        boxes: One tensor ``(n, 4)`` an image, n >= 1, in pixels of the mask's grid, half-open. A
-            box may cut through pixels, whose weight then counts in part. It may reach beyond the
-            frame: recall's denominator is its whole area, as published; see `clip_boxes`.
         published: Cut the boxes to whole pixels and add 1e-6 to the denominators of precision
             and F1, as the published code does.
 
-    Returns:
-        Float32 ``(B,)`` in [0, 1] on the masks' device. A mask of zeros, one with NaN or infinity
-        and one with nothing in the box score 0; a constant mask scores by the box's area.
-
-    Raises:
-        ValueError: If shapes do not fit, a mask leaves [0, 1], an image has no box, a box is
-            empty or not finite, or the boxes are fractions.
-        TypeError: If the boxes of an image are not a tensor.
-
     Source:
-        Phang et al. 2020, metric F1. Differs, unless ``published``, in boxes that are not whole
-        pixels (there truncated) and in the denominators' 1e-6.
+        Phang et al. 2020, metric F1.
 
     Example:
         >>> mask = torch.zeros(1, 1, 4, 4)
@@ -275,23 +136,12 @@ def f1(masks: Tensor, boxes: Sequence[Tensor], *, published: bool = False) -> Te
     return scores.where(real, -1).amax(1).float()
 
 
+@facts(higher_is_better=True)
 def f1_mean(masks: Tensor, boxes: Sequence[Tensor], *, published: bool = False) -> Tensor:
-    """Return the F1 of each mask, averaged over the image's boxes (F1a).
-
-    Args:
-        masks: As in `f1`.
-        boxes: As in `f1`.
-        published: As in `f1`.
-
-    Returns:
-        Float32 ``(B,)`` in [0, 1] on the masks' device, at most `f1`.
-
-    Raises:
-        ValueError: As `f1` does.
-        TypeError: If the boxes of an image are not a tensor.
+    """Return the `f1` of each mask, averaged over the image's boxes (F1a).
 
     Source:
-        Phang et al. 2020, metric F1a; differs as `f1` does.
+        Phang et al. 2020, metric F1a.
 
     Example:
         >>> mask = torch.zeros(1, 1, 4, 4)
@@ -307,16 +157,13 @@ def _f1_of_each_box(
     masks: Tensor, boxes: Sequence[Tensor], published: bool
 ) -> tuple[Tensor, Tensor]:
     """Return F1 by image and box ``(B, n)``, and which of the n are boxes and not padding."""
-    check_masks(masks)
-    check_boxes(len(masks), boxes)
-    check_scale(max(masks.shape[-2:]), boxes)
-    check_unit_range(masks)
+    check_masks_and_boxes(masks, boxes)
     planes, epsilon = finite_planes(masks), 1e-6 if published else 0.0
     rows, real = _padded([double(b.to(planes.device)) for b in boxes])  # (B, n, 4), (B, n)
     rows = rows.trunc() if published else rows
-    inside = weight_inside(planes, rows)  # (B, n)
+    inside = _weight_inside(planes, rows)  # (B, n)
     precision = _ratio(inside, planes.sum((1, 2))[:, None] + epsilon)
-    recall = _ratio(inside, box_area(rows))
+    recall = _ratio(inside, (rows[..., 2:] - rows[..., :2]).prod(-1))
     return _ratio(2 * precision * recall, precision + recall + epsilon), real
 
 
@@ -326,108 +173,34 @@ def _padded(boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
     return rows, torch.arange(rows.shape[1], device=rows.device) < counts[:, None]
 
 
-def weight_inside(planes: Tensor, boxes: Tensor) -> Tensor:
+def _weight_inside(planes: Tensor, boxes: Tensor) -> Tensor:
     """Return the weight of planes ``(B, H, W)`` inside boxes ``(B, n, 4)`` as ``(B, n)``."""
     height, width = planes.shape[1:]
-    down = _coverage(boxes[..., 1], boxes[..., 3], height)  # (B, n, H)
-    across = _coverage(boxes[..., 0], boxes[..., 2], width)  # (B, n, W)
+    down = coverage(boxes[..., 1], boxes[..., 3], height)  # (B, n, H)
+    across = coverage(boxes[..., 0], boxes[..., 2], width)  # (B, n, W)
     return ((down @ planes) * across).sum(-1)
 
 
-def _coverage(start: Tensor, end: Tensor, length: int) -> Tensor:
+def coverage(start: Tensor, end: Tensor, length: int) -> Tensor:
     """Return how much of each cell of a line lies between start and end, 0 to 1."""
     cells = torch.arange(length, device=start.device, dtype=start.dtype)
     covered = torch.minimum(end[..., None], cells + 1) - torch.maximum(start[..., None], cells)
-    return covered.clamp(min=0)
+    return covered.clamp(0, 1)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(part > 0, part / whole, torch.zeros_like(part))
 
 
-class F1(MeanOverImages):
-    """Mean over images of F1 with the best box; see `f1`.
-
-    Args:
-        published: As in `f1`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Phang et al. 2020, metric F1.
-
-    Example:
-        >>> metric = F1()
-        >>> metric.update(torch.ones(1, 1, 4, 4), [torch.tensor([[0, 0, 4, 2]])])
-        >>> metric.compute()
-        tensor(0.6667)
-    """
-
-    higher_is_better = True
-
-    def __init__(self, *, published: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.published = published
-
-    def update(self, masks: Tensor, boxes: Sequence[Tensor]) -> None:
-        """Score a batch; the arguments are those of `f1`."""
-        self.add(f1(masks, boxes, published=self.published))
-
-    def __repr__(self) -> str:
-        return f"F1(published={self.published})"
+# ---- IoU with pixel masks
 
 
-class F1Mean(MeanOverImages):
-    """Mean over images of F1 averaged over the image's boxes (F1a); see `f1_mean`.
-
-    Args:
-        published: As in `f1`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Phang et al. 2020, metric F1a.
-
-    Example:
-        >>> metric = F1Mean()
-        >>> metric.update(torch.ones(1, 1, 4, 4), [torch.tensor([[0, 0, 4, 2], [0, 0, 4, 4]])])
-        >>> metric.compute()
-        tensor(0.8333)
-    """
-
-    higher_is_better = True
-
-    def __init__(self, *, published: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.published = published
-
-    def update(self, masks: Tensor, boxes: Sequence[Tensor]) -> None:
-        """Score a batch; the arguments are those of `f1_mean`."""
-        self.add(f1_mean(masks, boxes, published=self.published))
-
-    def __repr__(self) -> str:
-        return f"F1Mean(published={self.published})"
-
-
-# ---- How well the mask fits a pixel mask: intersection over union, cut at its mean or at the best.
-
-
+@facts(higher_is_better=True)
 def mask_iou(masks: Tensor, truth: Region, *, threshold: float | None = None) -> Tensor:
-    """Return the intersection over union of each mask, cut at a threshold, with the object.
+    """Return the IoU with the object of each mask, cut strictly above a threshold or its own mean.
 
-    Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` on any scale, any dtype and device.
-        truth: Pixel masks shaped as ``masks``, or boxes, one tensor ``(n, 4)`` an image.
-        threshold: Where the masks are cut, strictly above; each at its own mean if None.
-
-    Returns:
-        Float32 ``(B,)`` in [0, 1] on the masks' device; 0 for a mask that nowhere exceeds the
-        threshold, a constant one cut at its mean, and one with NaN or infinity.
-
-    Raises:
-        ValueError: If shapes do not fit, an image has no object, or a box is empty.
-        TypeError: If the boxes of an image are not a tensor.
-
-    Source:
-        The usual definition, with the mask cut as for metric LE of Phang et al. 2020.
+    It is 0 for a mask that nowhere exceeds the threshold, for a constant one cut at its mean, and
+    for one with NaN.
 
     Example:
         >>> mask = torch.tensor([[[0.9, 0.6, 0.1, 0.0]]])  # mean 0.4
@@ -437,34 +210,15 @@ def mask_iou(masks: Tensor, truth: Region, *, threshold: float | None = None) ->
         tensor([1.])
     """
     check_masks(masks)
-    region, planes = region_of(masks, truth), planes_of(masks)
-    cut = _own_cut(planes) if threshold is None else threshold
-    on = (planes > cut) & is_finite(planes)[:, None, None]
+    region, on = region_of(masks, truth), above(planes_of(masks), threshold)
     return (on & region).sum((1, 2)) / (on | region).sum((1, 2)).float()
 
 
-def _own_cut(planes: Tensor) -> Tensor:
-    # Rounding may put the mean of a constant below the constant, which would then be all on.
-    return torch.maximum(planes.mean((1, 2), True), planes.amin((1, 2), True))
-
-
 def mask_iou_by_threshold(masks: Tensor, truth: Region, *, step: float = 0.01) -> Tensor:
-    """Return `mask_iou` of each mask at each of the thresholds 0, step, 2 step, ... below 1.
-
-    Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` in [0, 1], any dtype and device.
-        truth: As in `mask_iou`.
-        step: From one threshold to the next, in (0, 1].
+    """Return `mask_iou` of each mask in [0, 1] at the thresholds 0, step, 2 step, ... below 1.
 
     Returns:
-        Float32 ``(B, T)`` on the masks' device.
-
-    Raises:
-        ValueError: As `mask_iou` does, and if a mask leaves [0, 1].
-        TypeError: If the boxes of an image are not a tensor.
-
-    Source:
-        Own; the thresholds are those of Choe et al. 2020, not relative to the mask's maximum.
+        Float32 ``(B, T)``.
 
     Example:
         >>> mask = torch.tensor([[[0.9, 0.6, 0.1, 0.0]]])
@@ -490,121 +244,41 @@ def _on_at(passed: Tensor, weight: Tensor, count: int) -> Tensor:
     return tally.flip(1).cumsum(1).flip(1)[:, 1:]
 
 
-class MaskIoU(MeanOverImages):
-    """Mean over images of the IoU with pixel masks, each mask cut at its mean; see `mask_iou`.
-
-    Args:
-        threshold: As in `mask_iou`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        As `mask_iou`.
-
-    Example:
-        >>> metric = MaskIoU()
-        >>> metric.update(torch.tensor([[[0.9, 0.6, 0.1, 0.0]]]), torch.tensor([[[1, 0, 0, 0]]]))
-        >>> metric.compute()
-        tensor(0.5000)
-    """
-
-    higher_is_better = True
-
-    def __init__(self, *, threshold: float | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.threshold = threshold
-
-    def update(self, masks: Tensor, truth: Region) -> None:
-        """Score a batch; the arguments are those of `mask_iou`."""
-        self.add(mask_iou(masks, truth, threshold=self.threshold))
-
-    def __repr__(self) -> str:
-        return f"MaskIoU(threshold={self.threshold})"
-
-
-class MaxMaskIoU(ImageMetric):
-    """Mean over images of the IoU with pixel masks, at the data set's best threshold.
-
-    See `mask_iou_by_threshold`. The state is one sum for each threshold.
-
-    Args:
-        step: As in `mask_iou_by_threshold`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Own, after the choice of the threshold by Choe et al. 2020.
+class MaxMaskIoU(BestThreshold):
+    """The mean of `mask_iou_by_threshold` over images at the data set's best threshold.
 
     Example:
         >>> metric = MaxMaskIoU()
         >>> metric.update(torch.tensor([[[0.9, 0.5, 0.1, 0.0]]]), torch.tensor([[[1, 0, 0, 0]]]))
         >>> metric.compute(), metric.best_threshold()
-        (tensor(1.), 0.5)
+        (tensor(1.), tensor(0.5000, dtype=torch.float64))
     """
 
-    higher_is_better = True
-    total: Tensor
-    seen: Tensor
-
     def __init__(self, *, step: float = 0.01, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.step = step
-        self.add_state("total", torch.zeros_like(thresholds(step)), dist_reduce_fx="sum")
-        self.add_state("seen", torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__(f"MaxMaskIoU(step={step})", step, **kwargs)
 
     def update(self, masks: Tensor, truth: Region) -> None:
         """Score a batch; the arguments are those of `mask_iou_by_threshold`."""
-        ious = mask_iou_by_threshold(masks, truth, step=self.step)
-        self.total += ious.to(self.total).sum(0)
-        self.seen += len(ious)
-
-    def means(self) -> Tensor:
-        """Return the mean IoU ``(T,)`` by threshold.
-
-        Raises:
-            RuntimeError: If no image was scored.
-        """
-        if self.seen == 0:
-            raise RuntimeError("no image was scored: call update(masks, truth) before compute().")
-        return (self.total / self.seen).float()
-
-    def compute(self) -> Tensor:
-        """Return the mean IoU at the best threshold, a scalar in [0, 1]."""
-        return self.means().max()
-
-    def best_threshold(self) -> float:
-        """Return the threshold at which the mean IoU is greatest, the least one."""
-        return float(thresholds(self.step)[self.means().argmax().cpu()])
-
-    def __repr__(self) -> str:
-        return f"MaxMaskIoU(step={self.step})"
+        self.add(mask_iou_by_threshold(masks, truth, step=self.step))
 
 
-# ---- Does the mask point at the object? Its greatest value, and the share of its weight.
+# ---- Pointing games
 
 
+@facts(higher_is_better=True)
 def pointing_game(masks: Tensor, truth: Region, *, tolerance_px: float = 0.0) -> Tensor:
-    """Say of each mask whether its greatest value lies on the object.
+    """Return 1 for each mask whose greatest value lies on the object, else 0.
 
-    Where several pixels share the greatest value, as in masks that are enlarged from a coarse
-    grid, it is the share of them that lie on the object: the chance of a hit if one of them is
-    drawn. A constant mask thus scores as a guess would.
+    Where several pixels share the greatest value, it is the share of them that lie on the object:
+    the chance of a hit if one of them is drawn. A mask with NaN scores 0.
 
     Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` on any scale, any dtype and device.
-        truth: Boxes, one tensor ``(n, 4)`` an image, or pixel masks shaped as ``masks``.
         tolerance_px: Also a hit is a pixel whose center is at most as far from that of a pixel
             of the object. Zhang et al. use 15 for images of about 500 px.
 
-    Returns:
-        Float32 ``(B,)`` on the masks' device: 1 for a hit, 0 for a miss, between for ties; 0 for
-        a mask with NaN or infinity.
-
-    Raises:
-        ValueError: If shapes do not fit, an image has no object, a box is empty, or
-            ``tolerance_px`` is negative.
-        TypeError: If the boxes of an image are not a tensor.
-
     Source:
-        Zhang et al. 2018 (excitation backprop), the pointing game. Ties are our own.
+        Zhang et al. 2018 (excitation backprop), the pointing game; there the mean over images is
+        taken by class. Ties are our own.
 
     Example:
         >>> mask, box = torch.tensor([[[0.0, 0.5, 1.0]]]), torch.tensor([[0, 0, 2, 1]])
@@ -630,21 +304,11 @@ def _grown(region: Tensor, tolerance_px: float) -> Tensor:
     return torch.from_numpy(np.stack(far) <= tolerance_px).to(region.device)
 
 
+@facts(higher_is_better=True)
 def energy_pointing(masks: Tensor, truth: Region) -> Tensor:
     """Return the share of each mask's positive weight that lies on the object.
 
-    Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` on any scale, any dtype and device; negative
-            values count as 0.
-        truth: Boxes, one tensor ``(n, 4)`` an image, or pixel masks shaped as ``masks``.
-
-    Returns:
-        Float32 ``(B,)`` in [0, 1] on the masks' device; 0 for a mask without positive values and
-        one with NaN or infinity. A constant mask scores the object's share of the frame.
-
-    Raises:
-        ValueError: If shapes do not fit, an image has no object, or a box is empty.
-        TypeError: If the boxes of an image are not a tensor.
+    It is 0 for a mask without positive values and for one with NaN.
 
     Source:
         Wang et al. 2020 (Score-CAM), the energy-based pointing game.
@@ -656,82 +320,21 @@ def energy_pointing(masks: Tensor, truth: Region) -> Tensor:
     """
     check_masks(masks)
     region, weight = region_of(masks, truth), finite_planes(masks).clamp(min=0)
-    inside, total = (weight * region).sum((1, 2)), weight.sum((1, 2))
-    return torch.where(total > 0, inside / total, torch.zeros_like(total)).float()
+    return _ratio((weight * region).sum((1, 2)), weight.sum((1, 2))).float()
 
 
-class PointingGame(MeanOverImages):
-    """Share of images at whose object the mask points; see `pointing_game`.
-
-    Args:
-        tolerance_px: As in `pointing_game`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Zhang et al. 2018, the pointing game. There the share is taken by class, and the mean over
-        classes; here over images.
-
-    Example:
-        >>> metric = PointingGame(tolerance_px=1.0)
-        >>> metric.update(torch.tensor([[[0.0, 0.5, 1.0]]]), [torch.tensor([[0, 0, 2, 1]])])
-        >>> metric.compute()
-        tensor(1.)
-    """
-
-    higher_is_better = True
-
-    def __init__(self, *, tolerance_px: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.tolerance_px = tolerance_px
-
-    def update(self, masks: Tensor, truth: Region) -> None:
-        """Score a batch; the arguments are those of `pointing_game`."""
-        self.add(pointing_game(masks, truth, tolerance_px=self.tolerance_px))
-
-    def __repr__(self) -> str:
-        return f"PointingGame(tolerance_px={self.tolerance_px})"
-
-
-class EnergyPointing(MeanOverImages):
-    """Mean over images of the share of weight on the object; see `energy_pointing`.
-
-    Args:
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Wang et al. 2020, the energy-based pointing game.
-
-    Example:
-        >>> metric = EnergyPointing()
-        >>> metric.update(torch.tensor([[[3.0, 1.0]]]), [torch.tensor([[0, 0, 1, 1]])])
-        >>> metric.compute()
-        tensor(0.7500)
-    """
-
-    higher_is_better = True
-
-    def update(self, masks: Tensor, truth: Region) -> None:
-        """Score a batch; the arguments are those of `energy_pointing`."""
-        self.add(energy_pointing(masks, truth))
-
-
-# ---- The grid pointing game: of several images in one frame, does the map find the target's?
-
-
+@facts(higher_is_better=True)
 def grid_pointing(masks: Tensor, cell: Tensor, rows: int = 2, columns: int = 2) -> Tensor:
-    """Return the share of each map's positive weight that lies in the target's cell.
+    """Return the share of each map's positive weight that lies in the target's cell of a mosaic.
+
+    It is 1 / (rows * columns) for a map that does not tell the cells apart, and 0 for one without
+    positive values or with NaN.
 
     Args:
-        masks: Maps of mosaics, ``(B, 1, H, W)`` or ``(B, H, W)`` on any scale, any dtype and
-            device; negative values count as 0. H is a multiple of ``rows``, W of ``columns``.
+        masks: Maps of mosaics as :func:`~captum_masking.parts.questions.mosaics` makes them.
         cell: Integers ``(B,)``: the cell, in reading order from 0, whose class was explained.
         rows: Images on top of each other.
         columns: Images side by side.
-
-    Returns:
-        Float32 ``(B,)`` in [0, 1] on the masks' device. A map that does not tell the cells apart,
-        a constant one too, scores 1 / (rows * columns); one without positive values, or with NaN
-        or infinity, 0.
 
     Raises:
         ValueError: If shapes do not fit or there is no such cell.
@@ -749,7 +352,7 @@ def grid_pointing(masks: Tensor, cell: Tensor, rows: int = 2, columns: int = 2) 
     weight = finite_planes(masks).clamp(min=0).reshape(-1, rows, height, columns, width)
     weight = weight.sum((2, 4)).flatten(1)  # (B, cells)
     inside = weight.gather(1, cell.long().to(weight.device)[:, None])[:, 0]
-    return torch.where(inside > 0, inside / weight.sum(1), torch.zeros_like(inside)).float()
+    return _ratio(inside, weight.sum(1)).float()
 
 
 def _check_cells(masks: Tensor, cell: Tensor, rows: int, columns: int) -> None:
@@ -767,35 +370,3 @@ def _check_cells(masks: Tensor, cell: Tensor, rows: int, columns: int) -> None:
         raise ValueError(
             f"cell must lie in 0..{rows * columns - 1}, reading order, but got {cell.tolist()}."
         )
-
-
-class GridPointing(MeanOverImages):
-    """Mean over maps of the share of weight in the target's cell; see `grid_pointing`.
-
-    Args:
-        rows: As in `grid_pointing`.
-        columns: As in `grid_pointing`.
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Boehle et al. 2021 (CoDA-Nets), the grid pointing game.
-
-    Example:
-        >>> metric = GridPointing()
-        >>> metric.update(torch.ones(1, 1, 4, 4), torch.tensor([3]))
-        >>> metric.compute()
-        tensor(0.2500)
-    """
-
-    higher_is_better = True
-
-    def __init__(self, *, rows: int = 2, columns: int = 2, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.rows, self.columns = rows, columns
-
-    def update(self, masks: Tensor, cell: Tensor) -> None:
-        """Score a batch; the arguments are those of `grid_pointing`."""
-        self.add(grid_pointing(masks, cell, self.rows, self.columns))
-
-    def __repr__(self) -> str:
-        return f"GridPointing(rows={self.rows}, columns={self.columns})"

@@ -1,4 +1,4 @@
-"""What counts as a map: its planes, its finite values, and what is refused."""
+"""Masks as planes that one can calculate with, and checks of masks and boxes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-# ---- Masks as planes ``(B, H, W)`` that one can calculate with.
 
 
 def double(values: Tensor) -> Tensor:
@@ -22,7 +20,7 @@ def planes_of(masks: Tensor) -> Tensor:
 
 
 def is_finite(masks: Tensor) -> Tensor:
-    """Say of each mask whether all its values are finite, ``(B,)``."""
+    """Return which masks have finite values only, ``(B,)``."""
     flat = masks.reshape(len(masks), -1)
     return flat.amin(1).isfinite() & flat.amax(1).isfinite()  # either is NaN if any value is
 
@@ -34,22 +32,25 @@ def finite_planes(masks: Tensor) -> Tensor:
     return planes if finite.all() else planes.where(finite[:, None, None], 0)
 
 
+def above(planes: Tensor, threshold: float | None = None) -> Tensor:
+    """Return where planes ``(B, H, W)`` exceed the threshold, or their own mean if it is None.
+
+    A plane with NaN or infinity is off everywhere, and a constant one that is cut at its mean.
+    """
+    # Rounding may put the mean of a constant below the constant, which would then be all on.
+    own = torch.maximum(planes.mean((1, 2), True), planes.amin((1, 2), True))
+    return (planes > (own if threshold is None else threshold)) & is_finite(planes)[:, None, None]
+
+
 def min_max(masks: Tensor) -> Tensor:
     """Scale each map to [0, 1]: its least value becomes 0, its greatest 1.
 
-    Metrics that compare a map with a threshold, or read it as coverage, need this of attributions;
-    masks are in [0, 1] as they are.
-
-    Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)``, any scale, dtype and device.
+    Attributions need this before metrics that compare a map with a threshold or read it as
+    coverage; masks are in [0, 1] as they are.
 
     Returns:
-        Shaped as ``masks``, at least float32. A constant map becomes zeros, since it singles
-        nothing out; one with NaN or infinity becomes NaN all over, which every metric scores as
-        no evidence.
-
-    Raises:
-        ValueError: If the masks do not have one of these shapes.
+        Shaped as ``masks``, at least float32. A constant map becomes zeros; one with NaN or
+        infinity becomes NaN, which every metric scores as no evidence.
 
     Source:
         Choe et al. 2020 require maps scaled so. Phang et al. 2020 turn a constant map into ones.
@@ -67,15 +68,11 @@ def min_max(masks: Tensor) -> Tensor:
     return scaled.reshape(masks.shape).to(torch.promote_types(masks.dtype, torch.float32))
 
 
-# ---- Said at the door of the metrics: which masks and boxes they take.
+# ---- Checks
 
 
 def check_masks(masks: Tensor) -> None:
-    """Refuse anything but ``(B, 1, H, W)`` and ``(B, H, W)``.
-
-    Raises:
-        ValueError: If the masks have another shape or no pixel.
-    """
+    """Check the shape: ``(B, 1, H, W)`` or ``(B, H, W)``."""
     if not (masks.dim() == 3 or (masks.dim() == 4 and masks.shape[1] == 1)) or not masks.numel():
         raise ValueError(
             f"masks must have shape (B, 1, H, W) or (B, H, W), but got {tuple(masks.shape)}; "
@@ -83,12 +80,21 @@ def check_masks(masks: Tensor) -> None:
         )
 
 
-def check_predicted(predicted: Tensor) -> None:
-    """Refuse predicted boxes that are not ``(B, 4)`` or ``(4,)``.
+def check_unit_range(masks: Tensor) -> None:
+    """Check that masks stay in [0, 1] up to rounding; those with NaN or infinity pass."""
+    flat = masks.detach().reshape(len(masks), -1)
+    low, high = flat.amin(1), flat.amax(1)
+    finite = low.isfinite() & high.isfinite()
+    low, high = low[finite], high[finite]
+    if (low < -1e-3).any() or (high > 1 + 1e-3).any():
+        raise ValueError(
+            f"masks must lie in [0, 1], but got values from {low.min():g} to {high.max():g}; "
+            "scale an attribution first with min_max(masks)."
+        )
 
-    Raises:
-        ValueError: If they have another shape.
-    """
+
+def check_predicted(predicted: Tensor) -> None:
+    """Check the shape of predicted boxes: ``(B, 4)`` or ``(4,)``."""
     if predicted.dim() not in (1, 2) or predicted.shape[-1] != 4:
         raise ValueError(
             f"predicted boxes must have shape (B, 4) or (4,), but got {tuple(predicted.shape)}; "
@@ -97,23 +103,17 @@ def check_predicted(predicted: Tensor) -> None:
 
 
 def check_boxes(images: int, boxes: Sequence[Tensor]) -> None:
-    """Refuse boxes that are not one filled tensor ``(n, 4)`` for each image.
-
-    Raises:
-        ValueError: If there are too many or too few, or an image's boxes are none, empty, not
-            finite or of another shape.
-        TypeError: If the boxes of an image are not a tensor.
-    """
+    """Check that boxes are one filled tensor ``(n, 4)`` for each image."""
     if len(boxes) != images or images == 0:
         raise ValueError(
             f"boxes must be a list with one tensor (n, 4) for each image, but got {len(boxes)} "
             f"entries for {images} images; put the boxes of one image into one tensor."
         )
     for image, truth in enumerate(boxes):
-        _check_box_list(truth, image)
+        _check_boxes_of_image(truth, image)
 
 
-def _check_box_list(truth: Tensor, image: int) -> None:
+def _check_boxes_of_image(truth: Tensor, image: int) -> None:
     if not isinstance(truth, Tensor):
         raise TypeError(
             f"boxes[{image}] must be a tensor (n, 4), but got {type(truth).__name__}; convert it "
@@ -137,11 +137,7 @@ def _check_box_list(truth: Tensor, image: int) -> None:
 
 
 def check_scale(reach: float, boxes: Sequence[Tensor]) -> None:
-    """Refuse boxes in fractions where something else reaches ``reach`` pixels.
-
-    Raises:
-        ValueError: If all boxes are fractions.
-    """
+    """Check that boxes are not fractions where the masks or other boxes reach many pixels."""
     values = torch.cat([truth.detach().reshape(-1).cpu().double() for truth in boxes])
     fractions = 0 <= values.min() <= values.max() <= 1 and (values % 1).any()
     if fractions and reach > 1:  # no object lies within the first pixel
@@ -151,33 +147,20 @@ def check_scale(reach: float, boxes: Sequence[Tensor]) -> None:
         )
 
 
-def check_unit_range(masks: Tensor) -> None:
-    """Refuse masks that leave ``[0, 1]`` by more than rounding; those with NaN or infinity pass.
-
-    Raises:
-        ValueError: If a finite value lies outside.
-    """
-    flat = masks.detach().reshape(len(masks), -1)
-    low, high = flat.amin(1), flat.amax(1)
-    finite = low.isfinite() & high.isfinite()
-    low, high = low[finite], high[finite]
-    if (low < -1e-3).any() or (high > 1 + 1e-3).any():
-        raise ValueError(
-            f"masks must lie in [0, 1], but got values from {low.min():g} to {high.max():g}; "
-            "scale an attribution first with min_max(masks)."
-        )
+def check_masks_and_boxes(masks: Tensor, boxes: Sequence[Tensor]) -> None:
+    """Check masks in [0, 1] and the boxes, in pixels, of their images."""
+    check_masks(masks)
+    check_boxes(len(masks), boxes)
+    check_scale(max(masks.shape[-2:]), boxes)
+    check_unit_range(masks)
 
 
 def check_truth(masks: Tensor, truth: Tensor) -> None:
-    """Refuse pixel masks that do not fit the masks or mark nothing in an image.
-
-    Raises:
-        ValueError: If shapes differ, values other than 0 and 1 occur, or an image has no 1.
-    """
+    """Check that pixel masks fit the masks and mark something in each image."""
     if truth.numel() != masks.numel() or truth.shape[-2:] != masks.shape[-2:]:
         raise ValueError(
             f"pixel masks must have the shape of the masks, {tuple(masks.shape)}, but got "
-            f"{tuple(truth.shape)}; resize them with nearest neighbours."
+            f"{tuple(truth.shape)}; resize them with nearest neighbors."
         )
     if not ((truth == 0) | (truth == 1)).all():
         raise ValueError(

@@ -1,86 +1,172 @@
-"""What all accumulators share, and the mean over images of any metric with one value per image."""
+"""The mean over images of any function with one value per image, over batches and processes."""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+_Function = TypeVar("_Function", bound=Callable[..., Tensor])
 
-class ImageMetric(Metric):
-    """A metric in [0, 1] whose state is a few sums over images, and which can be plotted.
 
-    Args:
-        **kwargs: Passed on to ``torchmetrics.Metric``.
+def facts(
+    *, higher_is_better: bool | None, lowest: float | None = 0.0, highest: float | None = 1.0
+) -> Callable[[_Function], _Function]:
+    """Attach to a metric function which way is better, and its range, for `MeanOf`."""
 
-    Source:
-        Own.
+    def attach(function: _Function) -> _Function:
+        function.__dict__.update(
+            higher_is_better=higher_is_better, plot_lower_bound=lowest, plot_upper_bound=highest
+        )
+        return function
+
+    return attach
+
+
+class Means(Metric):
+    """Means over images of rows of a fixed shape; ``update`` of a subclass calls `add`.
+
+    The state is one sum and one count, so it does not grow. Sums are kept in double precision, so
+    that the result depends neither on the order of the images nor on their batches.
     """
 
     is_differentiable = False
     full_state_update = False
-    plot_lower_bound = 0.0
+    plot_lower_bound: float | None = 0.0
     plot_upper_bound: float | None = 1.0
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot one value, or several as a line.
-
-        Args:
-            val: What ``compute`` or ``forward`` returned, or a list of such; now's if None.
-            ax: Matplotlib axes to draw on.
-
-        Returns:
-            Figure and axes.
-        """
-        return self._plot(val, ax)
-
-
-class MeanOverImages(ImageMetric):
-    """Adds up one value per image; ``update`` of a final class calls `add`.
-
-    The sum is kept in double precision where the device has it, so that neither the order of the
-    images nor their batches show in the result.
-
-    Args:
-        **kwargs: Passed on to ``torchmetrics.Metric``.
-
-    Source:
-        Own.
-
-    Example:
-        >>> class Brightness(MeanOverImages):
-        ...     def update(self, images):
-        ...         self.add(images.flatten(1).mean(1))
-        >>> metric = Brightness()
-        >>> metric.update(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
-        >>> metric.compute()
-        tensor(0.5000)
-    """
-
-    total: Tensor
     seen: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, recipe: str, shape: tuple[int, ...] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self._recipe = recipe
+        # A MetricCollection updates only one of two metrics whose states have the same names and,
+        # after the first batch, the same values; two accuracies of 1 must not become one metric.
+        self._sum = f"sum_{zlib.crc32(recipe.encode()):08x}"
+        self.add_state(self._sum, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("seen", torch.tensor(0), dist_reduce_fx="sum")
 
-    def add(self, values: Tensor) -> None:
-        """Add the values ``(B,)`` of a batch of images."""
-        self.total += values.to(self.total).sum()
-        self.seen += len(values)
+    @property
+    def total(self) -> Tensor:
+        """The sum over all images so far."""
+        total: Tensor = getattr(self, self._sum)
+        return total
 
-    def compute(self) -> Tensor:
-        """Return the mean over all images, a float32 scalar.
+    def add(self, rows: Tensor) -> None:
+        """Add one row per image, ``(B, *shape)``."""
+        setattr(self, self._sum, self.total + rows.to(self.total).sum(0))
+        self.seen += len(rows)
+
+    def means(self) -> Tensor:
+        """Return the means over all images so far, in double precision.
 
         Raises:
-            RuntimeError: If no image was scored.
+            RuntimeError: If there was no image.
         """
         if self.seen == 0:
             raise RuntimeError("no image was scored: call update(...) before compute().")
-        return (self.total / self.seen).float()
+        return self.total / self.seen
+
+    def compute(self) -> Any:
+        """Return the mean over all images so far, float32."""
+        return self.means().float()
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot what ``compute`` or ``forward`` returned, or a list of such; return figure, axes."""
+        return self._plot(val, ax)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        return self._recipe
+
+
+class FiniteMeans(Means):
+    """Means by name over the images whose values are all finite, and the share of the others."""
+
+    not_finite: Tensor
+
+    def __init__(self, recipe: str, names: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(recipe, (len(names),), **kwargs)
+        self.names = tuple(names)
+        self.add_state("not_finite", torch.tensor(0), dist_reduce_fx="sum")
+
+    def add(self, rows: Tensor) -> None:
+        """Add one row per image, ``(B, names)``; leave out and count those with NaN or infinity."""
+        finite = rows[rows.isfinite().all(1)]
+        super().add(finite)
+        self.not_finite += len(rows) - len(finite)
+
+    def means_by_name(self) -> dict[str, Tensor]:
+        """Return the means, in double precision, and the share ``not_finite``.
+
+        Raises:
+            RuntimeError: If there was no finite image.
+        """
+        means = dict(zip(self.names, self.means(), strict=True))
+        return means | {"not_finite": self.not_finite / (self.seen + self.not_finite)}
+
+
+class MeanOf(Means):
+    """The mean over images of a function with one value per image, as a ``torchmetrics.Metric``.
+
+    ``update`` takes the arguments of the function, but for the options given here, which are the
+    same for every batch. A value of NaN makes the mean NaN.
+
+    Args:
+        function: Any metric function of this package, or one of your own that returns ``(B,)``.
+        **options: Keyword arguments of the function; others go to ``torchmetrics.Metric``.
+
+    Example:
+        >>> from captum_masking.metrics import localization_error
+        >>> metric = MeanOf(localization_error, published=False)
+        >>> mask = torch.zeros(2, 1, 4, 4)
+        >>> mask[:, :, :2, :2] = 1
+        >>> metric.update(mask, [torch.tensor([[0, 0, 2, 2]]), torch.tensor([[2, 2, 4, 4]])])
+        >>> metric.compute(), metric
+        (tensor(0.5000), MeanOf(localization_error, published=False))
+    """
+
+    def __init__(self, function: Callable[..., Tensor], **options: Any) -> None:
+        own = {name: value for name, value in options.items() if _takes(function, name)}
+        name = getattr(function, "__name__", repr(function))
+        settings = [name, *(f"{option}={value!r}" for option, value in own.items())]
+        rest = {option: value for option, value in options.items() if option not in own}
+        super().__init__(f"MeanOf({', '.join(settings)})", **rest)
+        self.function, self.options = function, own
+
+    @property
+    def higher_is_better(self) -> bool | None:  # type: ignore[override]
+        """Whether a higher value is better; None if the function does not say."""
+        return getattr(self.function, "higher_is_better", None)
+
+    @property
+    def plot_lower_bound(self) -> float | None:  # type: ignore[override]
+        """The least possible value, or None."""
+        return getattr(self.function, "plot_lower_bound", None)
+
+    @property
+    def plot_upper_bound(self) -> float | None:  # type: ignore[override]
+        """The greatest possible value, or None."""
+        return getattr(self.function, "plot_upper_bound", None)
+
+    def update(self, *arguments: Any, **named: Any) -> None:
+        """Score a batch; the arguments are those of the function.
+
+        Raises:
+            ValueError: If the function does not return one value per image.
+        """
+        values = self.function(*arguments, **named, **self.options)
+        if values.dim() != 1:
+            raise ValueError(
+                f"the function must return one value per image, (B,), but returned "
+                f"{tuple(values.shape)}; average over the other axes inside of it."
+            )
+        self.add(values)
+
+
+def _takes(function: Callable[..., Any], option: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return option in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

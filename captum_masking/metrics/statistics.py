@@ -1,7 +1,7 @@
-"""What a mask looks like, without asking whether it is right: area, entropy, roughness, sparseness.
+"""What a mask looks like, right or wrong: area, entropy, roughness, sparseness.
 
 Every function gives NaN for a mask with NaN or infinity, which has no such property;
-`MaskStatistics` leaves these masks out and says how many they were.
+`MaskStatistics` leaves these masks out and counts them.
 """
 
 from __future__ import annotations
@@ -12,21 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_masking.metrics.maps import check_unit_range, is_finite, planes_of
-from captum_masking.metrics.mean import ImageMetric
+from captum_masking.metrics.maps import above, check_unit_range, is_finite, planes_of
+from captum_masking.metrics.mean import FiniteMeans, facts
 
 
+@facts(higher_is_better=None)
 def mask_area(masks: Tensor) -> Tensor:
     """Return the mean of each mask, its area as a fraction of the frame.
-
-    Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)``, any dtype and device.
-
-    Returns:
-        Float32 ``(B,)`` on the masks' device; NaN for a mask that is not finite.
-
-    Raises:
-        ValueError: If the masks do not have one of these shapes.
 
     Source:
         Phang et al. 2020, "avg_mask".
@@ -39,18 +31,9 @@ def mask_area(masks: Tensor) -> Tensor:
     return _or_nan(planes.mean((1, 2)), planes)
 
 
+@facts(higher_is_better=None)
 def binarized_area(masks: Tensor) -> Tensor:
-    """Return the share of each mask's pixels above its own mean.
-
-    Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)``, any dtype and device.
-
-    Returns:
-        Float32 ``(B,)`` on the masks' device; 0 for a constant mask (whatever rounding does to
-        its mean), NaN for one that is not finite.
-
-    Raises:
-        ValueError: If the masks do not have one of these shapes.
+    """Return the share of each mask's pixels above its own mean; 0 for a constant mask.
 
     Source:
         Phang et al. 2020, "binarized". There a constant mask gives 0 or 1 by rounding.
@@ -60,50 +43,16 @@ def binarized_area(masks: Tensor) -> Tensor:
         tensor([0.5000])
     """
     planes = planes_of(masks)
-    cuts = torch.maximum(planes.mean((1, 2), True), planes.amin((1, 2), True))
-    return _or_nan((planes > cuts).to(planes).mean((1, 2)), planes)
+    return _or_nan(above(planes).to(planes).mean((1, 2)), planes)
 
 
-def area_spread(masks: Tensor) -> Tensor:
-    """Return the standard deviation of the masks' areas over the batch.
-
-    Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)``, any dtype and device.
-
-    Returns:
-        Float32 scalar, with B (not B - 1) in the denominator: 0 for one mask. Masks that are not
-        finite are left out; NaN if none is left.
-
-    Raises:
-        ValueError: If the masks do not have one of these shapes.
-
-    Source:
-        Phang et al. 2020, "std": this, averaged over batches, which depends on their size.
-        `MaskStatistics` gives the spread over all images.
-
-    Example:
-        >>> area_spread(torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)]))
-        tensor(0.5000)
-    """
-    areas = planes_of(masks).mean((1, 2))
-    areas = areas[areas.isfinite()]
-    return ((areas - areas.mean()) ** 2).mean().sqrt().float()
-
-
+@facts(higher_is_better=None)
 def mask_entropy(masks: Tensor, *, published: bool = False) -> Tensor:
-    """Return each mask's entropy, the mean over pixels of H(m) = -m log2 m - (1 - m) log2(1 - m).
+    """Return each mask's entropy in bits, the mean of -m log2 m - (1 - m) log2(1 - m).
 
     Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)`` in [0, 1], any dtype and device.
         published: Only the first term, -m log2 m, as in the published code: it is not the entropy
             of a yes or no, and greatest at m = 1 / e.
-
-    Returns:
-        Float32 ``(B,)`` in bits per pixel on the masks' device, in [0, 1]; 0 for a binary mask,
-        NaN for one that is not finite.
-
-    Raises:
-        ValueError: If the masks do not have one of these shapes or leave [0, 1].
 
     Source:
         Phang et al. 2020, mask entropy; corrected unless ``published``.
@@ -121,18 +70,9 @@ def mask_entropy(masks: Tensor, *, published: bool = False) -> Tensor:
     return _or_nan(nats.mean((1, 2)) / math.log(2), planes)
 
 
+@facts(higher_is_better=None, highest=None)
 def mask_total_variation(masks: Tensor) -> Tensor:
-    """Return the mean squared difference of neighbours, across plus down.
-
-    Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)``, any dtype and device.
-
-    Returns:
-        Float32 ``(B,)`` on the masks' device; 0 for a constant mask and along an axis of one
-        pixel, NaN for a mask that is not finite.
-
-    Raises:
-        ValueError: If the masks do not have one of these shapes.
+    """Return the mean squared difference of neighbors, across plus down.
 
     Source:
         Phang et al. 2020, mask TV: a mean over pairs, unlike the regularizer's sum.
@@ -147,18 +87,11 @@ def mask_total_variation(masks: Tensor) -> Tensor:
     return _or_nan(means[0] + means[1], planes)
 
 
+@facts(higher_is_better=None)
 def mask_sparseness(masks: Tensor) -> Tensor:
     """Return the Gini index of each mask's absolute values: how few pixels hold its weight.
 
-    Args:
-        masks: ``(B, 1, H, W)`` or ``(B, H, W)``, any dtype and device.
-
-    Returns:
-        Float32 ``(B,)`` on the masks' device: 0 where all pixels are equal, zeros too; 1 - 1 / N
-        where one of N holds everything; NaN for a mask that is not finite.
-
-    Raises:
-        ValueError: If the masks do not have one of these shapes.
+    It is 0 where all pixels are equal, zeros too, and 1 - 1 / N where one of N holds everything.
 
     Source:
         Hurley & Rickard 2009, Gini index; for attributions Chalasani et al. 2020.
@@ -182,19 +115,18 @@ def _or_nan(values: Tensor, planes: Tensor) -> Tensor:
     return values.where(is_finite(planes), float("nan")).float()
 
 
-class MaskStatistics(ImageMetric):
+_NAMES = ("area", "binarized_area", "entropy", "published_entropy", "total_variation", "sparseness")
+
+
+class MaskStatistics(FiniteMeans):
     """Statistics of all masks of a data set, by name.
 
-    ``area``, ``area_spread`` (the standard deviation over all images), ``binarized_area``,
-    ``entropy``, ``published_entropy``, ``total_variation`` and ``sparseness`` are means over the
-    finite masks; ``not_finite`` is the share of the others.
-
-    Args:
-        **kwargs: Passed on to ``torchmetrics.Metric``.
+    ``area``, ``binarized_area``, ``entropy``, ``published_entropy``, ``total_variation`` and
+    ``sparseness`` are means over the finite masks, ``area_spread`` is the standard deviation of
+    their areas, and ``not_finite`` the share of the other masks.
 
     Source:
-        Phang et al. 2020, the mask statistics; `mask_sparseness` for the last. The published
-        spread is averaged over batches.
+        Phang et al. 2020, the mask statistics. The published spread is averaged over batches.
 
     Example:
         >>> metric = MaskStatistics()
@@ -203,67 +135,28 @@ class MaskStatistics(ImageMetric):
         (tensor(0.5000), tensor(0.5000))
     """
 
-    higher_is_better = None
     plot_upper_bound = None  # total variation reaches 2
-    totals: Tensor
-    squares: Tensor
-    seen: Tensor
-    not_finite: Tensor
-
-    names = (
-        "area",
-        "binarized_area",
-        "entropy",
-        "published_entropy",
-        "total_variation",
-        "sparseness",
-    )
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        double, count = torch.float64, len(self.names)
-        self.add_state("totals", torch.zeros(count, dtype=double), dist_reduce_fx="sum")
-        self.add_state("squares", torch.zeros((), dtype=double), dist_reduce_fx="sum")
-        self.add_state("seen", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("not_finite", torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__("MaskStatistics()", (*_NAMES, "squared_area"), **kwargs)
 
     def update(self, masks: Tensor) -> None:
-        """Add a batch of masks ``(B, 1, H, W)`` or ``(B, H, W)`` in [0, 1].
-
-        Raises:
-            ValueError: If the masks have another shape or leave [0, 1].
-        """
-        rows = torch.stack(_statistics(masks)).to(self.totals)  # (S, B)
-        rows = rows[:, rows.isfinite().all(0)]
-        self.totals += rows.sum(1)
-        self.squares += (rows[0] ** 2).sum()
-        self.seen += rows.shape[1]
-        self.not_finite += len(masks) - rows.shape[1]
+        """Add a batch of masks in [0, 1]."""
+        area = mask_area(masks)
+        columns = [
+            area,
+            binarized_area(masks),
+            mask_entropy(masks),
+            mask_entropy(masks, published=True),
+            mask_total_variation(masks),
+            mask_sparseness(masks),
+            area.double() ** 2,
+        ]
+        self.add(torch.stack([column.to(self.total) for column in columns], 1))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return float32 scalars by name.
-
-        Raises:
-            RuntimeError: If no finite mask was seen.
-        """
-        if self.seen == 0:
-            raise RuntimeError("no finite mask was seen: call update(masks) before compute().")
-        means = self.totals / self.seen
-        spread = (self.squares / self.seen - means[0] ** 2).clamp(min=0).sqrt()
-        values = dict(zip(self.names, means, strict=True)) | {"area_spread": spread}
-        values["not_finite"] = self.not_finite / (self.seen + self.not_finite)
-        return {name: value.float() for name, value in values.items()}
-
-    def __repr__(self) -> str:
-        return "MaskStatistics()"
-
-
-def _statistics(masks: Tensor) -> list[Tensor]:
-    return [
-        mask_area(masks),
-        binarized_area(masks),
-        mask_entropy(masks),
-        mask_entropy(masks, published=True),
-        mask_total_variation(masks),
-        mask_sparseness(masks),
-    ]
+        """Return float32 scalars by name."""
+        means = self.means_by_name()
+        variance = means.pop("squared_area") - means["area"] ** 2
+        means["area_spread"] = variance.clamp(min=0).sqrt()
+        return {name: value.float() for name, value in means.items()}

@@ -1,0 +1,93 @@
+"""The logits of a classifier on many images: in eval mode, without gradients, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_masking._base.borrow import eval_mode, module_of
+from captum_masking._base.checks import check_finite, check_inputs, check_output, check_same_device
+from captum_masking._base.target import as_class_logits
+from captum_masking.metrics.maps import check_masks, double
+
+#: Maps images ``(B, C, H, W)`` to logits ``(B, classes)``.
+Classifier = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def logits_of(classifier: Classifier, batches: Iterable[Tensor]) -> Tensor:
+    """Return the classifier's output on all batches, which may be made while it runs."""
+    return torch.cat([output for _, output in _outputs(classifier, ((x, x) for x in batches))])
+
+
+@torch.no_grad()
+def probabilities_of(classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the probabilities ``(N, L)`` of L classes of each image.
+
+    ``batches`` are pairs of images ``(n, C, H, W)`` and their classes ``(n, L)``.
+    """
+    pairs = _outputs(classifier, batches)
+    return torch.cat([softmax(output).gather(1, classes) for classes, output in pairs])
+
+
+def _outputs(
+    classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    with eval_mode(classifier):
+        for images, labels in batches:
+            output = classifier(images)
+            _check_rows(output, images)
+            yield labels, output
+
+
+def softmax(output: Tensor) -> Tensor:
+    """Return the probabilities ``(B, classes)`` in double precision where the device has it."""
+    return double(as_class_logits(output)).softmax(1)
+
+
+def of_class(values: Tensor, classes: Tensor) -> Tensor:
+    """Return from each row ``(B, classes)`` the value of its class, ``(B,)``."""
+    return values.gather(1, classes[:, None])[:, 0]
+
+
+def check_images(classifier: Any, inputs: Any, batch_size: int = 1) -> None:
+    """Check that the classifier can be called on the inputs."""
+    if not callable(classifier):
+        raise TypeError(
+            f"classifier must be callable as classifier(inputs), but got "
+            f"{type(classifier).__name__}; give a module or a function that returns logits."
+        )
+    check_inputs(inputs)
+    if inputs.dim() != 4 or not inputs.numel():
+        raise ValueError(
+            f"inputs must be images (B, C, H, W), at least one, but got {tuple(inputs.shape)}; "
+            "add a batch dimension with inputs[None] if this is one image."
+        )
+    check_finite(inputs, "inputs", "remove or repair these images.")
+    check_same_device(inputs, module_of(classifier))
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more images, but got {batch_size}.")
+
+
+def check_maps(inputs: Tensor, masks: Tensor) -> None:
+    """Check that the masks cover the images pixel by pixel."""
+    check_masks(masks)
+    batch, _, height, width = inputs.shape
+    if (len(masks), *masks.shape[-2:]) != (batch, height, width):
+        raise ValueError(
+            f"masks must have shape {(batch, 1, height, width)} or {(batch, height, width)} to "
+            f"match inputs of shape {tuple(inputs.shape)}, but got {tuple(masks.shape)}; "
+            "resample the maps to the images' size first."
+        )
+
+
+def _check_rows(output: Any, images: Tensor) -> None:
+    check_output(output)
+    if output.dim() == 0 or len(output) != len(images):
+        raise ValueError(
+            f"the classifier must return one row of logits per image, {len(images)}, but returned "
+            f"{tuple(output.shape)}; wrap it in a function that does."
+        )
