@@ -188,7 +188,7 @@ def test_asking_for_nothing_is_the_published_area():
 
 def test_size_asked_of_a_masker_that_takes_no_size_says_the_way_out():
     said = judgement()._replace(area=None)
-    with pytest.raises(RuntimeError, match=r"asked for none.*partial\(Masker, sized=True\)"):
+    with pytest.raises(RuntimeError, match=r"given none.*partial\(Masker, sized=True\)"):
         SizeAsked()(torch.rand(4, 1, 4, 6), said)
 
 

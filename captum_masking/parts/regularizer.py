@@ -309,8 +309,8 @@ class SizeAsked:
     def _distance(self, area: Tensor, given: Tensor | None) -> Tensor:
         if given is None:
             raise RuntimeError(
-                "SizeAsked compares each mask with the size that the masker was asked for, but it "
-                "was asked for none; train a masker that is told one: "
+                "SizeAsked compares each mask with the size that the masker was given, but it was "
+                "given none; train a masker that takes one: "
                 "MaskingModel(classifier, masker=partial(Masker, sized=True))."
             )
         difference = area - given.to(area)
