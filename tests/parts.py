@@ -72,7 +72,7 @@ REGULARIZERS = [
     regularizer.AskedArea(2.0, 0.0, 3.0, belief=objective.AnyOf()),
     regularizer.asked(),
     regularizer.Sum(regularizer.Area(), regularizer.Area(weight_in=2.0)),
-    regularizer.published(),
+    regularizer.Sum(regularizer.Area(), regularizer.TotalVariation()),
     regularizer.smooth(),
 ]
 POOLS = [

@@ -33,7 +33,7 @@ from captum_masking.parts.masker import Masker
 from captum_masking.parts.masking import mask_images
 from captum_masking.parts.objective import Judgement, KeepRecognizing
 from captum_masking.parts.pool import History, Latest
-from captum_masking.parts.regularizer import published
+from captum_masking.parts.regularizer import Area, Sum, TotalVariation
 
 FROZEN, GENTLE, SCRATCH = False, FineTune(), FromScratch()
 NAMES = ["frozen", "gentle", "scratch"]
@@ -212,7 +212,7 @@ def test_a_frozen_step_has_the_gradients_of_the_published_loss(exact, largest_no
     trainer = MaskingTrainer(
         model,
         train_classifier=False,
-        regularizer=published(),
+        regularizer=Sum(Area(), TotalVariation()),
         max_gradient_norm=largest_norm,
     )
     record = trainer.step(inputs, target)
@@ -234,7 +234,7 @@ def test_a_joint_step_gives_each_network_the_gradient_of_its_own_loss(
     trainer = MaskingTrainer(
         model,
         train_classifier=how,
-        regularizer=published(),
+        regularizer=Sum(Area(), TotalVariation()),
         pool=Latest(),
         max_gradient_norm=largest_norm,
     )
@@ -256,7 +256,7 @@ def test_a_judge_of_the_past_judges_and_the_classifier_then_learns_from_clean_im
     trainer = MaskingTrainer(
         model,
         train_classifier=how,
-        regularizer=published(),
+        regularizer=Sum(Area(), TotalVariation()),
         pool=pool,
         max_gradient_norm=1e9,
     )

@@ -28,7 +28,6 @@ __all__ = [
     "TotalVariation",
     "UngatedArea",
     "asked",
-    "published",
     "smooth",
 ]
 
@@ -429,22 +428,10 @@ def over_inputs(
     return sum(penalties[1:], start=penalties[0]) / len(penalties)
 
 
-def published() -> Sum:
-    """Return area and total variation with the published constants of the frozen set-up.
-
-    Source:
-        Phang et al. 2020: 1 and 10 for the area; 0.001 on each of two sides for the variation.
-
-    Example:
-        >>> published()
-        Area(weight_in=1.0, weight_out=10.0)
-        + TotalVariation(weight=0.002, border=0.3, scale_free=True)
-    """
-    return Sum(Area(), TotalVariation())
-
-
 def smooth(size: Regularizer | None = None, *, variation: float = 0.008) -> Sum:
-    """Return the published terms with four times the variation's weight: the default.
+    """Return the default: area, and total variation with four times its published weight.
+
+    As published is ``Sum(Area(), TotalVariation())``.
 
     The published mask is upsampled from a grid of stride 4 by repeating values. Where the mask
     comes from a coarser grid by linear interpolation, the same map has about a quarter of that
