@@ -26,6 +26,7 @@ DEMO = [
 ]
 
 HUB = ["huggingface_hub>=0.23"]  # share a model, and fetch one
+BENCHMARK = ["pandas>=2", "jinja2>=3"]  # reports of a benchmark
 COMPLETION = ["shtab>=1.7"]  # captum-masking --print-completion
 METRICS = ["scikit-learn", "scikit-image"]  # the leakage audit, HOG in the sanity checks
 AUDIO = ["soundfile"]  # reads and writes sound files
@@ -73,7 +74,10 @@ setup(
     ],
     keywords=["captum", "pytorch", "interpretability", "saliency", "attribution", "masking"],
     packages=find_packages(include=["captum_masking", "captum_masking.*"]),
-    package_data={"captum_masking": ["py.typed", "zoo/**/*.json", "zoo/**/*.safetensors"]},
+    package_data={
+        "captum_masking": ["py.typed", "zoo/**/*.json", "zoo/**/*.safetensors"],
+        "captum_masking.benchmark": ["report.html", "report.md"],
+    },
     zip_safe=False,
     python_requires=">=3.11",
     # Floors are the oldest that the tests were run with, in .github/oldest.txt.
@@ -91,14 +95,16 @@ setup(
     ],
     extras_require={
         "audio": AUDIO,
+        "benchmark": BENCHMARK,
         "completion": COMPLETION,
-        "demo": DEMO,
-        "docs": ["sphinx>=7.4", "furo", "sphinx-gallery", "sphinx-copybutton", *DEMO],
+        "demo": [*DEMO, *BENCHMARK],
+        "docs": ["sphinx>=7.4", "furo", "sphinx-gallery", "sphinx-copybutton", *DEMO, *BENCHMARK],
         "hub": HUB,
         "metrics": METRICS,
         "tensorboard": WATCHING,
         "test": [
             *DEMO,
+            *BENCHMARK,
             *FAMILIES,
             *EXPORT,
             *AUDIO,

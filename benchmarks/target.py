@@ -169,7 +169,9 @@ def explainers(
     methods: dict[str, Explain] = {
         "MaskingSaliency (target-aware)": MaskingSaliency(model).attribute,
         "MaskingSaliency (told nothing)": lambda x, t: agnostic.mask(x),
-        "LayerGradientXActivation": lambda x, t: of_layer(by_activation, x, t).detach(),
+        "LayerGradientXActivation": lambda x, t: of_layer(
+            by_activation.attribute(x, target=t).detach(), x.shape[2:]
+        ),
         **{name: method.explain for name, method in captums.items()},
     }
     return methods, left_out

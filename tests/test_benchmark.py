@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -303,6 +304,16 @@ def test_maps_with_nan_are_counted_and_score_as_no_evidence():
 def test_what_cannot_be_called_is_refused_before_anything_runs():
     with pytest.raises(TypeError, match="Captum Attribution or a callable"):
         run(methods={"odd": 3})
+
+
+@pytest.mark.parametrize("library", ["pandas", "jinja2"])
+def test_without_a_library_of_the_report_nothing_runs(tmp_path, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    method = Stopping(Squares(10).images)
+    with pytest.raises(ImportError, match=rf"need {library}.*captum-masking\[benchmark\]"):
+        run(methods={"m": method}, out=tmp_path)
+    assert not method.seen
+    assert run(methods={"bright": bright}).images == 10  # no report, no library
 
 
 def test_no_image_is_refused():

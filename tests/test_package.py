@@ -68,6 +68,7 @@ def test_the_wheel_holds_every_module_the_shipped_masker_and_the_marker_of_types
     zoo = {str(file.relative_to(ROOT)) for file in (package / "zoo").rglob("*.safetensors")}
     assert zoo and modules | zoo | {"captum_masking/py.typed"} <= names
     assert "captum_masking/zoo/efficientnet-lite0/model.safetensors" in names
+    assert {f"captum_masking/benchmark/report.{end}" for end in ("html", "md")} <= names
 
 
 def test_the_wheel_holds_nothing_else(names):
@@ -101,7 +102,8 @@ def test_every_requirement_has_a_floor_or_belongs_to_an_extra(metadata):
 
 def test_the_extras_are_those_that_errors_and_docs_name(metadata):
     assert set(metadata.get_all("Provides-Extra")) == {
-        *("audio", "completion", "demo", "docs", "hub", "metrics", "tensorboard", "test")
+        *("audio", "benchmark", "completion", "demo", "docs", "hub"),
+        *("metrics", "tensorboard", "test"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Promises about Quantus: our maps in its metrics, its metrics as ours; most without Quantus."""
+"""Promises about Quantus: our maps in its metrics; most without Quantus."""
 
 from __future__ import annotations
 
@@ -9,19 +9,9 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 from captum_masking import MaskingModel, MaskingSaliency
-from captum_masking.benchmark.quantus import Explainer, Score
+from captum_masking.benchmark.quantus import Explainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # targets that change nothing
-
-
-class MeanOfMaps:
-    """Stands for a metric of Quantus: called as one, a number an image."""
-
-    def __call__(self, model, x_batch, y_batch, a_batch, s_batch, **options):
-        assert all(isinstance(a, np.ndarray) for a in (x_batch, y_batch, a_batch))
-        assert options["channel_first"] and callable(options["explain_func"])
-        assert not model.training
-        return list(a_batch.mean(axis=(1, 2, 3)))
 
 
 @pytest.fixture
@@ -68,26 +58,6 @@ def test_another_method_of_captum_is_summed_over_channels_as_quantus_does(model,
     assert repr(Explainer(IntegratedGradients)) == "Explainer(IntegratedGradients)"
 
 
-def test_a_score_is_the_mean_over_all_images_whatever_the_batches(model, images, labels):
-    maps = torch.rand(6, 1, 16, 16)
-    score = Score(MeanOfMaps(), model.train())
-    score.update(images[:4], labels[:4], maps[:4])
-    score.update(images[4:], labels[4:], maps[4:])
-    torch.testing.assert_close(score.compute(), maps.mean(), rtol=0, atol=1e-6)
-    assert model.training
-    assert not list(score.parameters())  # the model is not a part of the metric
-    score.reset()
-    with pytest.raises(RuntimeError, match="no image was scored"):
-        score.compute()
-
-
-@pytest.mark.parametrize("found", [[0.5], {"layer": [1.0]}, [[1.0, 2.0]] * 6, None])
-def test_what_is_not_one_number_an_image_is_refused_with_the_way_out(model, images, labels, found):
-    score = Score(lambda **options: found, model)
-    with pytest.raises(TypeError, match="for each of 6 images.*return_auc_per_sample"):
-        score.update(images, labels, torch.rand(6, 1, 16, 16))
-
-
 # With Quantus itself: pip install quantus.
 
 
@@ -105,8 +75,8 @@ def test_metrics_of_five_groups_take_our_maps(quantus, model, arrays):
     metrics = {
         "complexity": quantus.Sparseness(**QUIET),
         "robustness": quantus.MaxSensitivity(nr_samples=2, **QUIET),
-        "randomisation": quantus.RandomLogit(num_classes=4, **QUIET),
-        "localisation": quantus.RelevanceMassAccuracy(**QUIET),
+        "randomization": quantus.RandomLogit(num_classes=4, **QUIET),
+        "localization": quantus.RelevanceMassAccuracy(**QUIET),
         "faithfulness": quantus.FaithfulnessCorrelation(
             nr_runs=3, subset_size=16, return_aggregate=False, **QUIET
         ),
@@ -142,19 +112,7 @@ def test_evaluate_puts_ours_beside_a_method_of_captum(quantus, model, arrays):
     assert set(found) == {"ours", "gradients"}
 
 
-def test_a_metric_of_quantus_is_one_of_ours_and_says_which_way_is_better(quantus, model, images):
-    maps = torch.rand(6, 1, 16, 16)
-    metric, labels = quantus.Sparseness(**QUIET), torch.zeros(6, dtype=torch.long)
-    score = Score(metric, model)
-    score.update(images, labels, maps)
-    arrays = [tensor.cpu().numpy() for tensor in (images, labels, maps)]
-    alone = metric(model.eval(), *arrays, None, device="cpu")
-    torch.testing.assert_close(score.compute(), torch.tensor(np.mean(alone)).float())
-    assert score.higher_is_better is True
-    assert Score(quantus.MaxSensitivity(**QUIET), model).higher_is_better is False
-
-
-def test_plain_classifiers_are_explained_by_optimising_each_mask(arrays):
+def test_plain_classifiers_are_explained_by_optimizing_each_mask(arrays):
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
     maps = Explainer()(classifier, arrays[0][:1], arrays[1][:1])
     assert maps.shape == (1, 1, 16, 16)

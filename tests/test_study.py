@@ -10,10 +10,10 @@ import pytest
 import torch
 from test_cli import folder  # noqa: F401  (a fixture: twelve pictures with boxes, a classifier)
 
+from captum_masking.benchmark import Interval
 from captum_masking.benchmark.study import (
     CLAIMS,
     Claim,
-    Difference,
     difference,
     judge_claims,
     read_runs,
@@ -147,7 +147,7 @@ def test_seeds_are_paired_where_both_rows_have_as_many():
     # What a seed does to both rows alike (here: 0, 50 or 100 points) is no difference of theirs.
     luck = np.array([[0.0], [50.0], [100.0]]) + np.zeros((3, 40))
     paired, unpaired = difference(luck + 5, luck), difference(luck + 5, luck[:2])
-    assert paired == Difference(5.0, 5.0, 5.0)
+    assert paired == Interval(5.0, 5.0, 5.0)
     assert unpaired.high - unpaired.low > 50
 
 
@@ -181,7 +181,7 @@ def test_rows_on_different_images_are_not_compared():
     ],
 )
 def test_a_claim_is_confirmed_or_refuted_only_by_a_whole_interval(low, high, gain, verdict):
-    assert Claim("", "a", "b", low, high).verdict(Difference(*gain)) == verdict
+    assert Claim("", "a", "b", low, high).verdict(Interval(*gain)) == verdict
 
 
 def test_claims_speak_of_rows_that_exist_and_only_where_both_were_run():

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -16,13 +15,12 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from captum_masking._base.checks import check_inputs
-from captum_masking.benchmark.methods import Explain
+from captum_masking.benchmark.methods import Explain, random_states
 from captum_masking.benchmark.result import Cost
 from captum_masking.metrics.robustness import models_lent
 
@@ -49,6 +47,11 @@ def measure_cost(
     Each time of the method is divided by the mean of the forward passes just before and after it,
     so that a machine that is busy for a while slows both sides; medians are over turns.
 
+    Classifier and the method's model are held in eval mode; modes, gradients and random states
+    are given back. On a CPU the peak of memory is read from torch's profiler, which sees what torch
+    allocates (and no scratch memory of other libraries), and is None for a method of more than 100
+    forward passes and a second; on a GPU it is that of torch's own allocator; elsewhere it is None.
+
     Args:
         explain: Called as ``explain(inputs, target)``.
         forward: The classifier, called as ``forward(inputs)`` without gradients.
@@ -56,34 +59,20 @@ def measure_cost(
         target: Handed to ``explain``.
         seconds: For the timed runs; > 0.
 
-    Returns:
-        The cost of one image; memory is for the whole batch. On a CPU the peak is read from
-        torch's profiler, which sees what torch allocates (and no scratch memory of other
-        libraries), and is None for a method of more than 100 forward passes and a second; on a
-        GPU it is that of torch's own allocator; on other devices it is None.
-
     Raises:
         ValueError: If there is no image, or ``seconds`` is not positive.
 
-    Source:
-        Own. Classifier and the method's model are held in eval mode; modes, gradients and random
-        states (torch, numpy, Python) are given back.
-
     Example:
         >>> classifier = torch.nn.Conv2d(3, 8, 3)
-        >>> cost = measure_cost(
-        ...     lambda inputs, target: classifier(inputs).mean(1),
-        ...     classifier,
-        ...     torch.rand(2, 3, 32, 32),
-        ...     torch.tensor([0, 1]),
-        ...     seconds=0.01,
-        ... )
+        >>> inputs, target = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+        >>> explain = lambda inputs, target: classifier(inputs).mean(1)
+        >>> cost = measure_cost(explain, classifier, inputs, target, seconds=0.01)
         >>> cost.batch_size, cost.forwards > 0.5
         (2, True)
     """
     _check(inputs, seconds)
     images = inputs.detach().clone()
-    with models_lent(forward, explain), _randomness_given_back(images.device):
+    with models_lent(forward, explain), random_states(images.device):
         plain = timed(torch.no_grad()(partial(forward, images)), images.device)
         run = torch.enable_grad()(partial(explain, images, target))
         forwards, methods = in_turns(plain, timed(run, images.device), seconds)
@@ -95,9 +84,6 @@ def measure_cost(
         short = ratio <= _FORWARDS_PROFILED or took <= _SECONDS_PROFILED
         memory_mb = peak_mb(run, images.device, profiled=short)
     return Cost(1000 * took / len(images), ratio, memory_mb, len(images))
-
-
-# Time.
 
 
 def timed(run: Callable[[], Any], device: torch.device) -> Callable[[], float]:
@@ -133,9 +119,6 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-# Memory.
 
 
 def peak_mb(run: Callable[[], Any], device: torch.device, *, profiled: bool) -> float | None:
@@ -186,25 +169,9 @@ def _quiet() -> Iterator[None]:
             del os.environ[name]
 
 
-# At the door, and on the way out.
-
-
 def _check(inputs: Any, seconds: float) -> None:
     check_inputs(inputs)
     if len(inputs) == 0:
         raise ValueError("expected at least one image to measure the cost of, but got none.")
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be a positive number, but got {seconds}.")
-
-
-@contextmanager
-def _randomness_given_back(device: torch.device) -> Iterator[None]:
-    python, numpy = random.getstate(), np.random.get_state()
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        if device.type != "cpu":
-            index = device.index or 0
-            stack.enter_context(torch.random.fork_rng([index], device_type=device.type))
-        stack.callback(random.setstate, python)
-        stack.callback(np.random.set_state, numpy)
-        yield

@@ -1,54 +1,411 @@
-"""What the pictures share: the colors of families, and names that fit."""
+"""The report of a benchmark: tables, pictures and one page, all from one DataFrame."""
 
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import math
 import re
 import textwrap
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import partial
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from captum_masking._base.files import replacing, write_json, write_text
+from captum_masking._base.text import table
 from captum_masking.benchmark.images import Sample
-from captum_masking.benchmark.result import Column, Interval, Result, Row
+from captum_masking.benchmark.result import COSTS, TRIVIAL, Column, Interval, Result, Row, needed
 from captum_masking.viz import Panel, overlay
+
+#: Printed where there is no value.
+DASH = "–"
+
+#: Drawn against cost is the first of these that the result has, else its first headline.
+PLOTTED = ("error_at_best", "error_at_mean", "mask_iou_at_best", "saliency_metric")
 
 #: Okabe & Ito's colors without black and yellow, told apart by color-blind readers too.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
+_SHADES = 7  # from the best, q0, to the worst, q6
 
-def family_colors(result: Result) -> dict[str, str]:
-    """Give each family a color, the trivial one gray.
+#: Titles of a table of verdicts, and what is to be known to read it.
+WINS = ("score", "its value", "best other", "other's value", "difference", "verdict")
+WINS_LEGEND = (
+    "In each column against the one that is best there by its mean, on the same images. The "
+    "difference is the reference's value minus the other's, with a 95 % interval; undecided where "
+    "that holds 0. Trivial maps do not count as methods."
+)
 
-    Source:
-        Own.
+Picture = bytes | str | Path
+
+
+def write_report(result: Result, samples: Sequence[Sample], out: Path) -> list[Path]:
+    """Write all that a benchmark has to show, each file whole or not at all.
+
+    Returns:
+        The files: ``result.json``, ``table.md``, ``table.csv``, ``montage.png``,
+        ``cost-quality-KEY.png`` and ``report.html``; pictures only where there is something to
+        draw.
+    """
+    write_json(out / "result.json", result.as_json())
+    write_text(out / "table.md", markdown(result))
+    write_text(out / "table.csv", result.frame().to_csv(lineterminator="\n"))
+    montages = [out / "montage.png"] if samples else []
+    for file in montages:
+        with replacing(file, shared=True) as staged:
+            draw_montage(samples, result, staged)
+    key = _plotted(result)
+    plots = [out / f"cost-quality-{key}.png"] if key else []
+    for file in plots:
+        with replacing(file, shared=True) as staged:
+            draw_cost_quality(result, key, staged)
+    page = html(result, _as_jpeg(montages[0]) if montages else None, plots)
+    write_text(out / "report.html", page)
+    texts = [out / name for name in ("result.json", "table.md", "table.csv")]
+    return [*texts, *montages, *plots, out / "report.html"]
+
+
+def _plotted(result: Result) -> str:
+    """Return the key of the column to draw against cost; empty if none has a value."""
+    known = {c.key: c for c in result.columns if any(row.value(c) for row in result.rows)}
+    chosen = [key for key in PLOTTED if key in known]
+    chosen += [key for key, c in known.items() if c.headline and c.higher_is_better is not None]
+    return chosen[0] if chosen else ""
+
+
+def markdown(result: Result) -> str:
+    """Return a result as Markdown; in bold the best value of a column that is not trivial.
+
+    Raises:
+        ImportError: Without pandas and jinja2.
 
     Example:
-        >>> from captum_masking.benchmark.result import Row
-        >>> family_colors(Result([], [Row("a", "captum"), Row("frame", "trivial")], images=1))
-        {'captum': '#0072B2', 'trivial': '#767676'}
+        >>> column = Column("error", "LE, %", "Where", False, scale=100, headline=True)
+        >>> rows = [Row("mine", "yours", values={"error": Interval(0.3, 0.25, 0.36)})]
+        >>> "| mine | **30.0** [25.0, 36.0] |" in markdown(Result([column], rows, images=9))
+        True
     """
+    return re.sub(r"\n{3,}", "\n\n", _rendered("report.md", result)).strip() + "\n"
+
+
+def html(result: Result, montage: Picture | None = None, plots: Sequence[Picture] = ()) -> str:
+    """Return a result as one page that needs no other file; whatever the user named is escaped.
+
+    Args:
+        result: Finished.
+        montage: Of :func:`draw_montage`, its bytes or its file, PNG or JPEG; None leaves it out.
+        plots: Of :func:`draw_cost_quality`, likewise.
+    """
+    pictures = {"montage": montage and _source(montage), "plots": [_source(p) for p in plots]}
+    return _rendered("report.html", result, **pictures)
+
+
+def text_table(result: Result) -> str:
+    """Return the short table for the shell, without intervals; failures follow in words.
+
+    Example:
+        >>> print(text_table(Result([], [Row("mine", "yours", failure="it raised")], images=0)))
+        method  forwards  ms/image  peak MB
+        ------  --------  --------  -------
+        mine           –         –        –
+        mine failed: it raised
+    """
+    columns = _short(result)
+    header = ["method", *(titled(result, column) for column in columns)]
+    lines = [[_one_line(row.name), *(_mean(row, c) for c in columns)] for row in result.rows]
+    failed = [f"{row.name} failed: {row.failure}" for row in result.rows if row.failure]
+    return "\n".join([table(header, lines), *map(_one_line, failed)])
+
+
+def _rendered(template: str, result: Result, **pictures: Any) -> str:
+    """Fill in a template of this folder; both print the same."""
+    frame = result.frame()
+    tables = {"": _short(result), **groups(result)}
+    cells = {name: _cells(result, frame, columns) for name, columns in tables.items()}
+    failed = [row for row in result.rows if row.failure]
+    text: str = (
+        _environment(result)
+        .get_template(template)
+        .render(
+            result=result,
+            facts=facts(result),
+            command=str(result.setting.get("command", "")),
+            short=cells.pop(""),
+            groups=cells,
+            costs=COSTS,
+            contests=contests(result),
+            failures=[f"{row.name} ({row.family}): {row.failure}" for row in failed],
+            remarks=remarks(result),
+            colors=family_colors(result),
+            **pictures,
+        )
+    )
+    return text
+
+
+def _environment(result: Result) -> Any:
+    jinja2 = needed("jinja2")
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=jinja2.select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    made.filters.update(plain=_plain, breakable=_breakable, signed=signed, mean=_mean)
+    made.filters.update(titled=partial(titled, result), heading=partial(_heading, result))
+    made.globals.update(summary=partial(summary, result), thresholds=partial(thresholds, result))
+    made.globals.update(TITLES=WINS, WINS=WINS_LEGEND, DASH=DASH)
+    return made
+
+
+# ---- Names and numbers as text.
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown would read as more than text."""
+    return re.sub(r"([\\`*_<>|\[\]&~$])", r"\\\1", _one_line(text))
+
+
+def _breakable(name: str) -> Any:
+    """Escape a name for HTML and let it break where a word ends: InputXGradient, my_method."""
+    markupsafe = needed("markupsafe")
+    ends = r"(?<=[a-z])(?=[A-Z])|(?<=[a-z0-9]_)(?=[a-zA-Z])"
+    return markupsafe.Markup(re.sub(ends, "<wbr>", str(markupsafe.escape(name))))
+
+
+def _mean(row: Row, column: Column) -> str:
+    value = row.value(column)
+    return DASH if value is None else column.text(value.mean)
+
+
+def _limits(column: Column, low: float, high: float) -> str:
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"[{column.text(low)}, {column.text(high)}]" if known else ""
+
+
+def signed(value: Interval | None, column: Column) -> str:
+    """Print a difference with its interval."""
+    if value is None:
+        return DASH
+    mean, low, high = (column.text(number, "+") for number in (value.mean, value.low, value.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def titled(result: Result, column: Column) -> str:
+    """Return a column's title, with its group where two columns share a title."""
+    alike = [other for other in result.columns if other.title == column.title]
+    return column.title if len(alike) < 2 else f"{column.title} ({column.group})"
+
+
+def _heading(result: Result, column: Column, space: str = " ") -> str:
+    """Return a column's title with an arrow that points up where higher is better."""
+    arrow = {True: "↑", False: "↓", None: ""}[column.higher_is_better]
+    return f"{titled(result, column)}{space}{arrow}".strip()
+
+
+def facts(result: Result) -> dict[str, str]:
+    """Return the setting as text, the number of images with it; the command stands apart."""
+    listed = {"images": result.images, **result.setting}
+    return {n.replace("_", " "): _listed(v) for n, v in listed.items() if n != "command"}
+
+
+def _listed(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_listed(content)}" for name, content in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_listed, value))
+    return str(value)
+
+
+def thresholds(result: Result, row: Row) -> str:
+    """Print the thresholds that were chosen for a row."""
+    titles = {column.key: titled(result, column) for column in result.columns}
+    return "; ".join(
+        f"{titles.get(key, key)} {', '.join(f'{value:g}' for value in chosen)}"
+        for key, chosen in result.thresholds.get(row.name, {}).items()
+        if chosen
+    )
+
+
+def remarks(result: Result) -> list[str]:
+    """Return the notes, and one more for each row whose maps held NaN."""
+    nan = "maps held NaN or infinity, which counts as no evidence."
+    broken = [row for row in result.rows if row.degenerate]
+    return [*result.notes, *(f"{r.name}: {r.degenerate} of {result.images} {nan}" for r in broken)]
+
+
+# ---- Tables: columns by group, and cells shaded by rank.
+
+
+class Cell(NamedTuple):
+    """A value as text, its interval, its shade from 0 to 6 (None without a rank), and if bold."""
+
+    mean: str
+    limits: str = ""
+    shade: int | None = None
+    is_best: bool = False
+
+
+class Cells(NamedTuple):
+    """A table: its columns, and a line of cells for each row of the result."""
+
+    columns: Sequence[Column]
+    lines: Sequence[Sequence[Cell]]
+
+
+def groups(result: Result) -> dict[str, list[Column]]:
+    """Return all columns by the table they belong to, in order."""
+    found: dict[str, list[Column]] = {}
+    for column in result.columns:
+        found.setdefault(column.group, []).append(column)
+    return found
+
+
+def _short(result: Result) -> list[Column]:
+    """Return the columns of the first table: the headlines, then the cost."""
+    return [*(column for column in result.columns if column.headline), *COSTS]
+
+
+def ranks(frame: Any, column: Column) -> dict[str, float]:
+    """Place rows between the best, 0, and the worst, 1; rows that print alike share a place."""
+    if column.higher_is_better is None:
+        return {}
+    printed = frame[column.key].dropna().map(lambda value: float(column.text(value)))
+    places = printed.rank(method="dense", ascending=not column.higher_is_better) - 1
+    found: dict[str, float] = (places / max(places.max(), 1)).to_dict()
+    return found
+
+
+def best(frame: Any, column: Column) -> set[str]:
+    """Name the rows that are not trivial and print the best value of a column."""
+    places = ranks(frame[frame["family"] != TRIVIAL], column)
+    return {name for name, place in places.items() if place == 0}
+
+
+def _cells(result: Result, frame: Any, columns: Sequence[Column]) -> Cells:
+    by_column = [_cells_of(frame, column) for column in columns]
+    return Cells(columns, [[cells[row.name] for cells in by_column] for row in result.rows])
+
+
+def _cells_of(frame: Any, column: Column) -> dict[str, Cell]:
+    places, bold = ranks(frame, column), best(frame, column)
+    ends = [column.key + end for end in ("", "_low", "_high") if column.key + end in frame]
+    cells = {}
+    for name, mean, *interval in frame[ends].itertuples():
+        cells[name] = Cell(DASH)
+        if math.isfinite(mean):
+            limits = _limits(column, *interval) if interval else ""
+            shade = round(places[name] * (_SHADES - 1)) if name in places else None
+            cells[name] = Cell(column.text(mean), limits, shade, name in bold)
+    return cells
+
+
+# ---- Wins and losses of the reference.
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the reference did in one column against the best other method that is not trivial.
+
+    Attributes:
+        column: With a direction.
+        own: Of the reference.
+        other: The row whose mean is best among the others.
+        difference: What the reference has more than the other, on the same images; None where it
+            was not computed.
+    """
+
+    column: Column
+    own: Interval
+    other: Row
+    difference: Interval | None
+
+    @property
+    def word(self) -> str:
+        """``"better"``, ``"worse"``, ``"undecided"`` (0 is inside) or ``"not compared"``."""
+        if self.difference is None:
+            return "not compared"
+        if not (self.difference.low > 0 or self.difference.high < 0):
+            return "undecided"
+        return "better" if (self.difference.low > 0) == self.column.higher_is_better else "worse"
+
+
+def contests(result: Result) -> dict[str, list[Verdict]]:
+    """Compare the reference with the best other method, column by column.
+
+    Returns:
+        Verdicts by who the others are: all methods that are not trivial; and those of another
+        family, where the reference has others in its own, which may be its sisters.
+    """
+    family = {row.family for row in result.rows if row.name == result.reference}
+    fields = {"other method": {TRIVIAL}, "method of another family": {TRIVIAL, *family}}
+    found = {name: _verdicts(result, without) for name, without in fields.items()}
+    everyone, others = found.values()
+    return {name: v for name, v in found.items() if v and (v is everyone or others != everyone)}
+
+
+def _verdicts(result: Result, without: Container[str]) -> list[Verdict]:
+    rivals = [r for r in result.rows if r.family not in without and r.name != result.reference]
+    found = (_verdict(result, rivals, column) for column in result.columns)
+    return [verdict for verdict in found if verdict is not None]
+
+
+def _verdict(result: Result, rivals: Sequence[Row], column: Column) -> Verdict | None:
+    means = {row.name: value.mean for row in rivals if (value := row.value(column))}
+    own = [row.value(column) for row in result.rows if row.name == result.reference]
+    if column.higher_is_better is None or not means or not own or own[0] is None:
+        return None
+    other = (max if column.higher_is_better else min)(means, key=means.__getitem__)
+    more = result.differences.get(column.key, {}).get(other)  # than the reference
+    if more is None or not math.isfinite(more.mean):
+        return Verdict(column, own[0], result[other], None)
+    return Verdict(column, own[0], result[other], Interval(-more.mean, -more.high, -more.low))
+
+
+def summary(result: Result, found: Sequence[Verdict]) -> list[str]:
+    """Count wins and losses in sentences, each with the titles of its columns."""
+    lines = []
+    for word in ("better", "worse", "undecided", "not compared"):
+        names = [titled(result, v.column) for v in found if v.word == word]
+        if names or word in ("better", "worse"):
+            listed = f": {'; '.join(names)}" if names else ""
+            lines.append(f"{word} in {len(names)} of {len(found)}{listed}")
+    return lines
+
+
+# ---- Colors, and names that fit a picture.
+
+
+def family_colors(result: Result) -> dict[str, str]:
+    """Give each family a color, the trivial one gray."""
     families = dict.fromkeys(row.family for row in result.rows if row.family != TRIVIAL)
     colors = {name: COLORS[place % len(COLORS)] for place, name in enumerate(families)}
     return {**colors, TRIVIAL: "#767676"}
 
 
-def fit(text: str, width: int) -> str:
+def _fit(text: str, width: int) -> str:
     """Fit a text into two lines; dollars are no formulas."""
     first, *more = textwrap.wrap(text, width) or [""]
     second = " ".join(more)
     lines = [first, second if len(second) <= width else f"{second[: width - 1]}…"]
     return "\n".join(filter(None, lines)).replace("$", r"\$")
+
+
+def _source(picture: Picture) -> str:
+    """Return a picture as the source of an image."""
+    content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+    coding = "jpeg" if content.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{coding};base64,{base64.b64encode(content).decode()}"
 
 
 # ---- The same images under all methods.
@@ -70,9 +427,6 @@ def draw_montage(samples: Sequence[Sample], result: Result, file: str | Path) ->
 
     Raises:
         ValueError: If there is no sample.
-
-    Source:
-        Own.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
@@ -120,12 +474,12 @@ def _draw_panel(axes: Any, left: int, top: int, panel: Panel) -> None:
 
 
 def _panels(sample: Sample, names: Sequence[str]) -> list[Panel]:
-    image = Panel(sample.pixels, fit(sample.title, _TITLE), sample.boxes)
+    image = Panel(sample.pixels, _fit(sample.title, _TITLE), sample.boxes)
     nothing = np.ones(sample.pixels.shape[:2])
     panels = [
         Panel(
             _heat(sample, name) if name in sample.maps else nothing,
-            fit(name, _TITLE),
+            _fit(name, _TITLE),
             sample.boxes,
         )
         for name in names
@@ -138,12 +492,8 @@ def _heat(sample: Sample, name: str) -> np.ndarray:
     return overlay(sample.pixels, torch.as_tensor(sample.maps[name]).float().nan_to_num(0, 0, 0))
 
 
-def as_jpeg(file: str | Path) -> bytes:
-    """Return a PNG file as JPEG, a fifth of its size, for the page.
-
-    Source:
-        Own.
-    """
+def _as_jpeg(file: str | Path) -> bytes:
+    """Return a PNG file as JPEG, a fifth of its size, for the page."""
     from PIL import Image  # matplotlib draws with it
 
     stream = io.BytesIO()
@@ -178,14 +528,11 @@ def draw_cost_quality(result: Result, key: str, file: str | Path) -> bool:
 
     Raises:
         ValueError: If there is no such column.
-
-    Source:
-        Own.
     """
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
     column = _column(result, key)
-    rows = [(row, value) for row in result.rows if (value := value_of(row, column)) is not None]
+    rows = [(row, value) for row in result.rows if (value := row.value(column)) is not None]
     points = [pair for pair in rows if _is_point(pair[0])]
     lines = [pair for pair in rows if not _is_point(pair[0])]
     if not rows:
@@ -236,9 +583,9 @@ class _Legend:
         if family != self.family or not self.labels:
             self.family = family
             self.handles.append(Line2D([], [], linestyle=""))
-            self.labels.append(f"{fit(family, 40)}:")
+            self.labels.append(f"{_fit(family, 40)}:")
         self.handles.append(handle)
-        self.labels.append(fit(label, 40))
+        self.labels.append(_fit(label, 40))
 
     def draw(self, figure: Any) -> None:
         figure.legend(
@@ -279,7 +626,7 @@ def _label_axes(axes: Any, column: Column, has_points: bool) -> None:
     axes.set_xlabel("← better      time of one image, in forward passes of the classifier")
     better = {True: "      better →", False: "", None: ""}[column.higher_is_better]
     worse = "← better      " if column.higher_is_better is False else ""
-    axes.set_ylabel(fit(f"{worse}{column.title}{better}", 60))
+    axes.set_ylabel(_fit(f"{worse}{column.title}{better}", 60))
 
 
 def _number(axes: Any, column: Column, points: Sequence[tuple[Row, Interval]]) -> None:
@@ -315,799 +662,3 @@ def _bar(axes: Any, column: Column, row: Row, value: Interval) -> np.ndarray:
 def _room(places: np.ndarray, taken: np.ndarray) -> np.ndarray:
     gaps = np.linalg.norm(places[:, None] - taken[None], axis=2).min(1)
     return np.minimum(gaps, _ROOM)
-
-
-# ---- What a result says, whatever it is printed on: values, the best of a column, the setting.
-
-#: The family of the baselines, which are never printed as the best.
-TRIVIAL = "trivial"
-
-#: Printed where there is no value.
-DASH = "–"
-
-#: Columns made of :class:`~captum_masking.benchmark.Cost`; their values have no interval.
-COSTS = (
-    Column(
-        "forwards",
-        "forwards",
-        "Cost",
-        False,
-        digits=2,
-        headline=True,
-        legend="Time of one image in units of one forward pass of the classifier.",
-    ),
-    Column(
-        "ms", "ms/image", "Cost", False, headline=True, legend="Milliseconds an image, in a batch."
-    ),
-    Column(
-        "memory_mb",
-        "peak MB",
-        "Cost",
-        False,
-        digits=0,
-        headline=True,
-        legend="Peak of the memory that torch allocated for the batch that was timed, in 10**6 "
-        "bytes.",
-    ),
-)
-
-
-def value_of(row: Row, column: Column) -> Interval | None:
-    """Return a row's value in a column or in one of `COSTS`; None if missing or not a number.
-
-    Example:
-        >>> value_of(Row("mine", "yours"), COSTS[0]) is None
-        True
-    """
-    if column in COSTS:
-        number = getattr(row.cost, column.key, None)
-        value = None if number is None else Interval(number, math.nan, math.nan)
-    else:
-        value = row.values.get(column.key)
-    return value if value is not None and math.isfinite(value.mean) else None
-
-
-def mean_of(row: Row, column: Column) -> str:
-    """Print a row's mean; a dash where there is none.
-
-    Example:
-        >>> mean_of(Row("mine", "yours"), COSTS[0])
-        '–'
-    """
-    value = value_of(row, column)
-    return DASH if value is None else column.text(value.mean)
-
-
-def limits(column: Column, value: Interval) -> str:
-    """Print an interval's ends; empty where they are not known.
-
-    Example:
-        >>> limits(Column("error", "LE, %", "Where", False, scale=100), Interval(0.3, 0.25, 0.36))
-        '[25.0, 36.0]'
-    """
-    if not (math.isfinite(value.low) and math.isfinite(value.high)):
-        return ""
-    return f"[{column.text(value.low)}, {column.text(value.high)}]"
-
-
-def ranks(rows: Iterable[Row], column: Column) -> dict[str, float]:
-    """Place rows between the best, 0, and the worst, 1; rows that print alike share a place.
-
-    Args:
-        rows: Those without a value are left out.
-        column: Without a direction, nothing is ranked.
-
-    Returns:
-        Places by the name of the row; all are 0 if all print alike.
-
-    Source:
-        Own.
-
-    Example:
-        >>> error = Column("error", "LE", "Where", higher_is_better=False, digits=0)
-        >>> means = {"a": 3.1, "b": 1.0, "c": 2.9, "d": 9.0}
-        >>> rows = [Row(n, "f", values={"error": Interval(v, v, v)}) for n, v in means.items()]
-        >>> ranks(rows, error)
-        {'a': 0.5, 'b': 0.0, 'c': 0.5, 'd': 1.0}
-    """
-    if column.higher_is_better is None:
-        return {}
-    values = {row.name: value_of(row, column) for row in rows}
-    printed = {name: column.text(value.mean) for name, value in values.items() if value}
-    places = sorted(set(printed.values()), key=float, reverse=column.higher_is_better)
-    return {name: places.index(text) / max(len(places) - 1, 1) for name, text in printed.items()}
-
-
-def best(result: Result, column: Column) -> set[str]:
-    """Name the rows that are not trivial and print the best value of a column.
-
-    Source:
-        Own.
-    """
-    places = ranks((row for row in result.rows if row.family != TRIVIAL), column)
-    return {name for name, place in places.items() if place == 0}
-
-
-def groups(result: Result) -> dict[str, list[Column]]:
-    """Return all columns by the table they belong to, in order.
-
-    Source:
-        Own.
-    """
-    found: dict[str, list[Column]] = {}
-    for column in result.columns:
-        found.setdefault(column.group, []).append(column)
-    return found
-
-
-def short(result: Result) -> list[Column]:
-    """Return the columns of the first table: the headlines, then the cost.
-
-    Source:
-        Own.
-    """
-    return [*(column for column in result.columns if column.headline), *COSTS]
-
-
-def titled(result: Result, column: Column) -> str:
-    """Return a column's title, with its group where two columns share a title."""
-    alike = [other for other in result.columns if other.title == column.title]
-    return column.title if len(alike) < 2 else f"{column.title} ({column.group})"
-
-
-def arrow(column: Column) -> str:
-    """Return which way is better: ``"↑"``, ``"↓"``, or nothing."""
-    return {True: "↑", False: "↓", None: ""}[column.higher_is_better]
-
-
-def facts(result: Result) -> dict[str, str]:
-    """Return the setting in words, the number of images with it; the command stands apart.
-
-    Source:
-        Own.
-    """
-    listed = {"images": result.images, **result.setting}
-    return {
-        str(name).replace("_", " "): _words(value)
-        for name, value in listed.items()
-        if name != "command"
-    }
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_words(content)}" for name, content in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_words, value))
-    return str(value)
-
-
-def thresholds(result: Result, row: Row) -> str:
-    """Print the thresholds that were chosen for a row.
-
-    Source:
-        Own.
-    """
-    titles = {column.key: titled(result, column) for column in result.columns}
-    return "; ".join(
-        f"{titles.get(key, key)} {', '.join(f'{value:g}' for value in chosen)}"
-        for key, chosen in result.thresholds.get(row.name, {}).items()
-        if chosen
-    )
-
-
-def remarks(result: Result) -> list[str]:
-    """Return the notes, and one more for each row whose maps held NaN.
-
-    Source:
-        Own.
-    """
-    return [
-        *result.notes,
-        *(
-            f"{row.name}: {row.degenerate} of {result.images} maps held NaN or infinity, which "
-            "counts as no evidence."
-            for row in result.rows
-            if row.degenerate
-        ),
-    ]
-
-
-# ---- Wins and losses of the reference, in figures and in words.
-
-#: Titles of a table of verdicts, and what is to be known to read it.
-WINS = ("score", "its value", "best other", "other's value", "difference", "verdict")
-WINS_LEGEND = (
-    "In each column against the one that is best there by its mean, on the same images. The "
-    "difference is the reference's value minus the other's, with a 95 % interval; undecided where "
-    "that holds 0. Trivial maps do not count as methods."
-)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How the reference did in one column against the best other method that is not trivial.
-
-    Args:
-        column: With a direction.
-        own: Of the reference.
-        other: The row whose mean is best among the others.
-        difference: What the reference has more than the other, on the same images; None where it
-            was not computed.
-
-    Source:
-        Own.
-    """
-
-    column: Column
-    own: Interval
-    other: Row
-    difference: Interval | None
-
-    @property
-    def word(self) -> str:
-        """Say ``"better"``, ``"worse"``, ``"undecided"`` (0 is inside) or ``"not compared"``."""
-        if self.difference is None:
-            return "not compared"
-        if not (self.difference.low > 0 or self.difference.high < 0):
-            return "undecided"
-        return "better" if (self.difference.low > 0) == self.column.higher_is_better else "worse"
-
-
-def contests(result: Result) -> dict[str, list[Verdict]]:
-    """Hold the reference against the best other method, column by column.
-
-    Args:
-        result: Whose columns without a direction, without a value of the reference or without
-            any other method are left out.
-
-    Returns:
-        Verdicts by who the others are: all methods that are not trivial; and those of another
-        family, where the reference has others in its own, which may be its sisters.
-
-    Source:
-        Own.
-    """
-    family = {row.family for row in result.rows if row.name == result.reference}
-    fields = {"other method": {TRIVIAL}, "method of another family": {TRIVIAL, *family}}
-    found = {name: _verdicts(result, without) for name, without in fields.items()}
-    everyone, others = found.values()
-    return {name: v for name, v in found.items() if v and (v is everyone or others != everyone)}
-
-
-def _verdicts(result: Result, without: Container[str]) -> list[Verdict]:
-    rivals = [r for r in result.rows if r.family not in without and r.name != result.reference]
-    found = (_verdict(result, rivals, column) for column in result.columns)
-    return [verdict for verdict in found if verdict is not None]
-
-
-def _verdict(result: Result, rivals: Sequence[Row], column: Column) -> Verdict | None:
-    means = {row.name: value.mean for row in rivals if (value := value_of(row, column))}
-    own = [value_of(row, column) for row in result.rows if row.name == result.reference]
-    if column.higher_is_better is None or not means or not own or own[0] is None:
-        return None
-    other = (max if column.higher_is_better else min)(means, key=means.__getitem__)
-    more = result.differences.get(column.key, {}).get(other)  # than the reference
-    if more is None or not math.isfinite(more.mean):
-        return Verdict(column, own[0], result[other], None)
-    return Verdict(column, own[0], result[other], Interval(-more.mean, -more.high, -more.low))
-
-
-def summary(result: Result, found: Sequence[Verdict]) -> list[str]:
-    """Count wins and losses in sentences, each with the names of its columns.
-
-    Args:
-        result: For the titles of its columns.
-        found: Of :func:`contests`.
-
-    Source:
-        Own.
-    """
-    lines = []
-    for word in ("better", "worse", "undecided", "not compared"):
-        names = [titled(result, v.column) for v in found if v.word == word]
-        if names or word in ("better", "worse"):
-            listed = f": {'; '.join(names)}" if names else ""
-            lines.append(f"{word} in {len(names)} of {len(found)}{listed}")
-    return lines
-
-
-def signed(column: Column, value: Interval | None) -> str:
-    """Print a difference with its interval.
-
-    Example:
-        >>> column = Column("error", "LE, %", "Where", higher_is_better=False, scale=100)
-        >>> signed(column, Interval(-0.05, -0.081, 0.002))
-        '-5.0 [-8.1, +0.2]'
-    """
-    if value is None:
-        return DASH
-    mean, low, high = (
-        f"{column.scale * number:+.{column.digits}f}"
-        for number in (value.mean, value.low, value.high)
-    )
-    return f"{mean} [{low}, {high}]"
-
-
-# ---- The tables of a result, as Markdown and for the shell.
-
-
-def markdown(result: Result) -> str:
-    """Lay out a result as Markdown.
-
-    Args:
-        result: Finished.
-
-    Returns:
-        The setting, the short table, wins and losses of the reference, what failed, one table a
-        group of columns with its legend, the methods, and the notes. In bold the best value of
-        a column that does not belong to a trivial row.
-
-    Source:
-        Own.
-    """
-    command = str(result.setting.get("command", ""))
-    parts = [
-        "# Benchmark of saliency methods",
-        _list(f"{_plain(name)}: {_plain(text)}" for name, text in facts(result).items()),
-        "\n".join(f"    {line}" for line in command.splitlines()),  # indented: nothing to escape
-        "## In short",
-        _table_of(result, short(result)),
-        "Means over images with 95 % bootstrap intervals; ↑ higher is better, ↓ lower is better; "
-        "in bold the best that is not trivial.",
-        _list(_legend(result, column) for column in COSTS),
-        *_wins(result),
-        *_section("Failed", (_failure(row) for row in result.rows if row.failure)),
-        *(
-            part
-            for name, columns in groups(result).items()
-            for part in _group(result, name, columns)
-        ),
-        "## Methods",
-        _methods(result),
-        *_section("Notes", map(_plain, remarks(result))),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def text_table(result: Result) -> str:
-    """Lay out the short table for the shell, without intervals; failures follow in words.
-
-    Source:
-        Own.
-    """
-    from captum_masking._base.text import table  # the commands import this package
-
-    columns = short(result)
-    header = ["method", *(titled(result, column) for column in columns)]
-    lines = [[_one_line(row.name), *(mean_of(row, c) for c in columns)] for row in result.rows]
-    failed = [f"{row.name} failed: {row.failure}" for row in result.rows if row.failure]
-    return "\n".join([table(header, lines), *map(_one_line, failed)])
-
-
-def _table_of(result: Result, columns: Sequence[Column]) -> str:
-    header = ["method", *(f"{titled(result, c)} {arrow(c)}".strip() for c in columns)]
-    bold = [best(result, column) for column in columns]
-    lines = [
-        [
-            _plain(row.name),
-            *(_cell(row, c, row.name in names) for c, names in zip(columns, bold, strict=True)),
-        ]
-        for row in result.rows
-    ]
-    return _markdown_table(header, lines)
-
-
-def _cell(row: Row, column: Column, is_best: bool) -> str:
-    value = value_of(row, column)
-    if value is None:
-        return DASH
-    mean = column.text(value.mean)
-    return f"{f'**{mean}**' if is_best else mean} {limits(column, value)}".strip()
-
-
-def _group(result: Result, name: str, columns: Sequence[Column]) -> list[str]:
-    legend = _list(_legend(result, column) for column in columns)
-    return [f"## {_plain(name)}", _table_of(result, columns), legend]
-
-
-def _legend(result: Result, column: Column) -> str:
-    return f"{_plain(titled(result, column))}: {_plain(column.legend)}" if column.legend else ""
-
-
-def _wins(result: Result) -> list[str]:
-    parts = [
-        part
-        for rivals, found in contests(result).items()
-        for part in (
-            f"### Against the best {rivals}",
-            _list(map(_plain, summary(result, found))),
-            _markdown_table(WINS, [_win_line(result, verdict) for verdict in found]),
-        )
-    ]
-    title = f"## Wins and losses of {_plain(result.reference)}"
-    return [title, WINS_LEGEND, *parts] if parts else []
-
-
-def _win_line(result: Result, verdict: Verdict) -> list[str]:
-    column, other = verdict.column, verdict.other
-    return [
-        f"{titled(result, column)} {arrow(column)}",
-        column.text(verdict.own.mean),
-        _plain(other.name),
-        mean_of(other, column),
-        signed(column, verdict.difference),
-        verdict.word,
-    ]
-
-
-def _failure(row: Row) -> str:
-    return f"{_plain(row.name)} ({_plain(row.family)}): {_plain(row.failure)}"
-
-
-def _methods(result: Result) -> str:
-    lines = [
-        [_plain(text) or DASH for text in (r.name, r.family, r.settings, thresholds(result, r))]
-        for r in result.rows
-    ]
-    return _markdown_table(["method", "family", "settings", "thresholds chosen"], lines)
-
-
-def _section(title: str, lines: Iterable[str]) -> list[str]:
-    listed = _list(lines)
-    return [f"## {title}", listed] if listed else []
-
-
-def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines if line)
-
-
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *(["---:"] * (len(header) - 1))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *rows])
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _plain(text: str) -> str:
-    """Take from a text what Markdown would read as more than text."""
-    return re.sub(r"([\\`*_<>|\[\]&~$])", r"\\\1", _one_line(text))
-
-
-# ---- A result as one HTML file that needs nothing else: no network, no script, no other file.
-
-Picture = bytes | str | Path
-
-_SHADES = 7  # from the best, q0, to the worst, q6
-_WORDS = ("best other", "settings", "thresholds chosen")  # columns that hold no numbers
-_LEFT = ' class="words"'
-
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--soft:#5b6470;--line:#d5dae0;
---good:0,114,178;--bad:230,120,0}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ed;--paper:#14171b;--soft:#a3adb8;--line:#363d46;
---good:60,160,230;--bad:240,140,30}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
-main{max-width:82rem;margin:auto;padding:1rem}
-h1{font-size:1.6rem;line-height:1.2}h2{font-size:1.2rem;margin:2.2rem 0 .6rem}
-p,ul,dl{max-width:48rem}li,dd,pre{overflow-wrap:anywhere}
-pre{white-space:pre-wrap;padding:.7rem;border:1px solid var(--line);border-radius:6px}
-dt{font-weight:600}dd{margin:0 0 .4rem;color:var(--soft)}
-.facts{display:grid;grid-template-columns:max-content 1fr;gap:.1rem .9rem}
-.facts dt{max-width:9rem;overflow-wrap:anywhere}.facts dd{margin:0}
-.scroll{overflow-x:auto;border:1px solid var(--line);border-radius:6px;margin:.6rem 0}
-table{border-collapse:separate;border-spacing:0;width:100%;font-size:.86rem;
-font-variant-numeric:tabular-nums}
-caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-th,td{padding:.3rem .55rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
-tr:last-child>*{border-bottom:0}
-td{white-space:nowrap}td.words{white-space:normal;min-width:8rem;max-width:30rem;
-overflow-wrap:break-word}.words{text-align:left}
-thead th{vertical-align:bottom;background:var(--paper);color:var(--soft);font-weight:600}
-th:first-child{position:sticky;left:0;z-index:1;background:var(--paper);text-align:left;
-min-width:7.5rem;max-width:15rem;overflow-wrap:anywhere}
-tbody th{font-weight:500;border-left:5px solid var(--family,transparent)}
-small{display:block;color:var(--soft);font-size:.75em}
-.q0{background:rgba(var(--good),.30)}.q1{background:rgba(var(--good),.20)}
-.q2{background:rgba(var(--good),.10)}.q4{background:rgba(var(--bad),.08)}
-.q5{background:rgba(var(--bad),.16)}.q6{background:rgba(var(--bad),.24)}
-.better{background:rgba(var(--good),.25)}.worse{background:rgba(var(--bad),.25)}
-figure{margin:1rem 0}figcaption{color:var(--soft);font-size:.9rem}
-img{display:block;width:100%;background:#fff}.plot img{max-width:62rem}.wide img{min-width:60rem}
-@media(max-width:40rem){main{padding:.7rem}table{font-size:.8rem}
-th:first-child{max-width:8rem}.plot img{min-width:34rem}}
-"""
-
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Benchmark of saliency methods</title>
-<style>$style</style>
-</head>
-<body>
-<main>
-<h1>Benchmark of saliency methods</h1>
-$body
-</main>
-</body>
-</html>
-""")
-
-
-def html(
-    result: Result, montage_png: Picture | None = None, plot_pngs: Sequence[Picture] = ()
-) -> str:
-    """Lay out a result as one page, its pictures inside.
-
-    Args:
-        result: Finished.
-        montage_png: Of :func:`~captum_masking.benchmark.report.draw_montage`, its bytes or its
-            file, or the same as JPEG; None leaves it out.
-        plot_pngs: Of :func:`~captum_masking.benchmark.report.draw_cost_quality`.
-
-    Returns:
-        The page; whatever the user named is escaped.
-
-    Source:
-        Own.
-    """
-    plots = [
-        _figure(
-            plot, "plot", "Cost against quality, bars: 95 % intervals. Lines across: trivial maps."
-        )
-        for plot in plot_pngs
-    ]
-    body = [
-        _setting(result),
-        _short(result),
-        *_wins_html(result),
-        *_failures(result),
-        *(["<h2>Cost against quality</h2>", *plots] if plots else []),
-        *_montage(montage_png),
-        *(_group_html(result, name, columns) for name, columns in groups(result).items()),
-        _methods_html(result),
-        *_list_html("Notes", remarks(result)),
-    ]
-    return _PAGE.substitute(style=_STYLE, body="\n".join(body))
-
-
-def _setting(result: Result) -> str:
-    listed = "".join(f"<dt>{escape(n)}</dt><dd>{escape(v)}</dd>" for n, v in facts(result).items())
-    command = escape(str(result.setting.get("command", "")))
-    repeat = f"<h2>Command to repeat</h2><pre><code>{command}</code></pre>" if command else ""
-    return f'<dl class="facts">{listed}</dl>{repeat}'
-
-
-def _short(result: Result) -> str:
-    return (
-        "<h2>In short</h2><p>Means over images, and below them 95 % bootstrap intervals. "
-        "↑ higher is better, ↓ lower is better. Blue cells rank well within their column, orange "
-        "ones badly; in bold the best that is not trivial.</p>"
-        + _scores(result, "In short: the main scores and the cost", short(result))
-        + _legend_html(result, short(result))
-    )
-
-
-def _group_html(result: Result, name: str, columns: Sequence[Column]) -> str:
-    table = _scores(result, name, columns)
-    return f"<h2>{escape(name)}</h2>{table}{_legend_html(result, columns)}"
-
-
-def _legend_html(result: Result, columns: Sequence[Column]) -> str:
-    lines = (
-        f"<dt>{escape(titled(result, c))}</dt><dd>{escape(c.legend)}</dd>"
-        for c in columns
-        if c.legend
-    )
-    return f"<details><summary>What the columns mean</summary><dl>{''.join(lines)}</dl></details>"
-
-
-def _scores(result: Result, caption: str, columns: Sequence[Column]) -> str:
-    places = [ranks(result.rows, column) for column in columns]
-    bold = [best(result, column) for column in columns]
-    colors = family_colors(result)
-    lines = [
-        _head(row, colors)
-        + "".join(
-            _cell_html(row, column, place.get(row.name), row.name in names)
-            for column, place, names in zip(columns, places, bold, strict=True)
-        )
-        for row in result.rows
-    ]
-    return _table(caption, ["method", *(_title(result, column) for column in columns)], lines)
-
-
-def _title(result: Result, column: Column) -> str:
-    return f"{titled(result, column)}\N{NO-BREAK SPACE}{arrow(column)}".strip()
-
-
-def _head(row: Row, colors: Mapping[str, str]) -> str:
-    kind = f"<small>{escape(row.family)}{', failed' if row.failure else ''}</small>"
-    style = f"--family:{colors[row.family]}"
-    return f'<th scope="row" style="{style}">{_breakable(row.name)}{kind}</th>'
-
-
-def _breakable(name: str) -> str:
-    """Escape a name and let it break where a word ends: InputXGradient, my_method."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[a-z0-9]_)(?=[a-zA-Z])", "<wbr>", escape(name))
-
-
-def _cell_html(row: Row, column: Column, place: float | None, is_best: bool) -> str:
-    value = value_of(row, column)
-    if value is None:
-        return f"<td>{DASH}</td>"
-    shade = "" if place is None else f' class="q{round(place * (_SHADES - 1))}"'
-    mean = column.text(value.mean)
-    strong = f"<strong>{mean}</strong>" if is_best else mean
-    ends = limits(column, value)
-    return f"<td{shade}>{strong}{f'<small>{ends}</small>' if ends else ''}</td>"
-
-
-def _wins_html(result: Result) -> list[str]:
-    title = f"Wins and losses of {result.reference}"
-    parts = [
-        f"<h3>Against the best {escape(rivals)}</h3>"
-        f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in summary(result, found))}</ul>"
-        "<details><summary>Column by column</summary>"
-        f"{_table(f'{title} against the best {rivals}', WINS, _win_lines(result, found))}</details>"
-        for rivals, found in contests(result).items()
-    ]
-    return [f"<h2>{escape(title)}</h2><p>{WINS_LEGEND}</p>", *parts] if parts else []
-
-
-def _win_lines(result: Result, found: Sequence[Verdict]) -> list[str]:
-    return [
-        f'<th scope="row">{escape(_title(result, verdict.column))}</th>'
-        f"<td>{verdict.column.text(verdict.own.mean)}</td>"
-        f'<td class="words">{escape(verdict.other.name)}</td>'
-        f"<td>{mean_of(verdict.other, verdict.column)}</td>"
-        f"<td>{signed(verdict.column, verdict.difference)}</td>"
-        f'<td class="{verdict.word.replace(" ", "-")}">{verdict.word}</td>'
-        for verdict in found
-    ]
-
-
-def _failures(result: Result) -> list[str]:
-    failed = [row for row in result.rows if row.failure]
-    return _list_html("Failed", (f"{row.name} ({row.family}): {row.failure}" for row in failed))
-
-
-def _methods_html(result: Result) -> str:
-    colors = family_colors(result)
-    lines = [
-        _head(row, colors)
-        + "".join(
-            f'<td class="words">{escape(text) or DASH}</td>'
-            for text in (row.settings, thresholds(result, row))
-        )
-        for row in result.rows
-    ]
-    table = _table("Methods", ["method", "settings", "thresholds chosen"], lines)
-    return f"<h2>Methods</h2>{table}"
-
-
-def _montage(picture: Picture | None) -> list[str]:
-    if picture is None:
-        return []
-    text = (
-        "The same images under all methods: dark is no evidence, bright is all; true boxes white."
-    )
-    return ["<h2>The same images under all methods</h2>", _figure(picture, "wide", text)]
-
-
-def _figure(picture: Picture, kind: str, text: str) -> str:
-    content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-    coding = "jpeg" if content.startswith(b"\xff\xd8") else "png"
-    source = f"data:image/{coding};base64,{base64.b64encode(content).decode()}"
-    box = f'<div class="scroll" tabindex="0" role="region" aria-label="{text}">'
-    image = f'{box}<img alt="{text}" src="{source}"></div>'
-    return f'<figure class="{kind}">{image}<figcaption>{text}</figcaption></figure>'
-
-
-def _table(caption: str, header: Sequence[str], lines: Iterable[str]) -> str:
-    """Make a table of lines of cells in a box that scrolls; cells come as HTML."""
-    titles = "".join(
-        f'<th scope="col"{_LEFT if title in _WORDS else ""}>{escape(title)}</th>'
-        for title in header
-    )
-    rows = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    name = escape(caption)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table>'
-        f"<caption>{name}</caption><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _list_html(title: str, lines: Iterable[str]) -> list[str]:
-    listed = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return [f"<h2>{title}</h2><ul>{listed}</ul>"] if listed else []
-
-
-# ---- Write a finished benchmark as tables, pictures and one page.
-
-#: Drawn against cost is the first of these that the result has, else its first headline.
-PLOTTED = ("error_at_best", "error_at_mean", "mask_iou_at_best", "saliency_metric")
-
-
-def write_report(result: Result, samples: Sequence[Sample], out: Path) -> list[Path]:
-    """Write all that a benchmark has to show, each file at one go.
-
-    Args:
-        result: Finished.
-        samples: For the montage; with none there is no montage.
-        out: A folder, made if need be.
-
-    Returns:
-        The files: ``result.json``, ``table.md``, ``table.csv``, ``montage.png``,
-        ``cost-quality-KEY.png`` and ``report.html``; pictures only where there is something to
-        draw.
-
-    Source:
-        Own.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "result.json", result.as_json())
-    write_text(out / "table.md", markdown(result))
-    write_text(out / "table.csv", csv_table(result))
-    montages, plots = _draw(result, samples, out)
-    page = html(result, as_jpeg(montages[0]) if montages else None, plots)
-    write_text(out / "report.html", page)
-    texts = [out / name for name in ("result.json", "table.md", "table.csv")]
-    return [*texts, *montages, *plots, out / "report.html"]
-
-
-def _draw(result: Result, samples: Sequence[Sample], out: Path) -> tuple[list[Path], list[Path]]:
-    montages = [out / "montage.png"] if samples else []
-    for file in montages:
-        with replacing(file, shared=True) as staged:
-            draw_montage(samples, result, staged)
-    key = _plotted(result)
-    plots = [out / f"cost-quality-{key}.png"] if key else []
-    for file in plots:
-        with replacing(file, shared=True) as staged:
-            draw_cost_quality(result, key, staged)
-    return montages, plots
-
-
-def _plotted(result: Result) -> str:
-    """Return the key of the column to draw against cost; empty if none has a value."""
-    known = {column.key: column for column in result.columns if _has_values(result, column)}
-    chosen = [key for key in PLOTTED if key in known]
-    chosen += [key for key, c in known.items() if c.headline and c.higher_is_better is not None]
-    return chosen[0] if chosen else ""
-
-
-def _has_values(result: Result, column: Column) -> bool:
-    return any(value_of(row, column) is not None for row in result.rows)
-
-
-def csv_table(result: Result) -> str:
-    """Lay out all numbers as CSV, one line a row, unscaled; empty where there is none.
-
-    Source:
-        Own.
-    """
-    stream = io.StringIO()
-    ends = [f"{c.key}{end}" for c in result.columns for end in ("", "_low", "_high")]
-    costs = [column.key for column in COSTS]
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["method", "family", *ends, *costs, "batch_size", "degenerate", "failure"])
-    writer.writerows(_csv_line(result, row) for row in result.rows)
-    return stream.getvalue()
-
-
-def _csv_line(result: Result, row: Row) -> list[Any]:
-    missing = Interval(math.nan, math.nan, math.nan)
-    values = [value_of(row, column) or missing for column in result.columns]
-    costs = [(value_of(row, column) or missing).mean for column in COSTS]
-    numbers = [n for v in values for n in (v.mean, v.low, v.high)] + costs
-    batch_size = row.cost.batch_size if row.cost else ""
-    cells = [number if math.isfinite(number) else "" for number in numbers]
-    return [row.name, row.family, *cells, batch_size, row.degenerate, row.failure]

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 from torch import Tensor
 
 from captum_masking._base.files import replacing, sha256, write_json
+
+if TYPE_CHECKING:
+    import pandas
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: The family of the baselines, which are never printed as the best.
+TRIVIAL = "trivial"
+
+
+def needed(library: str) -> Any:
+    """Import a library that only reports need."""
+    try:
+        return import_module(library)
+    except ImportError as error:
+        raise ImportError(
+            f"reports of a benchmark need {library}, which cannot be imported ({error}); run: "
+            "pip install 'captum-masking[benchmark]'"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -22,16 +43,13 @@ class Column:
 
     Args:
         key: Its name in JSON, such as ``"saliency_metric"``.
-        title: What stands above it, such as ``"SM"``.
+        title: Printed above it, such as ``"SM"``.
         group: The table it belongs to, such as ``"Faithfulness"``.
         higher_is_better: None where neither is.
         scale: Printed is ``scale`` times the value: 100 for percent.
         digits: Printed behind the point.
-        legend: One sentence that says what it is.
+        legend: One sentence that explains it.
         headline: Whether it also stands in the first, short table.
-
-    Source:
-        Own.
 
     Example:
         >>> Column("error", "LE, %", "Where", higher_is_better=False, scale=100).text(0.3384)
@@ -47,17 +65,18 @@ class Column:
     legend: str = ""
     headline: bool = False
 
-    def text(self, value: float) -> str:
-        """Print a value of this column."""
-        return f"{self.scale * value:.{self.digits}f}"
+    def text(self, value: float, sign: str = "") -> str:
+        """Print a value of this column; with ``sign="+"`` as a difference."""
+        return f"{self.scale * value:{sign}.{self.digits}f}"
 
 
 @dataclass(frozen=True)
 class Interval:
     """A mean over images with the ends of its 95 % bootstrap interval.
 
-    Source:
-        Own.
+    Example:
+        >>> Interval(0.3, 0.25, 0.36).low
+        0.25
     """
 
     mean: float
@@ -76,14 +95,35 @@ class Cost:
             10**6 bytes, for the batch that was timed; None where it cannot be measured.
         batch_size: Images in that batch.
 
-    Source:
-        Own.
+    Example:
+        >>> Cost(ms=20.0, forwards=2.0, memory_mb=None, batch_size=8).forwards
+        2.0
     """
 
     ms: float
     forwards: float
     memory_mb: float | None
     batch_size: int
+
+
+#: Columns made of :class:`Cost`; their values have no interval.
+COSTS = (
+    Column(
+        *("forwards", "forwards", "Cost", False, 1, 2),
+        "Time of one image in units of one forward pass of the classifier.",
+        headline=True,
+    ),
+    Column(
+        *("ms", "ms/image", "Cost", False, 1, 1),
+        "Milliseconds an image, in a batch.",
+        headline=True,
+    ),
+    Column(
+        *("memory_mb", "peak MB", "Cost", False, 1, 0),
+        "Peak of the memory that torch allocated for the batch that was timed, in 10**6 bytes.",
+        headline=True,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -93,14 +133,15 @@ class Row:
     Args:
         name: Of the method.
         family: Its library or kind; the four baselines are of the family ``"trivial"``.
-        settings: What it was set to, in words.
+        settings: Its options as text.
         values: By the key of the column; a column may be missing.
         cost: None if it failed before it could be measured.
         degenerate: Images whose map held NaN or infinity, which count as no evidence.
         failure: Why it has no values; empty if it has.
 
-    Source:
-        Own.
+    Example:
+        >>> Row("mine", "yours", values={"error": Interval(0.3, 0.25, 0.36)}).values["error"].mean
+        0.3
     """
 
     name: str
@@ -110,6 +151,14 @@ class Row:
     cost: Cost | None = None
     degenerate: int = 0
     failure: str = ""
+
+    def value(self, column: Column) -> Interval | None:
+        """Return the value in a column or in one of `COSTS`; None if missing or not a number."""
+        found = self.values.get(column.key)
+        if column in COSTS:
+            number = getattr(self.cost, column.key, None)
+            found = None if number is None else Interval(number, math.nan, math.nan)
+        return found if found is not None and math.isfinite(found.mean) else None
 
 
 @dataclass(frozen=True)
@@ -127,8 +176,10 @@ class Result:
         reference: The row that the others are compared with; empty for none.
         thresholds: By row and column, the thresholds chosen on each part of the images.
 
-    Source:
-        Own.
+    Example:
+        >>> result = Result([], [Row("mine", "yours", failure="it raised")], images=0)
+        >>> result["mine"].failure
+        'it raised'
     """
 
     columns: Sequence[Column]
@@ -151,82 +202,83 @@ class Result:
         """Return plain lists, dicts, numbers and strings, as the JSON file holds them."""
         return asdict(self)
 
+    def frame(self) -> pandas.DataFrame:
+        """Return all numbers as a pandas DataFrame, one line a method, NaN where there is none.
 
-# ---- A benchmark's scores on disk, a file for each method and batch, so that it can be continued.
+        A score has three columns, such as ``error_at_best``, ``error_at_best_low`` and
+        ``error_at_best_high``; a cost has one. Nothing is scaled.
+        """
+        pandas = needed("pandas")
+        table: dict[str, Any] = {
+            "method": [row.name for row in self.rows],
+            "family": [row.family for row in self.rows],
+        }
+        for column in (*self.columns, *COSTS):
+            values = [row.value(column) for row in self.rows]
+            for part, end in (("mean", ""), ("low", "_low"), ("high", "_high")):
+                if not (end and column in COSTS):
+                    table[column.key + end] = [_finite(value, part) for value in values]
+        sizes = [None if row.cost is None else row.cost.batch_size for row in self.rows]
+        table["batch_size"] = pandas.array(sizes, dtype="Int64")
+        table["degenerate"] = [row.degenerate for row in self.rows]
+        table["failure"] = [row.failure for row in self.rows]
+        return pandas.DataFrame(table).set_index("method")
 
-Array = np.ndarray[Any, np.dtype[Any]]
+
+def _finite(value: Interval | None, part: str) -> float:
+    number = math.nan if value is None else getattr(value, part)
+    return number if math.isfinite(number) else math.nan
+
+
+def digest(*parts: Any) -> str:
+    """Return a short hash of tensors, modules' states and anything with a ``repr``."""
+    return sha256(*parts)[:16]
 
 
 class Store:
-    """Keeps arrays by method and first image of the batch; every file is written at one go.
-
-    Args:
-        folder: Made if need be.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import tempfile
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> store = Store(Path(folder.name))
-        >>> store.write("mine", 0, {"error": torch.tensor([1.0, 0.0])})
-        >>> store.read("mine", [0])["error"]
-        array([1., 0.], dtype=float32)
-        >>> store.has("mine", 16)
-        False
-    """
+    """A benchmark's scores on disk, a file for each method and batch, so that it can go on."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def check_same(self, setting: dict[str, Any]) -> None:
-        """Remember what the benchmark is of, or refuse to go on with another one.
-
-        Raises:
-            ValueError: If the folder holds a benchmark of something else, with the difference.
-        """
+        """Remember what the benchmark is of, or refuse to go on with another one."""
         file = self.folder / "setting.json"
         setting = json.loads(json.dumps(setting))
         if not file.exists():
             write_json(file, setting)
             return
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = _read_json(file)
         changed = [name for name in setting if found.get(name) != setting[name]]
         if changed:
-            told = "; ".join(f"{n}: {found.get(n)} there, {setting[n]} now" for n in changed)
+            listed = "; ".join(f"{n}: {found.get(n)} there, {setting[n]} now" for n in changed)
             raise ValueError(
-                f"{self.folder} holds a benchmark of something else ({told}); choose another "
+                f"{self.folder} holds a benchmark of something else ({listed}); choose another "
                 "folder, or delete this one."
             )
 
     def forget_changed(self, settings: Mapping[str, str]) -> None:
-        """Drop what was measured of methods that were set otherwise; remember how all are set.
-
-        Args:
-            settings: Of each method, in words.
-        """
-        for method, words in settings.items():
-            file = self._file(method, "settings").with_suffix(".json")
-            if file.exists() and json.loads(file.read_text(encoding="utf-8")) != words:
+        """Drop what was measured of methods with other settings; remember these settings."""
+        for method, text in settings.items():
+            file = self._file(method, "settings.json")
+            if file.exists() and _read_json(file) != text:
                 shutil.rmtree(file.parent)
-            write_json(file, words)
+            write_json(file, text)
 
     def has(self, method: str, first: int) -> bool:
-        """Say whether a batch of a method is there."""
-        return self._file(method, first).exists()
+        """Return whether a batch of a method is there."""
+        return self._file(method, f"{first}.npz").exists()
 
     def write(self, method: str, first: int | str, arrays: dict[str, Tensor]) -> None:
         """Keep the arrays of a batch, or under another name."""
-        file = self._file(method, first)
         named: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
-        with replacing(file, shared=True) as staged:
+        with replacing(self._file(method, f"{first}.npz"), shared=True) as staged:
             np.savez_compressed(staged, **named)
 
     def read(self, method: str, firsts: Iterable[int | str]) -> dict[str, Array]:
         """Return a method's arrays, joined over batches; NaN where a batch lacks one."""
-        parts = [dict(np.load(self._file(method, first))) for first in firsts]
+        parts = [dict(np.load(self._file(method, f"{first}.npz"))) for first in firsts]
         names = {name: part[name] for part in parts for name in part}
         return {
             name: np.concatenate([part.get(name, _unknown(part, like)) for part in parts])
@@ -235,30 +287,21 @@ class Store:
 
     def cost(self, method: str) -> Cost | None:
         """Return what a method was found to cost, if it was."""
-        file = self._file(method, "cost").with_suffix(".json")
-        return Cost(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+        file = self._file(method, "cost.json")
+        return Cost(**_read_json(file)) if file.exists() else None
 
     def write_cost(self, method: str, cost: Cost) -> None:
         """Keep what a method costs."""
-        write_json(self._file(method, "cost").with_suffix(".json"), asdict(cost))
+        write_json(self._file(method, "cost.json"), asdict(cost))
 
-    def _file(self, method: str, name: int | str) -> Path:
-        return self.folder / "scores" / quote(method, safe=" ,()") / f"{name}.npz"
+    def _file(self, method: str, name: str) -> Path:
+        return self.folder / "scores" / quote(method, safe=" ,()") / name
+
+
+def _read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _unknown(part: dict[str, Array], like: Array) -> Array:
     count = len(next(iter(part.values())))
     return np.full((count, *like.shape[1:]), np.nan, dtype=like.dtype)
-
-
-def digest(*parts: Any) -> str:
-    """Return a short hash of tensors, modules' states and anything with a ``repr``.
-
-    Source:
-        Own; SHA-256.
-
-    Example:
-        >>> digest(torch.zeros(2)) == digest(torch.zeros(2)), digest("a") == digest("b")
-        (True, False)
-    """
-    return sha256(*parts)[:16]

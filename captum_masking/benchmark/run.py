@@ -1,10 +1,11 @@
-"""The loop of a benchmark: batch by batch, method by method, each kept on disk once it is done."""
+"""All methods on the same images, batch by batch, each kept on disk once it is done."""
 
 from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from captum_masking._base.borrow import borrowed, eval_mode
 from captum_masking.benchmark.cost import measure_cost
-from captum_masking.benchmark.images import Batch, Images, samples_of, stretched
+from captum_masking.benchmark.images import Batch, Images, stretched
 from captum_masking.benchmark.measures import Arrays, Scores, summarize
 from captum_masking.benchmark.methods import (
     Explain,
@@ -22,93 +24,15 @@ from captum_masking.benchmark.methods import (
     as_method,
     default_methods,
     in_words,
+    random_states,
     trivial_methods,
-    untouched,
 )
 from captum_masking.benchmark.report import write_report
-from captum_masking.benchmark.result import Cost, Result, Store, digest
+from captum_masking.benchmark.result import TRIVIAL, Result, Store, digest, needed
 from captum_masking.model.model import MaskingModel
 
 #: Images in the montage, and in the batch that is timed.
 SHOWN, TIMED = 6, 8
-
-
-class Loop:
-    """Measures methods and keeps what it finds.
-
-    Args:
-        methods: By name.
-        judge: The classifier whose answers count, in eval mode.
-        scores: What is measured.
-        store: Where it is kept.
-        seed: Of each batch's random numbers.
-        cost_seconds: For timing a method.
-
-    Attributes:
-        failures: By name, why a method was dropped.
-
-    Source:
-        Own.
-    """
-
-    def __init__(
-        self,
-        methods: Mapping[str, Method],
-        judge: nn.Module,
-        scores: Scores,
-        store: Store,
-        *,
-        seed: int,
-        cost_seconds: float,
-    ) -> None:
-        self.methods, self.judge, self.scores = methods, judge, scores
-        self.store, self.seed, self.cost_seconds = store, seed, cost_seconds
-        self.failures: dict[str, str] = {}
-
-    def run(self, images: Images, *, predicted: bool, show_progress: bool) -> None:
-        """Measure what is not yet in the store; a method that raises is dropped."""
-        with tqdm(
-            total=len(images) * len(self.methods), unit="map", disable=not show_progress
-        ) as bar:
-            for batch in images.batches(self.judge, predicted=predicted):
-                for name in self.methods:
-                    bar.set_postfix_str(name)
-                    self._try(name, batch)
-                    bar.update(len(batch.inputs))
-
-    def _try(self, name: str, batch: Batch) -> None:
-        if name in self.failures or self.store.has(name, batch.first):
-            return
-        method = self.methods[name]
-        modules = [] if method.module is None else [method.module]
-        try:
-            with untouched(self.judge, *modules, seed=self.seed + batch.first):
-                arrays = self._measure(name, method, batch)
-        except Exception as error:  # any method may raise anything; the others are to go on
-            told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            self.failures[name] = f"failed after {batch.first} images: {told}"
-        else:
-            self.store.write(name, batch.first, arrays)
-
-    def _measure(self, name: str, method: Method, batch: Batch) -> Arrays:
-        inputs, target = batch.inputs, batch.target
-        maps = method.maps(inputs.clone(), target)
-        if batch.first == 0:
-            self.store.write_cost(name, self._cost(method, inputs[:TIMED].clone(), target[:TIMED]))
-            self.store.write(name, "maps", {"maps": maps[:SHOWN, 0].half()})
-        return self.scores(method, maps, batch)
-
-    def _cost(self, method: Method, inputs: Tensor, target: Tensor) -> Cost:
-        seconds = self.cost_seconds
-        return measure_cost(method.explain, self._forward, inputs, target, seconds=seconds)
-
-    @torch.no_grad()
-    def _forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.judge(inputs)
-        return logits
-
-
-# ---- All methods on the same images, measured in one run.
 
 
 def benchmark(
@@ -145,10 +69,10 @@ def benchmark(
             left out.
         methods: By name, any Captum ``Attribution``, callable ``(inputs, target) -> maps`` or
             :class:`Method`; None takes :func:`default_methods`.
-        out: A folder for tables, pictures and the report. What was measured is kept there too,
-            and a run that was interrupted goes on from it; rows whose settings have changed
-            since are measured anew.
-        limit: So many images, drawn by lot; None takes all.
+        out: A folder for tables, pictures and the report, which need pandas and jinja2. What was
+            measured is kept there too, and a run that was interrupted goes on from it; rows whose
+            settings have changed since are measured anew.
+        limit: Use a random sample of so many images; None takes all.
         predicted: Explain the class that the classifier predicts, in place of the label.
         batch_size: Images at a time.
         curve_steps: Points of the insertion and deletion curves; RISE takes 28.
@@ -162,23 +86,21 @@ def benchmark(
         seed: Of the choice of images, of the halves for thresholds, and of the bootstrap.
         to_picture: Makes pixels ``(H, W, 1 or 3)`` in [0, 1] of an image, for the montage; None
             stretches each image to its own range.
-        setting: Told in the report, such as the command.
+        setting: For the report, such as the command.
         notes: Likewise, a sentence each.
         show_progress: Whether to show a bar.
-
-    Returns:
-        The table.
 
     Raises:
         ValueError: If there is no image, no method, or ``out`` holds another benchmark.
         TypeError: If a method cannot be called.
+        ImportError: If ``out`` is given without pandas or jinja2.
 
     Source:
-        Own; thresholds as Choe et al. 2020 ask.
+        Thresholds as Choe et al. 2020 ask.
 
     Example:
         >>> from captum.attr import Saliency
-        >>> from captum_masking.data.digits import DigitsOnTextures
+        >>> from captum_masking.data import DigitsOnTextures
         >>> classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 10))
         >>> result = benchmark(
         ...     classifier, DigitsOnTextures(4), {"mine": Saliency(classifier)}, cost_seconds=0.1
@@ -186,6 +108,8 @@ def benchmark(
         >>> [row.name for row in result.rows]
         ['whole frame', 'centred square', 'random', 'edge detector', 'mine']
     """
+    if out is not None:  # now rather than after hours
+        needed("pandas"), needed("jinja2")
     judge = copy.deepcopy(model.classifier if isinstance(model, MaskingModel) else model).eval()
     images = Images(data, limit=limit, seed=seed, batch_size=batch_size)
     rows, left_out = _rows(methods, model, images)
@@ -205,20 +129,21 @@ def benchmark(
         scores = Scores(
             judge, curve_steps=curve_steps, curve_images=curve_images, robustness=robustness
         )
-        loop = Loop(rows, judge, scores, store, seed=seed, cost_seconds=cost_seconds)
+        loop = _Loop(rows, judge, scores, store, seed=seed, cost_seconds=cost_seconds)
         loop.run(images, predicted=predicted, show_progress=show_progress)
+        first = next((name for name, row in rows.items() if row.family != TRIVIAL), "")
         result = summarize(
             store,
             rows,
             range(0, len(images), batch_size),
             failures=loop.failures,
-            reference=reference or _first_of_interest(rows),
+            reference=reference or first,
             seed=seed,
             setting={**(setting or {}), **options},
             notes=[*notes, *_notes(images, left_out, robustness)],
         )
         if out is not None:
-            samples = samples_of(images, store, result, to_picture or stretched)
+            samples = images.samples(store, result, to_picture or stretched)
             write_report(result, samples, Path(out))
     return result
 
@@ -233,12 +158,8 @@ def _rows(
     return {**trivial_methods(), **{n: as_method(m) for n, m in given.items()}}, left_out
 
 
-def _first_of_interest(rows: Mapping[str, Method]) -> str:
-    return next((name for name, method in rows.items() if method.family != "trivial"), "")
-
-
 def _notes(images: Images, left_out: Mapping[str, str], robustness: bool) -> list[str]:
-    """Say what the table lacks, and why."""
+    """List what the table lacks, and why."""
     notes = in_words(left_out)
     if not images.has_boxes:
         notes.append("The data have no boxes: the columns that need them are left out.")
@@ -247,3 +168,75 @@ def _notes(images: Images, left_out: Mapping[str, str], robustness: bool) -> lis
     if not robustness:
         notes.append("Infidelity and max-sensitivity were not asked for (robustness).")
     return notes
+
+
+class _Loop:
+    """Measures methods, keeps what it finds in a store, and why methods were dropped."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        judge: nn.Module,
+        scores: Scores,
+        store: Store,
+        *,
+        seed: int,
+        cost_seconds: float,
+    ) -> None:
+        self.methods, self.judge, self.scores = methods, judge, scores
+        self.store, self.seed, self.cost_seconds = store, seed, cost_seconds
+        self.failures: dict[str, str] = {}
+
+    def run(self, images: Images, *, predicted: bool, show_progress: bool) -> None:
+        """Measure what is not yet in the store; a method that raises is dropped."""
+        total = len(images) * len(self.methods)
+        with tqdm(total=total, unit="map", disable=not show_progress) as bar:
+            for batch in images.batches(self.judge, predicted=predicted):
+                for name in self.methods:
+                    bar.set_postfix_str(name)
+                    self._try(name, batch)
+                    bar.update(len(batch.inputs))
+
+    def _try(self, name: str, batch: Batch) -> None:
+        if name in self.failures or self.store.has(name, batch.first):
+            return
+        method = self.methods[name]
+        try:
+            # From a seed of its own, a run that was interrupted draws what it would have drawn.
+            with (
+                _untouched(self.judge, method.module),
+                random_states(batch.inputs.device, self.seed + batch.first),
+            ):
+                arrays = self._measure(name, method, batch)
+        except Exception as error:  # any method may raise anything; the others are to go on
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self.failures[name] = f"failed after {batch.first} images: {reason}"
+        else:
+            self.store.write(name, batch.first, arrays)
+
+    def _measure(self, name: str, method: Method, batch: Batch) -> Arrays:
+        inputs, target = batch.inputs, batch.target
+        maps = method.maps(inputs.clone(), target)
+        if batch.first == 0:
+            timed = inputs[:TIMED].clone(), target[:TIMED]
+            cost = measure_cost(method.explain, self._forward, *timed, seconds=self.cost_seconds)
+            self.store.write_cost(name, cost)
+            self.store.write(name, "maps", {"maps": maps[:SHOWN, 0].half()})
+        return self.scores(method, maps, batch)
+
+    @torch.no_grad()
+    def _forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.judge(inputs)
+        return logits
+
+
+@contextmanager
+def _untouched(*modules: nn.Module | None) -> Iterator[None]:
+    """Hold modules in eval mode, with gradients on; give back all of them as they were."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for module in (module for module in modules if module is not None):
+            stack.enter_context(borrowed(module))
+            stack.enter_context(eval_mode(module))
+        yield

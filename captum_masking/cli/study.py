@@ -21,17 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking._base.files import write_json
-from captum_masking.benchmark.study import (
-    Study,
-    claim_lines,
-    draw_few_shot,
-    draw_rows,
-    file_of,
-    markdown,
-    read_runs,
-    summarize,
-    write_csvs,
-)
+from captum_masking.benchmark.study import Study, file_of, write_tables
 from captum_masking.cli.options import check_counts
 from captum_masking.cli.pictures import match_labels
 from captum_masking.data.images import BoxedImages
@@ -121,32 +111,6 @@ def _possible(rows: dict[str, Row], study: Study) -> dict[str, Row]:
     if not kept:
         raise ValueError(f"no row can be run; {reason}")
     return kept
-
-
-def write_tables(folder: Path) -> str:
-    """Write the tables and the pictures of all runs in a folder.
-
-    Args:
-        folder: Of a study.
-
-    Returns:
-        The Markdown.
-
-    Source:
-        Own.
-    """
-    runs = read_runs(folder)
-    if not runs:
-        raise ValueError(f"{folder} holds no runs; start some with --rows and --seeds.")
-    facts = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    lines, claims = summarize(runs), claim_lines(runs)  # once: thousands of resamples each
-    text = markdown(lines, claims, facts)
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    write_csvs(lines, claims, folder)
-    write_json(folder / "table.json", {"facts": facts, "rows": lines})
-    draw_rows(runs, folder / "table.png")
-    draw_few_shot(runs, folder / "few-shot.png")
-    return text
 
 
 def _study(arguments: argparse.Namespace, classifier: nn.Module, preprocess: Preprocess) -> Study:
