@@ -189,10 +189,10 @@ def masker_pass(trainer: MaskingTrainer, inputs: Tensor) -> Callable[[], None]:
     """Return the masker's forward and backward pass, on features at hand."""
     model, weights = trainer.model, list(trainer.model.masker.parameters())
     with eval_mode(model), torch.no_grad():
-        features = model.read(inputs)[1]
+        features = model.read((inputs,))[1]
 
     def run() -> None:
-        mask = model.decode(features, inputs.shape[2:])
+        (mask,) = model.decode(features, Question())
         torch.autograd.grad(mask.sum(), weights)
 
     return run

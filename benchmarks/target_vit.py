@@ -158,7 +158,7 @@ def together(
     methods: dict[str, Callable[..., Tensor]] = {
         "share_masker": MaskingSaliency(aware).attribute,
         "share_evidence": lambda x, target: nearest(
-            evidence(aware.read(x)[1], target)[:, :1], x.shape[2:]
+            evidence(aware.read((x,))[1], target)[:, :1], x.shape[2:]
         ),
         "share_saliency": Saliency(classifier).attribute,
         "share_integrated_gradients": IntegratedGradients(classifier).attribute,

@@ -22,6 +22,7 @@ from captum.attr import NoiseTunnel
 from torch import Tensor, nn
 
 from captum_masking._base import borrow
+from captum_masking.parts.masker import Question
 
 __all__ = [
     "attribution_checks",
@@ -90,8 +91,7 @@ def check_masker(
     """Run every check on a masker, and report all that fail. The masker is not changed.
 
     Args:
-        masker: Called as ``masker(features, grid)``, and with ``target`` or ``area`` if its
-            ``asks`` says so.
+        masker: Called as ``masker(features, grid, question)``.
         channels: Of each feature map that it reads; None takes those in ``masker.settings``.
         dims: Spatial dimensions; None takes those in ``masker.settings``, or 2.
 
@@ -612,16 +612,15 @@ def _call(
     masker: nn.Module, features: Sequence[Tensor], grid: Sequence[int] | None = None
 ) -> Tensor:
     size = tuple(features[0].shape[2:] if grid is None else grid)
-    asks, first = getattr(masker, "asks", ()), features[0]
-    question: dict[str, Any] = {}
-    if "target" in asks:
-        question["target"] = torch.zeros(len(first), dtype=torch.long, device=first.device)
-    if "area" in asks:
-        question["area"] = torch.full((len(first),), 0.5, device=first.device)
+    first = features[0]
+    question = Question(
+        target=torch.zeros(len(first), dtype=torch.long, device=first.device),
+        area=torch.full((len(first),), 0.5, device=first.device),
+    )
     return _attempt(
-        lambda: masker(list(features), size, **question),
-        f"masker(features, grid={size}) to return mask logits",
-        "features are one map for each of the channels given.",
+        lambda: masker(list(features), size, question),
+        f"masker(features, grid={size}, question) to return mask logits",
+        "features are one map for each of the channels given; the question may be ignored.",
     )
 
 

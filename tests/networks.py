@@ -148,7 +148,7 @@ class Flat(nn.Module):
         self.logit = nn.Parameter(torch.tensor(logit))
         self.grids: list[tuple[int, ...]] = []
 
-    def forward(self, features: list[Tensor], grid: tuple[int, ...]) -> Tensor:
+    def forward(self, features: list[Tensor], grid: tuple[int, ...], question: Any) -> Tensor:
         self.grids.append(tuple(grid))
         return self.logit.expand(len(features[0]), 1, *grid)
 
@@ -156,6 +156,6 @@ class Flat(nn.Module):
 class Halves(Flat):
     """The logit on the right half of the mask, minus the logit on the left."""
 
-    def forward(self, features: list[Tensor], grid: tuple[int, ...]) -> Tensor:
+    def forward(self, features: list[Tensor], grid: tuple[int, ...], question: Any) -> Tensor:
         right = torch.arange(grid[-1], device=self.logit.device) >= grid[-1] / 2
-        return super().forward(features, grid) * torch.where(right, 1.0, -1.0)
+        return super().forward(features, grid, question) * torch.where(right, 1.0, -1.0)

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from captum_masking import MaskingModel, MaskingTrainer
 from captum_masking._base.rates import constant, step_decay
-from captum_masking.parts.other_maskers import JointMasker
+from captum_masking.parts.other_maskers import MultiInputMasker
 from captum_masking.parts.regularizer import Area, Sum, TotalVariation, UngatedArea, smooth
 from captum_masking.training import callbacks as pictures
 from captum_masking.training.callbacks import (
@@ -439,7 +439,7 @@ def test_a_restart_makes_masks_of_one_half_and_draws_no_random_number(classifier
 
 
 def test_a_restart_reaches_the_mask_of_each_of_several_inputs():
-    masker = JointMasker([8, 16], inputs=[(2, 3), (0, 10)])
+    masker = MultiInputMasker([8, 16], inputs=[(2, 3), (0, 10)])
     zero_last_layer(masker)
     features = [torch.rand(2, 8, 4, 4), torch.rand(2, 16)]
     assert all((mask_logits == 0).all() for mask_logits in masker(features, [(4, 4), ()]))

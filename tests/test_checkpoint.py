@@ -18,7 +18,7 @@ from captum_masking import MaskingModel, MaskingTrainer
 from captum_masking.model.files import CheckpointError, fingerprint
 from captum_masking.model.layouts import ChannelsLast, OfInput, Tokens
 from captum_masking.parts.masker import Masker, UNetMasker, nearest
-from captum_masking.parts.other_maskers import JointMasker
+from captum_masking.parts.other_maskers import MultiInputMasker
 from captum_masking.parts.sampler import GumbelSigmoid
 
 
@@ -209,7 +209,7 @@ def test_a_masker_of_ones_own_is_handed_over_at_loading(tmp_path, inputs):
             super().__init__()
             self.convolution = nn.Conv2d(8, 1, 1)
 
-        def forward(self, features, grid):
+        def forward(self, features, grid, question):
             return self.convolution(features[-1])
 
     classifier = small_classifier().eval()
@@ -306,7 +306,7 @@ def test_a_model_of_several_inputs_comes_back(tmp_path, how):
     if how != "own encoders":
         model = MaskingModel(classifier, example_inputs=examples(1)).eval()
     else:
-        masker = JointMasker([3, 2, 5], inputs=[(2, 3), (1, 2), (0, 5)], width=8, own=True)
+        masker = MultiInputMasker([3, 2, 5], inputs=[(2, 3), (1, 2), (0, 5)], width=8, own=True)
         model = MaskingModel(classifier, masker=masker).eval()
     model.save(tmp_path / "model")
     loaded = MaskingModel.load(tmp_path / "model", classifier)
@@ -319,7 +319,7 @@ def test_a_model_of_several_inputs_comes_back(tmp_path, how):
 
 def test_a_layout_within_a_layout_comes_back(tmp_path):
     layouts = [OfInput(1, Tokens(prefix=1, stride=(2.0, 2.0))), OfInput(0, ChannelsLast())]
-    masker = JointMasker([8, 8], inputs=[(2, 3), (2, 3)])
+    masker = MultiInputMasker([8, 8], inputs=[(2, 3), (2, 3)])
     classifier = small_classifier()
     model = MaskingModel(classifier, ["0", "3"], layouts=layouts, masker=masker)
     model.save(tmp_path / "model")

@@ -52,7 +52,7 @@ class Plain(nn.Module):
         super().__init__()
         self.convolution = nn.Conv2d(channels, 1, 1)
 
-    def forward(self, features: list[Tensor], grid: tuple[int, ...]) -> Tensor:
+    def forward(self, features: list[Tensor], grid: tuple[int, ...], question: Any) -> Tensor:
         return nn.functional.interpolate(self.convolution(features[0]), tuple(grid))
 
 
@@ -333,7 +333,7 @@ def test_a_compiled_judge_trains_the_same_weights(how, images, labels):
     plain, compiled = fallible(None, how), fallible(None, how)
     options = {"train_classifier": how}
     plain = MaskingTrainer(plain.model, **options)
-    compiled = MaskingTrainer(compiled.model, compile=eager, **options)
+    compiled = MaskingTrainer(compiled.model, compile_judge=eager, **options)
     for _ in range(2):
         plain.step(images, labels)
         compiled.step(images, labels)

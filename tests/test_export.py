@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_masking import MaskingModel
 from captum_masking.model.export import HeatmapModule
-from captum_masking.parts.other_maskers import OwnEncoder
+from captum_masking.parts.other_maskers import StandaloneMasker
 
 SIZES = {"cnn": (3, 20, 28), "vit": (3, 12, 20), "own encoder": (3, 20, 28), "vectors": (10,)}
 
@@ -25,7 +25,7 @@ def model_of(kind: str) -> MaskingModel:
     example = torch.randn(2, *SIZES[kind])
     networks = {"cnn": cnn, "vit": lambda: ClassToken(mean=True), "own encoder": cnn}
     network = networks.get(kind, mlp)()
-    options = {"masker": OwnEncoder} if kind == "own encoder" else {}
+    options = {"masker": StandaloneMasker} if kind == "own encoder" else {}
     return MaskingModel(network, example_inputs=example, **options).eval()
 
 

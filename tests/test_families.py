@@ -175,9 +175,9 @@ def family(request) -> tuple[str, nn.Module, MaskingModel, Tensor]:
 def test_its_layers_are_found_and_read_as_grids(family):
     name, _, model, inputs = family
     with torch.no_grad():
-        _, features = model.read(inputs)
-    assert [tuple(maps.shape[2:]) for maps in features] == FAMILIES[name][2]
-    assert all(len(maps) == 2 and maps.is_floating_point() for maps in features)
+        _, features = model.read((inputs,))
+    assert [tuple(maps.shape[2:]) for maps in features.maps] == FAMILIES[name][2]
+    assert all(len(maps) == 2 and maps.is_floating_point() for maps in features.maps)
 
 
 def test_its_logits_are_those_of_the_bare_classifier_bit_by_bit(family):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking import FromScratch, MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.parts.masker import Masker, UNetMasker, linear, nearest
+from captum_masking.parts.masker import Masker, Question, UNetMasker, linear, nearest
 from captum_masking.parts.regularizer import SizeAsked
 
 RESNET50 = {1: 256, 2: 512, 3: 1024, 4: 2048}  # channels of its stages
@@ -154,13 +154,13 @@ def test_what_a_masker_is_told_is_a_constant_channel_of_every_map():
             torch.cat([maps, constants[..., None, None].expand(-1, -1, *maps.shape[2:])], 1)
         )
     expected = plain(by_hand, (4, 4))
-    torch.testing.assert_close(told(features, (4, 4), target=target, area=area), expected)
+    torch.testing.assert_close(told(features, (4, 4), Question(target, area)), expected)
 
 
 def test_gradients_reach_every_parameter_of_a_masker_that_is_told_class_and_size():
     masker = Masker([5, 7], width=4, raw=[1], classes=2, sized=True)
     target, area = torch.tensor([0, 1, 0]), torch.tensor([0.2, 0.5, 0.9])
-    mask_logits = masker(random_features(), (4, 4), target=target, area=area)
+    mask_logits = masker(random_features(), (4, 4), Question(target, area))
     (mask_logits * torch.randn_like(mask_logits)).sum().backward()
     for name, parameter in masker.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name

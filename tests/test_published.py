@@ -312,14 +312,14 @@ def test_the_final_upsampling_is_read_under_either_key(content, load, key):
 def test_a_masker_that_is_told_a_size_asks_for_one(content, load):
     model = load(content | {"state_dict_masker": masker([3, 4], told=1)})
     images = torch.rand(2, 3, 32, 32)
-    assert model.masker.asks == ("area",)
+    assert model.sized and not model.target_aware
     assert not torch.equal(model.mask(images, area=0.3), model.mask(images, area=0.7))
 
 
 def test_a_masker_that_is_told_a_class_has_the_published_number_of_parameters(content, load):
     state = masker([3, 4], told=64) | {"embedding.weight": torch.randn(1000, 64)}
     model = load(content | {"state_dict_masker": state})
-    assert model.masker.asks == ("target",)
+    assert model.target_aware and not model.sized
     assert sum(parameter.numel() for parameter in model.masker.parameters()) == 270_209
     images = torch.rand(2, 3, 32, 32)
     masks = [model.mask(images, target=torch.tensor([k, k])) for k in (0, 1)]

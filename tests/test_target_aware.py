@@ -16,11 +16,12 @@ from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrain
 from captum_masking._base.checks import TargetError
 from captum_masking.metrics import grid_pointing
 from captum_masking.model.export import HeatmapModule
-from captum_masking.parts.evidence import Traced, evidence
-from captum_masking.parts.gate import GatedMasker, both
-from captum_masking.parts.masker import ClassSelector, Masker, MaskPerClass
+from captum_masking.parts.evidence import Features, Trace, evidence
+from captum_masking.parts.gate import GatedMasker, logit_of_product
+from captum_masking.parts.masker import ClassSelector, Masker, MaskPerClass, Question
 from captum_masking.parts.objective import AnyOf, Believe, Judgement, OneOf, Vanish, target_aware
 from captum_masking.parts.questions import (
+    AsLabeled,
     Halves,
     Pasted,
     Quarters,
@@ -31,7 +32,7 @@ from captum_masking.parts.questions import (
     one_label,
 )
 from captum_masking.parts.regularizer import AskedArea, asked
-from captum_masking.training.gate import absent_to_present, gate_loss, gated, train_gate
+from captum_masking.training.gate import GateQuestions, absent_to_present, gated, train_gate
 
 
 @pytest.fixture
@@ -65,10 +66,11 @@ def patches(count: int, seed: int = 0, side: int = 16) -> tuple[Tensor, Tensor]:
 # Evidence.
 
 
-def linear_head(maps: Tensor, weights: Tensor, bias: Tensor) -> Traced:
+def linear_head(maps: Tensor, weights: Tensor, bias: Tensor) -> Features:
     maps = maps.requires_grad_()
     logits = maps.mean((2, 3)) @ weights + bias
-    return Traced([maps], logits=logits, source=maps, layout=lambda m: m)
+    trace = Trace(logits, maps, layout=lambda m: m)
+    return Features((maps,), sizes=(maps.shape[2:],), trace=trace)
 
 
 def test_evidence_of_a_linear_head_is_each_cells_own_logit():
@@ -85,7 +87,7 @@ def test_evidence_of_a_linear_head_is_each_cells_own_logit():
 def test_evidence_against_the_others_is_the_gradient_of_the_log_odds():
     maps, weights, bias = torch.randn(1, 5, 2, 2), torch.randn(5, 3), torch.randn(3)
     features = linear_head(maps, weights, bias)
-    logits = features.logits
+    logits = features.trace.logits
     odds = logits[0, 1] - torch.log(logits[0, 0].exp() + logits[0, 2].exp())
     (slope,) = torch.autograd.grad(odds, maps, retain_graph=True)
     found = evidence(features, torch.tensor([1]))
@@ -107,9 +109,9 @@ def test_evidence_is_finite_where_the_classifier_is_certain():
 
 
 def test_plain_features_are_refused_in_words(aware, images):
-    logits, features = aware.read(images)
+    logits, features = aware.read((images,))
     with pytest.raises(TypeError, match=r"features that model.read\(inputs\) returned"):
-        aware.decode(list(features), (16, 16), **aware.ask(logits))
+        aware.decode(Features(features.maps, features.sizes), aware.question(logits))
 
 
 def test_a_head_without_gradient_is_refused_in_words(images):
@@ -161,7 +163,7 @@ def test_explaining_leaves_the_classifier_as_it_was(classifier, images):
 
 def test_no_gradient_of_the_mask_reaches_the_classifier(classifier, images):
     model = MaskingModel(classifier, target_aware=True)
-    asked = gate_loss(model, images, torch.zeros(6).long(), Questions())
+    asked = GateQuestions(Questions()).extra_loss(model, (images,), torch.zeros(6).long())
     (model.mask(images).sum() + asked).backward()
     assert all(p.grad is None for p in classifier.parameters())
     assert all(p.grad is not None for p in model.masker.parameters())
@@ -204,7 +206,7 @@ def test_a_vision_transformer_is_asked_at_its_patches():
     nn.init.normal_(network.heads.head.weight)
     model = MaskingModel(network, target_aware=True).eval()
     inputs = torch.rand(2, 3, 32, 32)
-    _, features = model.read(inputs)
+    _, features = model.read((inputs,))
     one, other = (evidence(features, torch.full((2,), k)) for k in (0, 3))
     assert one.shape == (2, 3, 4, 4)
     assert (one[:, 0].flatten(1).std(1) > 0).all() and not torch.equal(one[:, 0], other[:, 0])
@@ -262,7 +264,7 @@ def test_a_class_selector_gates_by_the_product_with_the_class():
     seen: list[Tensor] = []
     masker.decoder.forward = lambda features, grid: seen.append(features[0]) or features[0]
     maps = torch.rand(1, 4, 2, 2)
-    masker([maps], (2, 2), target=torch.tensor([1]))
+    masker([maps], (2, 2), Question(target=torch.tensor([1])))
     likeness = sum(maps[0, c] * masker.embedding.weight[1, c] for c in range(4)) / 2
     torch.testing.assert_close(seen[0][0], maps[0] / (1 + (-likeness).exp()))
 
@@ -272,7 +274,7 @@ def test_a_mask_per_class_takes_the_one_asked_for():
     maps = [torch.rand(2, 4, 2, 2)]
     whole = masker.decoder(maps, (2, 2))
     assert whole.shape == (2, 3, 2, 2)
-    taken = masker(maps, (2, 2), target=torch.tensor([2, 0]))
+    taken = masker(maps, (2, 2), Question(target=torch.tensor([2, 0])))
     assert torch.equal(taken[:, 0], torch.stack([whole[0, 2], whole[1, 0]]))
 
 
@@ -317,7 +319,7 @@ def test_a_target_aware_model_does_not_warn(aware, images):
 def test_the_product_of_a_mask_and_a_gate_is_taken_in_logits():
     first, second = torch.tensor([0.3, -40.0, 40.0]), torch.tensor([-1.2, 40.0, 2.0])
     expected = first.sigmoid() * second.sigmoid()
-    torch.testing.assert_close(both(first, second).sigmoid(), expected)
+    torch.testing.assert_close(logit_of_product(first, second).sigmoid(), expected)
 
 
 def test_the_gate_learns_where_images_of_the_class_are_weighted_by_the_mask():
@@ -339,7 +341,7 @@ def test_the_gate_learns_where_images_of_the_class_are_weighted_by_the_mask():
 def test_what_the_gate_learns_from_moves_no_statistic_of_the_mask(classifier, images, labels):
     model = MaskingModel(classifier, target_aware=True).train()
     before = copy.deepcopy(model.masker.masker.state_dict())
-    gate_loss(model, images, labels, Questions(tiled=1.0))
+    GateQuestions(Questions(tiled=1.0)).extra_loss(model, (images,), labels)
     torch.testing.assert_close(model.masker.masker.state_dict(), before, rtol=0, atol=0)
     assert model.masker.masker.training
 
@@ -374,7 +376,7 @@ def test_a_trained_masker_gets_a_gate_and_is_left_bit_identical(images, labels):
 
 
 def test_only_a_masker_that_is_told_nothing_gets_a_gate(aware):
-    with pytest.raises(TypeError, match="told nothing, but got GatedMasker"):
+    with pytest.raises(TypeError, match="plain Masker, but got GatedMasker"):
         gated(aware)
 
 
@@ -395,16 +397,16 @@ def test_only_a_gated_masker_has_a_gate_to_train(model):
 def test_tiles_are_asked_for_each_image_and_for_an_absent_class():
     inputs, labels = numbered(8, side=2), torch.tensor([5, 6, 7, 5, 6, 7, 5, 6])
     tiled = Tiled.of(inputs, labels)
-    shown = tiled.inputs.long()  # each image is its own number
+    shown = tiled.inputs[0].long()  # each image is its own number
     assert shown.shape == (2, 1, 4, 4)
     assert sorted(shown.unique().tolist()) == list(range(8))
-    questions = tiled.ask_all(torch.randn(2, 9))
+    questions = tiled.ask_gate(torch.randn(2, 9))
     assert len(questions) == 5
     for target, shut in questions:
         assert torch.equal(shut, labels[shown] != target[:, None, None, None])
     assert questions[-1][1].all()
     several = tiled._replace(labels=torch.nn.functional.one_hot(labels, 9))
-    for target, shut in several.ask_all(torch.randn(2, 9)):
+    for target, shut in several.ask_gate(torch.randn(2, 9)):
         assert torch.equal(shut, labels[shown] != target[:, None, None, None])
 
 
@@ -414,10 +416,10 @@ def test_a_classifier_of_one_input_size_is_asked_of_shrunken_images(images, labe
         nn.Linear(4 * 4 * 4, 4),
     )  # fmt: skip
     model = MaskingModel(network, target_aware=True, example_inputs=images)
-    questions = Questions(tiled=1.0)
-    assert gate_loss(model, images, labels, questions).isfinite()
-    assert questions.one_size
-    assert not any(questions.tiles(images, labels) for _ in range(5))
+    questions = GateQuestions(Questions(tiled=1.0))
+    assert questions.extra_loss(model, (images,), labels).isfinite()
+    assert questions.takes_tiles is False
+    assert questions.extra_loss(model, (images,), labels).isfinite()
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
@@ -469,9 +471,9 @@ def test_odd_sizes_stay_as_they_are():
 
 def test_composed_images_show_the_images_they_say():
     inputs, labels = numbered(8) + 1, torch.arange(8)
-    posed = Questions(composed=1.0, absent=0.0)(inputs, labels)
+    posed = Questions(composed=1.0, absent=0.0).ask((inputs,), labels)
     assert not posed.alone.any()
-    for row, image in enumerate(posed.inputs):
+    for row, image in enumerate(posed.inputs[0]):
         assert set(image.round().unique().long().tolist()) == {
             int(part) + 1 for part in posed.parts[row]
         }
@@ -480,21 +482,21 @@ def test_composed_images_show_the_images_they_say():
 
 def test_elsewhere_is_every_pixel_of_an_image_without_the_class():
     inputs, labels = numbered(8), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
-    posed = Questions(composed=1.0, absent=0.0, compositions=[Quarters()])(inputs, labels)
-    shown = posed.inputs.round().long()  # each image is its own number
+    posed = Questions(composed=1.0, absent=0.0, compositions=[Quarters()]).ask((inputs,), labels)
+    shown = posed.inputs[0].round().long()  # each image is its own number
     for target in (0, 1, 2):
-        elsewhere = posed.elsewhere(torch.full((8,), target))
+        elsewhere = posed._elsewhere(torch.full((8,), target))
         assert torch.equal(elsewhere, labels[shown] != target)
     several = torch.nn.functional.one_hot(labels, 3)
     multi = posed._replace(labels=several)
-    assert torch.equal(multi.elsewhere(torch.ones(8).long()), labels[shown] != 1)
+    assert torch.equal(multi._elsewhere(torch.ones(8).long()), labels[shown] != 1)
 
 
 def test_rows_that_are_not_composed_are_bit_identical():
     inputs = torch.rand(8, 3, 8, 8)
     before = inputs.clone()
-    posed = Questions(composed=0.5)(inputs, torch.arange(8))
-    assert torch.equal(posed.inputs[posed.alone], inputs[posed.alone])
+    posed = Questions(composed=0.5).ask((inputs,), torch.arange(8))
+    assert torch.equal(posed.inputs[0][posed.alone], inputs[posed.alone])
     assert torch.equal(inputs, before)
     assert posed.alone.sum() == 4
 
@@ -517,16 +519,16 @@ def test_an_absent_class_is_never_in_the_image_and_never_the_predicted_one():
 
 
 def test_with_two_classes_that_are_both_there_a_present_one_is_asked_for():
-    posed = Questions(composed=1.0, absent=1.0)(torch.rand(2, 1, 8, 8), torch.tensor([0, 1]))
-    target, answer = posed.ask(torch.randn(2, 2))
-    assert answer["present"].all() and torch.equal(target, torch.tensor([0, 1]))
+    posed = Questions(composed=1.0, absent=1.0).ask((torch.rand(2, 1, 8, 8),), torch.tensor([0, 1]))
+    question = posed.given(torch.randn(2, 2))
+    assert question.present.all() and torch.equal(question.target, torch.tensor([0, 1]))
 
 
 def test_labels_of_several_classes_are_asked_for_one_that_is_there():
     labels = torch.tensor([[0, 1, 1, 0]] * 50 + [[0, 0, 0, 0]] * 50)
-    posed = Questions(composed=0.0, absent=0.2)(torch.rand(100, 1, 4, 4), labels)
-    target, answer = posed.ask(torch.randn(100, 4))
-    present = answer["present"]
+    posed = Questions(composed=0.0, absent=0.2).ask((torch.rand(100, 1, 4, 4),), labels)
+    question = posed.given(torch.randn(100, 4))
+    target, present = question.target, question.present
     assert not posed.alone.any()
     assert torch.equal(present, labels.gather(1, target[:, None])[:, 0].bool())
     assert present.sum() == 50 - posed.absent[:50].sum()
@@ -534,18 +536,20 @@ def test_labels_of_several_classes_are_asked_for_one_that_is_there():
 
 
 def test_inputs_that_cannot_be_composed_are_left_as_they_are():
-    for inputs in (torch.rand(4, 6), (torch.rand(4, 1, 8, 8), torch.rand(4, 6))):
-        posed = Questions(composed=1.0)(inputs, torch.arange(4))
+    for inputs in ((torch.rand(4, 6),), (torch.rand(4, 1, 8, 8), torch.rand(4, 6))):
+        posed = Questions(composed=1.0).ask(inputs, torch.arange(4))
         assert posed.inputs is inputs and posed.alone.all()
 
 
 def test_questions_depend_on_torchs_random_state_alone():
     inputs, labels = torch.rand(8, 3, 8, 8), torch.arange(8)
     torch.manual_seed(3)
-    one = Questions()(inputs, labels)
+    one = Questions().ask((inputs,), labels)
     torch.manual_seed(3)
-    other = Questions()(inputs, labels)
-    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    other = Questions().ask((inputs,), labels)
+    for name in ("parts", "source", "absent", "alone"):
+        assert torch.equal(getattr(one, name), getattr(other, name))
+    assert torch.equal(*one.inputs, *other.inputs)
 
 
 @pytest.mark.parametrize("shares", [{"composed": 1.1}, {"absent": -0.1}, {"tiled": 2.0}])
@@ -714,5 +718,5 @@ def test_how_much_mask_an_absent_class_gets_can_be_watched(classifier, images, l
 
 def test_a_trainer_of_a_model_that_is_told_nothing_is_as_before(model):
     trainer = MaskingTrainer(model, train_classifier=False)
-    assert trainer.questions is None
+    assert trainer.questions == AsLabeled()
     assert repr(trainer.objective).startswith("Dual(weight_in=1.0, weight_out=1.0, inside=Class")

@@ -15,7 +15,7 @@ from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrain
 from captum_masking.model.export import HeatmapModule
 from captum_masking.model.layouts import OfInput
 from captum_masking.parts.masking import fill
-from captum_masking.parts.other_maskers import JointMasker
+from captum_masking.parts.other_maskers import MultiInputMasker
 
 FEW = {"steps": 3}
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no masker:UserWarning")
@@ -50,7 +50,7 @@ def network(request):
         return MaskingModel(classifier.forward, example_inputs=examples(1)).eval()
     sizes = [(2, 3), (1, 2), (0, 5)]
     if request.param == "own encoders":
-        masker = JointMasker([3, 2, 5], inputs=sizes, width=8, own=True)
+        masker = MultiInputMasker([3, 2, 5], inputs=sizes, width=8, own=True)
         return MaskingModel(classifier, masker=masker).eval()
     return classifier
 

@@ -257,9 +257,9 @@ def check_mask_shape(mask: Tensor, inputs: Tensor) -> None:
         )
 
 
-def check_area(area: Any, asks: Sequence[str] = ("area",), *, examples: int | None = None) -> None:
+def check_area(area: Any, *, sized: bool = True, examples: int | None = None) -> None:
     """Check that an area is a fraction, one or one per example, and that the masker takes one."""
-    if area is not None and "area" not in asks:
+    if area is not None and not sized:
         raise ValueError(
             f"area={area} was asked for, but this model's masker takes no size; train one that "
             "does: MaskingModel(classifier, masker=partial(Masker, sized=True))."

@@ -118,7 +118,7 @@ def score(model: MaskingModel, images: BoxedImages, *, batch_size: int = 16) -> 
     boxes = iter(images.boxes)
     with eval_mode(model):
         for inputs, target in DataLoader(images, batch_size):
-            judgement, mask = judge_itself(model, inputs, target, Mean())
+            judgement, (mask,) = judge_itself(model, (inputs,), target, Mean())
             truth = [boxes_to_pixels(next(boxes), *mask.shape[2:]) for _ in inputs]
             found = by_boxes(mask, truth, judgement.correct)
             scores = {

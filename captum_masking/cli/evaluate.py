@@ -87,8 +87,8 @@ def measure_model(
     boxes = iter(images.boxes)
     with eval_mode(model):
         for inputs, target in DataLoader(images, batch_size):
-            judgement, mask = judge_itself(model, inputs, target, Mean())
-            means.add(measure(judgement, mask, {}), len(mask))
+            judgement, (mask,) = judge_itself(model, (inputs,), target, Mean())
+            means.add(measure(judgement, (mask,), {}), len(mask))
             for one, truth in zip(mask, boxes, strict=False):
                 if len(truth):
                     boxed += 1

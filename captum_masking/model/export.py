@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_masking._base.tuples import one_or_several, size_of
+from captum_masking._base.tuples import unpacked
+from captum_masking.model.layers import dry_run_inputs
 from captum_masking.model.layouts import first_tensor
 from captum_masking.model.model import MaskingModel
 from captum_masking.model.taps import logits_of
+from captum_masking.parts.evidence import Features
 
 __all__ = [
     "HeatmapModule",
@@ -34,7 +36,7 @@ class HeatmapModule(nn.Module):
 
     Example:
         >>> import torch
-        >>> from captum_masking.model.model import MaskingModel
+        >>> from captum_masking import MaskingModel
         >>> classifier = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
         >>> model = MaskingModel(classifier, ["0"], example_inputs=torch.zeros(1, 1, 8, 8))
         >>> program = torch.export.export(HeatmapModule(model), (torch.zeros(1, 1, 8, 8),))
@@ -44,13 +46,15 @@ class HeatmapModule(nn.Module):
 
     def __init__(self, model: MaskingModel) -> None:
         super().__init__()
-        if "evidence" in getattr(model.masker, "asks", ()):
+        if model.reads_evidence:
             raise ValueError(
-                "expected a masker that reads features alone, but this one is told the gradient of "
+                "expected a masker that reads features alone, but this one reads the gradient of "
                 "the classifier, which exported programs cannot take; export a model with "
                 "masker=partial(Masker, classes=...), or one that is not target-aware."
             )
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        if model.layers and model.layouts is None:
+            self.model.dry_run((dry_run_inputs(model.classifier),), ())
         self.kept: dict[str, Any] = {}
         for name in model.layers:
             layer = self.model.classifier.get_submodule(name)
@@ -59,12 +63,16 @@ class HeatmapModule(nn.Module):
     def forward(self, inputs: Tensor, *others: Tensor) -> tuple[Tensor, Any]:
         """Return logits ``(B, classes)`` and masks ``(B, 1, *spatial)``."""
         logits = logits_of(self.model.classifier(inputs, *others))
-        features, size = [inputs, *others], size_of(one_or_several((inputs, *others)))
+        maps = (inputs, *others)
+        sizes = tuple(tensor.shape[2:] for tensor in maps)
         if self.model.layers:
             layouts = zip(self.model.layouts or (), self.model.layers, strict=True)
-            features = [layout(first_tensor(self.kept[name]), size) for layout, name in layouts]
+            maps = tuple(
+                lay(first_tensor(self.kept[name]), unpacked(sizes)) for lay, name in layouts
+            )
         self.kept.clear()
-        return logits, self.model.decode(features, size, **self.model.ask(logits))
+        masks = self.model.decode(Features(maps, sizes), self.model.question(logits))
+        return logits, unpacked(masks)
 
 
 class _Keep:

@@ -31,7 +31,7 @@ from captum_masking.parts.masker import (
     linear,
     nearest,
 )
-from captum_masking.parts.other_maskers import ElementMasker, JointMasker, OwnEncoder
+from captum_masking.parts.other_maskers import MultiInputMasker, StandaloneMasker, VectorMasker
 from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
 
 __all__ = [
@@ -173,7 +173,7 @@ UPSAMPLERS = {function.__name__: function for function in (linear, nearest)}
 
 _KINDS: tuple[Any, ...] = (
     *(Masker, UNetMasker, ClassSelector, MaskPerClass, GatedMasker),
-    *(ElementMasker, OwnEncoder, JointMasker),
+    *(VectorMasker, StandaloneMasker, MultiInputMasker),
     *(Sigmoid, GumbelSigmoid),
     *(ChannelsFirst, ChannelsLast, Tokens, Vectors, OfInput),
 )

@@ -23,17 +23,7 @@ from captum_masking.model.layouts import (
 )
 from captum_masking.model.taps import Taps, hooked, logits_of, record
 
-__all__ = [
-    "Found",
-    "NoMapsError",
-    "dry_run_inputs",
-    "feature_maps",
-    "feature_maps_of_each",
-    "find_joint_layers",
-    "find_layers",
-    "layouts_of",
-    "spoiled",
-]
+__all__ = ["NoMapsError", "find_layers"]
 
 
 # ---- Run a classifier once to see what its layers give: nothing is kept, nothing stays behind.
@@ -46,11 +36,7 @@ _NOT_TAPPED = ("Pool", "Dropout", "Identity", "Flatten", "Upsample", "Pad", "Sof
 
 
 class Found(NamedTuple):
-    """A feature map found in a dry run.
-
-    Source:
-        Own.
-    """
+    """A feature map found in a dry run."""
 
     name: str
     module: nn.Module
@@ -66,9 +52,6 @@ def dry_run_inputs(classifier: nn.Module) -> Tensor:
 
     Raises:
         ValueError: If it has no convolution, or accepts none of the sizes that are tried.
-
-    Source:
-        Own.
 
     Example:
         >>> dry_run_inputs(nn.Conv2d(3, 8, 3)).shape
@@ -99,7 +82,14 @@ def dry_run_inputs(classifier: nn.Module) -> Tensor:
 
 
 def _stated_sizes(classifier: nn.Module, dims: int) -> list[tuple[int, ...]]:
-    """List the input sizes that a network or its patch embedding was built for."""
+    """Make zeros that the classifier accepts, shaped for its first convolution.
+
+    Tried first is the size that a network was built for, where it states one, as vision
+    transformers do.
+
+    Raises:
+        ValueError: If it has no convolution, or accepts none of the sizes that are tried.
+    """
     stated = []
     for part in [getattr(classifier, "config", None), *classifier.modules()]:
         for name in ("img_size", "image_size"):
@@ -123,9 +113,6 @@ def feature_maps(classifier: nn.Module, example: Tensor, *extra: Any) -> list[Fo
     Returns:
         One entry for each module that ran exactly once and gave a map of more than one cell.
 
-    Source:
-        Own.
-
     Example:
         >>> feature_maps(nn.Sequential(nn.Conv2d(1, 4, 3, 2)), torch.zeros(1, 1, 9, 9))[0].grid
         (4, 4)
@@ -146,22 +133,7 @@ def feature_maps_of_each(
 ) -> list[list[Found]]:
     """List for each of several inputs the feature maps that depend on it.
 
-    Args:
-        classifier: Run once on the inputs, and once with each of them spoiled by NaN.
-        inputs: All that are to be explained.
-        *extra: Further arguments of the classifier.
-
-    Returns:
-        As :func:`feature_maps`, for each input.
-
-    Source:
-        Own.
-
-    Example:
-        >>> pair = [torch.zeros(1, 3), torch.zeros(1, 4)]
-        >>> network = nn.Bilinear(3, 4, 2)
-        >>> feature_maps_of_each(network, pair)
-        [[], []]
+    The classifier runs once on the inputs, and once with each of them made NaN.
     """
     calls, answer = record(classifier, *inputs, *extra)
     listed = []
@@ -181,9 +153,6 @@ def spoiled(inputs: Sequence[Tensor], index: int) -> list[Tensor]:
     Args:
         inputs: Any.
         index: Of the one to spoil.
-
-    Source:
-        Own.
 
     Example:
         >>> spoiled([torch.zeros(1), torch.zeros(1)], index=1)
@@ -216,7 +185,7 @@ def _maps(
 def _hidden_vectors(
     classifier: nn.Module, calls: dict[str, Tensor], answer: Any, batch: int
 ) -> list[Found]:
-    """List the hidden vectors of a dry run, each after its activation; the logits are none."""
+    """Copy inputs with one of them made NaN, which reaches all that depends on it."""
     modules, logits = dict(classifier.named_modules()), logits_of(answer)
     last = next((name for name, out in reversed(calls.items()) if out.shape == logits.shape), None)
     found: list[Found] = []
@@ -240,11 +209,7 @@ def _hidden_vectors(
 
 
 class NoMapsError(ValueError):
-    """A classifier without a layer to read.
-
-    Source:
-        Own.
-    """
+    """A classifier without a layer to read."""
 
 
 def find_layers(
@@ -274,7 +239,7 @@ def find_layers(
         NoMapsError: If no module gives a feature map.
 
     Source:
-        Phang et al. 2020 read the two deepest stages of ResNet-50; finding them is our own.
+        Phang et al. 2020 read the two deepest stages of ResNet-50.
 
     Example:
         >>> network = nn.Sequential(
@@ -300,26 +265,12 @@ def find_joint_layers(
     count: int = 2,
     extra: tuple[Any, ...] = (),
 ) -> dict[str, OfInput]:
-    """Find for each of several inputs the layers to read, as :func:`find_layers` does for one.
+    """Find the layers to read for each of several inputs, as :func:`find_layers` for one.
 
-    Args:
-        classifier: Run once on the inputs, and once with each of them spoiled.
-        inputs: All that it takes: vectors, signals, images, volumes.
-        count: How many layers for each input, from the deepest on.
-        extra: Further arguments of the classifier.
-
-    Returns:
-        Names of layers, each with its layout; a layer that depends on several inputs is read as a
-        map of the first.
+    A layer that depends on several inputs is read as a map of the first.
 
     Raises:
         NoMapsError: If no module gives a feature map of any input.
-
-    Source:
-        Own.
-
-    Example:
-        See :class:`~captum_masking.MaskingModel`.
     """
     layers: dict[str, OfInput] = {}
     for index, found in enumerate(feature_maps_of_each(classifier, inputs, *extra)):
@@ -329,7 +280,7 @@ def find_joint_layers(
         raise NoMapsError(
             f"expected the classifier to make feature maps of inputs of shapes "
             f"{[tuple(x.shape) for x in inputs]}, but no module did; pass "
-            "masker=JointMasker(..., own=True), which has encoders of its own."
+            "masker=MultiInputMasker(..., own=True), which has encoders of its own."
         )
     return layers
 
@@ -409,46 +360,26 @@ def _reaches_logits(classifier: nn.Module, arguments: Sequence[Any], map: Found)
 
 
 def layouts_of(
-    taps: Taps, outputs: Sequence[Any], inputs: Tensor | tuple[Tensor, ...], *extra: Any
+    taps: Taps, outputs: Sequence[Any], inputs: tuple[Tensor, ...], *extra: Any
 ) -> tuple[Layout, ...]:
-    """Tell how the outputs of tapped layers become maps.
+    """Tell how the outputs of tapped layers become maps: a layout for each layer.
 
-    Args:
-        taps: The layers.
-        outputs: What they gave for ``inputs``, in order.
-        inputs: ``(B, C, *spatial)``, or several.
-        *extra: Further arguments of the classifier, for a dry run where layers give tokens.
-
-    Returns:
-        One layout for each layer.
-
-    Raises:
-        ValueError: If a layer gives no map of the inputs.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.LazyLinear(2))
-        >>> taps, inputs = Taps(network, ["0"]), torch.zeros(1, 1, 8, 8)
-        >>> layouts_of(taps, taps(inputs)[1], inputs)
-        (ChannelsFirst(),)
+    Where layers give tokens, ``extra`` arguments serve for a dry run.
     """
-    if isinstance(inputs, tuple):
+    if len(inputs) > 1:
         return _joint_layouts_of(taps, inputs, *extra)
-    size, tensors = inputs.shape[2:], [first_tensor(output) for output in outputs]
+    (only,) = inputs
+    size, tensors = only.shape[2:], [first_tensor(output) for output in outputs]
     known: dict[str, Layout] = {}
-    if not all(isinstance(t, Tensor) and _plainly_a_map(t, inputs) for t in tensors):
-        maps = feature_maps(taps.classifier, inputs, *extra)
+    if not all(isinstance(t, Tensor) and _plainly_a_map(t, only) for t in tensors):
+        maps = feature_maps(taps.classifier, only, *extra)
         known = {found.name: found.layout for found in maps}
     layouts = []
     for name, module, output in zip(taps.layers, taps.modules, tensors, strict=True):
         layout = known.get(name)
-        if layout is None and isinstance(output, Tensor) and output.dim() >= min(3, inputs.dim()):
+        if layout is None and isinstance(output, Tensor) and output.dim() >= min(3, only.dim()):
             layout = layout_of(output, size, module=module)
-            if layout is None and output.dim() == inputs.dim():
+            if layout is None and output.dim() == only.dim():
                 layout = ChannelsFirst()  # strided unevenly, and named by someone who knows
         if layout is None:
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

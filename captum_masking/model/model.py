@@ -1,8 +1,9 @@
-"""What a model is built of where the user left it open: layers to read, and a masker for them."""
+"""A classifier and the masker that explains it, in one module."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_masking._base.borrow import eval_mode, plain_tensors, unwrapped
 from captum_masking._base.checks import channels_in_words, check_area, check_inputs
-from captum_masking._base.tuples import Inputs, one_or_several, size_of
+from captum_masking._base.tuples import Inputs, as_tuple, unpacked
 from captum_masking.model.files import (
     UPSAMPLERS,
     CheckpointError,
@@ -31,177 +32,13 @@ from captum_masking.model.layers import (
 )
 from captum_masking.model.layouts import Layout, first_tensor
 from captum_masking.model.taps import Taps, Untapped, check_tappable, logits_of, tappable
-from captum_masking.parts.evidence import Traced, evidence
+from captum_masking.parts.evidence import Features, Trace, evidence
 from captum_masking.parts.gate import GatedMasker
-from captum_masking.parts.masker import Masker, linear
-from captum_masking.parts.other_maskers import ElementMasker, JointMasker, OwnEncoder
+from captum_masking.parts.masker import Masker, Question, linear
+from captum_masking.parts.other_maskers import MultiInputMasker, StandaloneMasker, VectorMasker
 from captum_masking.parts.sampler import Sigmoid
 
-__all__ = [
-    "MaskingModel",
-    "check_target_aware",
-    "layers_for",
-    "make_masker",
-    "name_of",
-    "reads_inputs",
-    "takes_vectors",
-    "told_the_class",
-]
-
-
-def layers_for(
-    classifier: nn.Module, example: Inputs, extra: tuple[Any, ...], *, guessed: bool
-) -> tuple[str, ...]:
-    """Find layers to read; without any, an example that the user gave is read itself.
-
-    Args:
-        classifier: Run in eval mode, without gradient.
-        example: One input, or several.
-        extra: Further arguments of the classifier.
-        guessed: Whether the example is our own: then there must be a layer.
-
-    Raises:
-        NoMapsError: If there is none, for a guessed example.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> layers_for(nn.Sequential(nn.Conv2d(1, 4, 3)), torch.zeros(1, 1, 8, 8), (), guessed=True)
-        ('0',)
-    """
-    find: Callable[..., Any] = find_joint_layers if isinstance(example, tuple) else find_layers
-    try:
-        return tuple(find(classifier, example, extra=extra))
-    except NoMapsError:
-        if guessed:
-            raise
-        return ()
-
-
-def make_masker(
-    make: Callable[..., nn.Module], features: list[Tensor], example: Inputs, *, taps: bool
-) -> nn.Module:
-    """Build a masker for the features of a dry run; by default, one of their kind.
-
-    Args:
-        make: Called as ``make(channels, dims=dims)``. ``Masker``, the default, becomes what fits.
-        features: Maps, vectors, or the inputs themselves.
-        example: What they were made of.
-        taps: Whether layers of the classifier are read.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> features, example = [torch.zeros(1, 4)], torch.zeros(1, 9)
-        >>> type(make_masker(Masker, features, example, taps=True)).__name__
-        'ElementMasker'
-    """
-    channels, default = [maps.shape[1] for maps in features], make is Masker
-    if isinstance(example, tuple):
-        inputs = [(tensor.dim() - 2, tensor.shape[1]) for tensor in example]
-        masker = (JointMasker if default else make)(channels, inputs=inputs, own=not taps)
-    elif default and not taps:
-        masker = OwnEncoder(channels, dims=example.dim() - 2)
-    elif default and example.dim() == 2:
-        masker = ElementMasker(channels, elements=example.shape[1])
-    else:
-        masker = make(channels, dims=example.dim() - 2)
-    return masker.to(features[0])
-
-
-def told_the_class(masker: nn.Module | Callable[..., nn.Module]) -> Any:
-    """Return the masker of a target-aware model: the default, told the evidence; or the user's own.
-
-    Raises:
-        ValueError: If a module is given that does not ask for the class.
-
-    Source:
-        Own; which default, and why, is in ``docs/targets.rst``.
-
-    Example:
-        >>> told_the_class(Masker)([3], dims=2).asks
-        ('target', 'evidence')
-    """
-    if isinstance(masker, nn.Module) and "target" not in getattr(masker, "asks", ()):
-        raise ValueError(
-            f"target_aware=True needs a masker that asks for the class, but {name_of(masker)} does "
-            "not; leave masker=... out, or give Masker(..., evidence=True)."
-        )
-    return GatedMasker if masker is Masker else masker
-
-
-def check_target_aware(features: list[Tensor], example: Inputs, *, taps: bool) -> None:
-    """Refuse classifiers whose evidence has no place: without maps, or of several inputs.
-
-    Raises:
-        ValueError: Saying what there is instead.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> maps = [torch.zeros(1, 4, 2, 2)]
-        >>> check_target_aware(maps, torch.zeros(1, 3, 8, 8), taps=True)
-    """
-    if isinstance(example, tuple) or not taps or example.dim() == 2:
-        what = "several inputs" if isinstance(example, tuple) else "no feature maps to read"
-        raise ValueError(
-            f"target_aware=True needs one input and a layer that gives feature maps of it, but "
-            f"this classifier has {what}; MaskingSaliency(classifier), which optimises a mask for "
-            "each input, follows the target there too."
-        )
-
-
-def reads_inputs(masker: object) -> bool:
-    """Whether a masker, or what makes one, has an encoder of its own.
-
-    Source:
-        Own.
-
-    Example:
-        >>> reads_inputs(OwnEncoder), reads_inputs(Masker)
-        (True, False)
-    """
-    return bool(getattr(getattr(masker, "func", masker), "reads_inputs", False))
-
-
-def takes_vectors(masker: object) -> bool:
-    """Whether a masker is made for inputs without space.
-
-    Source:
-        Own.
-
-    Example:
-        >>> takes_vectors(ElementMasker([3], elements=4)), takes_vectors(Masker([3]))
-        (True, False)
-    """
-    return isinstance(masker, ElementMasker) or getattr(masker, "settings", {}).get("dims") == 0
-
-
-def name_of(part: object) -> str:
-    """Name a part of a model with the settings it was built from.
-
-    Source:
-        Own.
-
-    Example:
-        >>> from captum_masking.parts.masker import linear
-        >>> name_of(linear), name_of(Masker([3], width=4))[:31]
-        ('linear', 'Masker(channels=[3], width=4, d')
-    """
-    settings = getattr(part, "settings", None)
-    name = getattr(part, "__name__", type(part).__name__)
-    if settings is None:
-        return name
-    return f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})"
-
-
-# ---- A classifier and the masker that explains it, in one module.
+__all__ = ["MaskingModel"]
 
 
 class MaskingModel(nn.Module):
@@ -221,33 +58,30 @@ class MaskingModel(nn.Module):
             ``example_inputs`` or a masker that has an encoder of its own.
         layers: Names of the modules whose outputs the masker reads; None finds the last map at
             each of the two deepest resolutions in one dry run.
-        target_aware: Whether the mask is to answer for the class that is asked for. The masker, if
-            ``masker`` is left as it is, is then a
+        target_aware: Whether the mask depends on the target. The default masker is then a
             :class:`~captum_masking.parts.gate.GatedMasker`.
-        masker: A module called as ``masker(features, grid)`` that returns mask logits
-            ``(B, 1, *grid)``; or a function that makes one, called as
-            ``masker(channels, dims=dims)`` with the channels of the tapped maps. One with an
-            attribute ``asks`` is also told ``target`` or ``area``, as
-            :class:`~captum_masking.parts.masker.Masker` explains. One with ``reads_inputs = True``
-            is
-            given the inputs themselves. The default becomes
-            :class:`~captum_masking.parts.other_maskers.ElementMasker` for vectors, and
-            :class:`~captum_masking.parts.other_maskers.OwnEncoder` where there is nothing to tap.
+        masker: A module called as ``masker(features, grid, question)`` that returns mask logits
+            ``(B, 1, *grid)``, or a function that makes one, called as
+            ``masker(channels, dims=dims)`` with the channels of the maps that are read; see
+            :mod:`captum_masking.parts.masker`. The default becomes
+            :class:`~captum_masking.parts.other_maskers.VectorMasker` for vectors,
+            :class:`~captum_masking.parts.other_maskers.MultiInputMasker` for several inputs, and
+            :class:`~captum_masking.parts.other_maskers.StandaloneMasker` where no layer can be
+            read.
         sampler: Maps mask logits to the mask; None is
             :class:`~captum_masking.parts.sampler.Sigmoid`.
         stride: The mask is predicted on a grid of one cell per ``stride`` input pixels; None
-            takes the finest tapped map as the grid.
+            takes the finest map that is read as the grid.
         upsample: Called as ``upsample(maps, size)`` to bring the mask to the input's size.
         upsample_first: Whether the mask logits are upsampled, before the sampler, which keeps the
             edges of the mask sharp; False upsamples the sampled mask.
         example_inputs: Inputs for the dry run; None makes zeros shaped for the classifier's
             first convolution. A tuple of several, for a classifier that takes several: ``mask`` and
-            ``explain`` are then given tuples of inputs and give one mask for each.
+            ``explain`` then take tuples of inputs and return one mask for each.
         additional_forward_args: What the classifier takes after its inputs, for the dry run alone.
         layouts: How the output of each layer becomes a map ``(B, channels, *grid)``, as in
-            :mod:`~captum_masking.model.layouts`; None tells from the dry run or, where none is
-            needed,
-            from the first inputs.
+            :mod:`~captum_masking.model.layouts`; None tells from the dry run or, where there is
+            none, from the inputs of each call.
 
     Raises:
         TypeError: If the classifier is not a plain eager module.
@@ -287,8 +121,8 @@ class MaskingModel(nn.Module):
         super().__init__()
         classifier = unwrapped(classifier)
         if target_aware:
-            masker = told_the_class(masker)
-        own = reads_inputs(masker) or (layers is not None and not len(layers))
+            masker = _target_aware(masker)
+        own = _reads_inputs(masker) or (layers is not None and not len(layers))
         own = own or (example_inputs is not None and not tappable(classifier))
         if not own:
             check_tappable(classifier)
@@ -300,18 +134,19 @@ class MaskingModel(nn.Module):
         self.classifier_trained = False  # set by joint training: then its weights are saved too
         self.layers: tuple[str, ...] = Taps(self.classifier, () if own else layers or ()).layers
         self.layouts: tuple[Layout, ...] | None = None if layouts is None else tuple(layouts)
-        self._takes_vectors = takes_vectors(masker)
-        if not isinstance(masker, nn.Module) or (layers is None and not own):
-            example, extra = one_or_several(example_inputs), additional_forward_args
-            example = dry_run_inputs(self.classifier) if example is None else example
-            if layers is None and not own:
+        self.takes_vectors = _takes_vectors(masker)
+        finds_layers, makes = layers is None and not own, not isinstance(masker, nn.Module)
+        if finds_layers or makes:
+            example, extra = as_tuple(example_inputs), additional_forward_args
+            example = (dry_run_inputs(self.classifier),) if example_inputs is None else example
+            if finds_layers:
                 guessed = example_inputs is None
-                self.layers = layers_for(self.classifier, example, extra, guessed=guessed)
-            features = self._dry_run(example, extra)
+                self.layers = _layers_for(self.classifier, example, extra, guessed=guessed)
+            maps = self.dry_run(example, extra)
             if target_aware:
-                check_target_aware(features, example, taps=bool(self.layers))
-            if not isinstance(masker, nn.Module):
-                masker = make_masker(masker, features, example, taps=bool(self.layers))
+                _check_target_aware(example, has_maps=bool(self.layers))
+            if makes:
+                masker = _make_masker(masker, maps, example, own=not self.layers)
         self.masker = masker
 
     def forward(self, inputs: Tensor, *extra: Any) -> Tensor:
@@ -323,105 +158,75 @@ class MaskingModel(nn.Module):
         return self.explain(inputs, *extra, **question)[1]
 
     def explain(self, inputs: Inputs, *extra: Any, **question: Any) -> tuple[Tensor, Any]:
-        """Return ``(logits, mask)`` from one forward pass; ``question`` is for :meth:`ask`."""
-        inputs = one_or_several(inputs)
-        logits, features = self.read(inputs, *extra)
-        return logits, self.decode(features, size_of(inputs), **self.ask(logits, **question))
+        """Return ``(logits, mask)`` from one forward pass; ``question`` as for :meth:`question`."""
+        logits, features = self.read(as_tuple(inputs), *extra)
+        return logits, unpacked(self.decode(features, self.question(logits, **question)))
 
-    @property
-    def target_aware(self) -> bool:
-        """Whether the mask depends on the class that is asked for."""
-        return "target" in self._asks
+    # ---- The same in two steps, on tuples of inputs: read the classifier, decode the mask.
 
-    @property
-    def _asks(self) -> tuple[str, ...]:
-        return getattr(getattr(self, "masker", None), "asks", ())
+    def read(self, inputs: tuple[Tensor, ...], *extra: Any) -> tuple[Tensor, Features]:
+        """Return ``(logits, features)`` from one forward pass of the classifier."""
+        for tensor in inputs:
+            check_inputs(tensor, vectors=self.takes_vectors or len(inputs) > 1)
+        sizes = tuple(tensor.shape[2:] for tensor in inputs)
+        traced = self.layers[-1] if self.reads_evidence else None
+        taps = Taps(self.classifier, self.layers)
+        with channels_in_words(self.classifier, inputs[0]), plain_tensors(traced) as plain:
+            output, tapped = taps(*plain(inputs), *plain(extra), traced=traced)
+        logits = logits_of(output)
+        if not self.layers:
+            return logits, Features(inputs, sizes)
+        layouts = self.layouts or layouts_of(taps, tapped, inputs, *extra)
+        outputs, size = [first_tensor(maps) for maps in tapped], unpacked(sizes)
+        maps = tuple(lay(out, size) for lay, out in zip(layouts, outputs, strict=True))
+        if traced is None:
+            return logits, Features(maps, sizes)
+        trace = Trace(logits, outputs[-1], layout=lambda tensor: layouts[-1](tensor, size))
+        logits = logits if torch.is_grad_enabled() else logits.detach()
+        return logits, Features(maps, sizes, trace)
 
-    @property
-    def inputs_taken(self) -> int:
-        """How many inputs are explained together: one, unless the masker was built for several."""
-        return len(self.masker.heads) if isinstance(self.masker, JointMasker) else 1
-
-    def ask(
+    def question(
         self,
         logits: Tensor,
         *,
         target: Tensor | None = None,
         area: float | Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Put together what the masker wants to be told; nothing, for most.
+    ) -> Question:
+        """Put together what the masker is asked.
 
         Args:
             logits: ``(B, classes)``, of the inputs.
             target: Classes ``(B,)``; None is the predicted ones.
             area: Fraction of the image, in (0, 1), one for all or ``(B,)``; None is one half.
 
-        Returns:
-            ``target`` and ``area``, each ``(B,)``, where the masker asks for them.
-
         Raises:
             ValueError: If ``area`` is given and the masker does not take it, or lies outside
                 (0, 1).
         """
-        asks = self._asks
-        asked: dict[str, Tensor] = {}
-        if "target" in asks:
-            asked["target"] = logits.argmax(1) if target is None else target
-        if area is not None or "area" in asks:
-            check_area(area, asks, examples=len(logits))
+        if target is None and self.target_aware:
+            target = logits.argmax(1)
+        if area is not None or self.sized:
+            check_area(area, sized=self.sized, examples=len(logits))
             fraction = torch.as_tensor(0.5 if area is None else area, device=logits.device)
-            asked["area"] = fraction.expand(logits.shape[0])
-        return asked
+            area = fraction.expand(logits.shape[0])
+        return Question(target, area=area)
 
-    def read(self, inputs: Inputs, *extra: Any) -> tuple[Tensor, list[Tensor]]:
-        """Return ``(logits, features)`` from one forward pass of the classifier.
+    def decode(self, features: Features, question: Question) -> tuple[Tensor, ...]:
+        """Return the mask of each input, ``(B, 1, *spatial)``; gradients stop at the features."""
+        if self.reads_evidence:
+            question = replace(question, evidence=evidence(features, question.target))  # type: ignore[arg-type]
+        grids = tuple(self._grid(features.maps, size) for size in features.sizes)
+        maps = [each.detach() for each in features.maps]
+        mask_logits = as_tuple(self.masker(maps, unpacked(grids), question))
+        pairs = zip(mask_logits, features.sizes, strict=True)
+        return tuple(self._mask(logits, size) for logits, size in pairs)
 
-        Features are maps ``(B, channels, *grid)``, whatever the layout of the layers' outputs; the
-        inputs themselves, for a masker with an encoder of its own.
-        """
-        inputs = one_or_several(inputs)
-        tensors = inputs if isinstance(inputs, tuple) else (inputs,)
-        for tensor in tensors:
-            check_inputs(tensor, vectors=self._takes_vectors or len(tensors) > 1)
-        taps = Taps(self.classifier, self.layers)
-        traced = self.layers[-1] if "evidence" in self._asks else None
-        with channels_in_words(self.classifier, tensors[0]), plain_tensors(traced) as plain:
-            output, tapped = taps(*plain(tensors), *plain(extra), traced=traced)
-        if not self.layers:
-            return logits_of(output), list(tensors)
-        if self.layouts is None:  # no dry run was made: a loaded model, or layers and masker given
-            self.layouts = layouts_of(taps, tapped, inputs, *extra)
-        features = [
-            layout(first_tensor(maps), size_of(inputs))
-            for layout, maps in zip(self.layouts, tapped, strict=True)
-        ]
-        logits = logits_of(output)
-        if traced is None:
-            return logits, features
-        source, layout, size = first_tensor(tapped[-1]), self.layouts[-1], size_of(inputs)
-        features = Traced(
-            features, logits=logits, source=source, layout=lambda maps: layout(maps, size)
-        )
-        return logits if torch.is_grad_enabled() else logits.detach(), features
-
-    def decode(self, features: Sequence[Tensor], size: Sequence[Any], **asked: Tensor) -> Any:
-        """Turn tapped features into a mask ``(B, 1, *size)``; gradients stop at the features.
-
-        For several inputs, ``size`` is a tuple of sizes and so are the masks. Vectors have the
-        size ``()`` and masks ``(B, F)``.
-        """
-        several = len(size) > 0 and isinstance(size[0], tuple)
-        grid = (
-            tuple(self._grid(features, each) for each in size)
-            if several
-            else self._grid(features, size)
-        )
-        if "evidence" in self._asks:
-            asked["evidence"] = evidence(features, asked["target"])  # type: ignore[arg-type]
-        mask_logits = self.masker([maps.detach() for maps in features], grid, **asked)
-        if several:
-            return tuple(self._mask(*pair) for pair in zip(mask_logits, size, strict=True))
-        return self._mask(mask_logits, size)
+    def _grid(self, maps: Sequence[Tensor], size: torch.Size) -> tuple[int, ...]:
+        stride = self.stride or getattr(self.masker, "stride", None)
+        grids = [tuple(each.shape[2:]) for each in maps if each.dim() - 2 == len(size)]
+        if stride is None and self.layers and grids:
+            return max(grids, key=lambda grid: torch.Size(grid).numel())
+        return tuple(-(-side // (stride or 8)) for side in size)
 
     def _mask(self, mask_logits: Tensor, size: Sequence[int]) -> Tensor:
         if torch.is_autocast_enabled(mask_logits.device.type):
@@ -431,6 +236,39 @@ class MaskingModel(nn.Module):
         if self.upsample_first:
             return self.sampler(self.upsample(mask_logits, size))
         return self.upsample(self.sampler(mask_logits), size)
+
+    def dry_run(self, example: tuple[Tensor, ...], extra: tuple[Any, ...]) -> list[Tensor]:
+        """Note the layouts of the layers, and return the maps that a masker has to read."""
+        self.takes_vectors = len(example) == 1 and example[0].dim() == 2
+        with eval_mode(self.classifier), torch.no_grad():
+            if self.layers and self.layouts is None:
+                taps = Taps(self.classifier, self.layers)
+                self.layouts = layouts_of(taps, taps(*example, *extra)[1], example, *extra)
+            return list(self.read(example, *extra)[1].maps)
+
+    # ---- What the masker states about itself.
+
+    @property
+    def target_aware(self) -> bool:
+        """Whether the mask depends on the target."""
+        return getattr(self.masker, "target_aware", False)
+
+    @property
+    def sized(self) -> bool:
+        """Whether the mask depends on the area asked for."""
+        return getattr(self.masker, "sized", False)
+
+    @property
+    def reads_evidence(self) -> bool:
+        """Whether the masker reads the classifier's evidence for the target."""
+        return getattr(getattr(self, "masker", None), "reads_evidence", False)
+
+    @property
+    def inputs_taken(self) -> int:
+        """How many inputs are explained together: one, unless the masker was built for several."""
+        return getattr(self.masker, "inputs_taken", 1)
+
+    # ---- Files, and print.
 
     def save(self, folder: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:
         """Write the masker and, if it was trained along, the classifier to a folder.
@@ -451,7 +289,7 @@ class MaskingModel(nn.Module):
             "layers": list(self.layers),
             "layouts": [describe(layout) for layout in self.layouts or ()],
             "stride": self.stride,
-            "upsample": name_of(self.upsample),
+            "upsample": _name_of(self.upsample),
             "upsample_first": self.upsample_first,
             "masker": describe(self.masker),
             "sampler": describe(self.sampler),
@@ -518,30 +356,91 @@ class MaskingModel(nn.Module):
         return (model if anchor is None else model.to(anchor.device)).eval()
 
     def recipe(self) -> str:
-        """Say in one line what the model is made of, without its weights."""
+        """Describe in one line what the model is made of, without its weights."""
         parts = {
             "layers": self.layers,
-            "masker": name_of(self.masker),
-            "sampler": name_of(self.sampler),
+            "masker": _name_of(self.masker),
+            "sampler": _name_of(self.sampler),
             "stride": self.stride,
-            "upsample": name_of(self.upsample),
+            "upsample": _name_of(self.upsample),
             "upsample_first": self.upsample_first,
         }
         listed = ", ".join(f"{name}={value}" for name, value in parts.items())
         return f"MaskingModel({type(self.classifier).__name__}, {listed})"
 
     def extra_repr(self) -> str:
-        """Say which layers are read."""
+        """List the layers that are read."""
         return f"layers={self.layers}, stride={self.stride}"
 
-    def _dry_run(self, example: Inputs, extra: tuple[Any, ...]) -> list[Tensor]:
-        self._takes_vectors = isinstance(example, Tensor) and example.dim() == 2
-        with eval_mode(self.classifier), torch.no_grad():
-            return self.read(example, *extra)[1]
 
-    def _grid(self, features: Sequence[Tensor], size: Sequence[int]) -> tuple[int, ...]:
-        stride = self.stride or getattr(self.masker, "stride", None)
-        grids = [tuple(maps.shape[2:]) for maps in features if maps.dim() - 2 == len(size)]
-        if stride is None and self.layers and grids:
-            return max(grids, key=lambda grid: torch.Size(grid).numel())
-        return tuple(-(-side // (stride or 8)) for side in size)
+# ---- What the user left open: layers to read, and a masker for them.
+
+
+def _layers_for(
+    classifier: nn.Module, example: tuple[Tensor, ...], extra: tuple[Any, ...], *, guessed: bool
+) -> tuple[str, ...]:
+    """Find layers to read; if there are none, an example that the user gave is read itself."""
+    try:
+        if len(example) > 1:
+            return tuple(find_joint_layers(classifier, example, extra=extra))
+        return tuple(find_layers(classifier, example[0], extra=extra))
+    except NoMapsError:
+        if guessed:
+            raise
+        return ()
+
+
+def _make_masker(
+    make: Callable[..., nn.Module], maps: list[Tensor], example: tuple[Tensor, ...], *, own: bool
+) -> nn.Module:
+    """Build a masker for the maps of a dry run; ``Masker``, the default, becomes what fits."""
+    channels, default = [each.shape[1] for each in maps], make is Masker
+    dims = example[0].dim() - 2
+    if len(example) > 1:
+        inputs = [(tensor.dim() - 2, tensor.shape[1]) for tensor in example]
+        masker = (MultiInputMasker if default else make)(channels, inputs=inputs, own=own)
+    elif default and own:
+        masker = StandaloneMasker(channels, dims=dims)
+    elif default and not dims:
+        masker = VectorMasker(channels, elements=example[0].shape[1])
+    else:
+        masker = make(channels, dims=dims)
+    return masker.to(maps[0])
+
+
+def _target_aware(masker: nn.Module | Callable[..., nn.Module]) -> Any:
+    """Return the masker of a target-aware model: a gated one by default, or the user's own."""
+    if isinstance(masker, nn.Module) and not getattr(masker, "target_aware", False):
+        raise ValueError(
+            f"target_aware=True needs a masker that asks for the class, but {_name_of(masker)} "
+            "does not; leave masker=... out, or give Masker(..., evidence=True)."
+        )
+    return GatedMasker if masker is Masker else masker
+
+
+def _check_target_aware(example: tuple[Tensor, ...], *, has_maps: bool) -> None:
+    """Refuse classifiers whose evidence has no place: without maps, or of several inputs."""
+    if len(example) > 1 or not has_maps or example[0].dim() == 2:
+        what = "several inputs" if len(example) > 1 else "no feature maps to read"
+        raise ValueError(
+            f"target_aware=True needs one input and a layer that gives feature maps of it, but "
+            f"this classifier has {what}; MaskingSaliency(classifier), which optimizes a mask for "
+            "each input, follows the target there too."
+        )
+
+
+def _reads_inputs(masker: object) -> bool:
+    return bool(getattr(getattr(masker, "func", masker), "reads_inputs", False))
+
+
+def _takes_vectors(masker: object) -> bool:
+    return isinstance(masker, VectorMasker) or getattr(masker, "settings", {}).get("dims") == 0
+
+
+def _name_of(part: object) -> str:
+    """Name a part of a model with the settings it was built from."""
+    settings = getattr(part, "settings", None)
+    name = getattr(part, "__name__", type(part).__name__)
+    if settings is None:
+        return name
+    return f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})"

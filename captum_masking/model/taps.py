@@ -259,14 +259,14 @@ def check_tappable(classifier: object) -> None:
         raise TypeError(
             f"classifier must be a torch.nn.Module to be tapped, but got "
             f"{type(classifier).__name__}; MaskingSaliency(callable) needs no taps, and with "
-            "example_inputs=... or masker=OwnEncoder([channels]) the masker has its own encoder."
+            "example_inputs=... or masker=StandaloneMasker([channels]) the masker has an encoder."
         )
     if not tappable(classifier):
         raise TypeError(
             f"classifier must be a plain eager module, but got {type(classifier).__name__}: "
             "compiled, scripted, traced and exported modules lose the hooks that read features; "
-            "pass the eager one; or example_inputs=... or masker=OwnEncoder([channels]), for a "
-            "masker with an encoder of its own; or use MaskingSaliency(classifier) without taps."
+            "pass the eager one; or example_inputs=... or masker=StandaloneMasker([channels]), for "
+            "a masker with an encoder of its own; or use MaskingSaliency(classifier) without taps."
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,47 +13,41 @@ from torch.nn.functional import one_hot
 from captum_masking._base.borrow import plain_tensors
 from captum_masking._base.target import as_class_logits
 
-__all__ = [
-    "EVIDENCE",
-    "Traced",
-    "evidence",
-]
+__all__ = ["Features", "Trace", "evidence"]
 
 
-#: Maps that :func:`evidence` gives for a class: for it, for it against all others, and how sure.
-EVIDENCE = 3
+@dataclass(frozen=True)
+class Trace:
+    """How the deepest map leads to the logits.
 
-
-class Traced(list[Tensor]):
-    """Feature maps that can still be asked which of their cells speak for a class.
-
-    Args:
-        maps: As the masker reads them, ``(B, channels, *grid)`` each.
+    Attributes:
         logits: ``(B, classes)``, with the graph that leads back to ``source``.
         source: The deepest layer's output, in the layer's own layout.
-        layout: Called on a tensor shaped like ``source``; returns a map.
-
-    Source:
-        Own.
-
-    Example:
-        See :func:`evidence`.
+        layout: Called on a tensor shaped like ``source``; returns a map ``(B, channels, *cells)``.
     """
 
-    def __init__(
-        self,
-        maps: Iterable[Tensor],
-        *,
-        logits: Tensor,
-        source: Tensor,
-        layout: Callable[[Tensor], Tensor],
-    ) -> None:
-        super().__init__(maps)
-        self.logits, self.source, self.layout = logits, source, layout
+    logits: Tensor
+    source: Tensor
+    layout: Callable[[Tensor], Tensor]
 
 
-def evidence(features: Traced, target: Tensor) -> Tensor:
-    r"""Ask the classifier which cells of its deepest map speak for a class, and against others.
+@dataclass(frozen=True)
+class Features:
+    """What a masker reads of one forward pass of the classifier.
+
+    Attributes:
+        maps: A map ``(B, channels, *cells)`` for each layer that is read; or the inputs.
+        sizes: The spatial size of each input.
+        trace: How the deepest map leads to the logits, for maskers that read evidence.
+    """
+
+    maps: tuple[Tensor, ...]
+    sizes: tuple[torch.Size, ...]
+    trace: Trace | None = None
+
+
+def evidence(features: Features, target: Tensor) -> Tensor:
+    r"""Compute which cells of the deepest map speak for a class, and against the others.
 
     With the features ``A`` of the deepest layer that the masker reads, its number of cells ``n``,
     the logit ``z`` of the class and its log odds ``o = z - logsumexp(all other logits)``:
@@ -66,65 +61,65 @@ def evidence(features: Traced, target: Tensor) -> Tensor:
     map are run back, and no parameter gets a gradient; there is no table of classes.
 
     Args:
-        features: Of :meth:`~captum_masking.MaskingModel.read` of a model whose masker asks
-            for evidence.
+        features: Of :meth:`~captum_masking.MaskingModel.read` of a model whose masker reads
+            evidence.
         target: Classes ``(B,)``.
 
     Returns:
-        ``(B, 3, *grid)``, at least float32, without graph.
+        ``(B, 3, *cells)``, at least float32, without graph.
 
     Raises:
-        TypeError: If the features do not remember how they lead to the logits.
+        TypeError: If the features do not hold how they lead to the logits.
         RuntimeError: If the logits cannot be differentiated by them.
 
     Source:
-        Own; the first map is Grad-CAM's (Selvaraju et al. 2017) with the gradient at each cell
+        The first map is Grad-CAM's (Selvaraju et al. 2017) with the gradient at each cell
         rather than its mean, as HiResCAM (Draelos & Carin 2020) has it, without their rectifier.
 
     Example:
         >>> maps = torch.tensor([[[[1.0, 3.0]]]], requires_grad=True)  # one channel, two cells
         >>> logits = maps.mean((2, 3)) @ torch.tensor([[2.0, 0.0]])  # z = 4 and 0
-        >>> features = Traced([maps], logits=logits, source=maps, layout=lambda maps: maps)
+        >>> trace = Trace(logits, maps, layout=lambda maps: maps)
+        >>> features = Features((maps,), sizes=(torch.Size([4, 8]),), trace=trace)
         >>> evidence(features, torch.tensor([0]))[0, :, 0]  # the other logit does not move
         tensor([[2., 6.],
                 [2., 6.],
                 [4., 4.]])
     """
-    if not isinstance(features, Traced):
+    if getattr(features, "trace", None) is None:
         raise TypeError(
-            "this masker is told the classifier's evidence for the class, so it must be given the "
-            f"features that model.read(inputs) returned, but got a {type(features).__name__}."
+            "this masker reads the classifier's evidence for the class, so it needs the features "
+            "that model.read(inputs) returned, but these do not hold how they lead to the logits."
         )
-    with plain_tensors(features), torch.enable_grad():
-        return _evidence(features, as_class_logits(features.logits), target).detach()
+    trace: Trace = features.trace  # type: ignore[assignment]
+    with plain_tensors(trace), torch.enable_grad():
+        return _evidence(trace, as_class_logits(trace.logits), target).detach()
 
 
-def _evidence(features: Traced, logits: Tensor, target: Tensor) -> Tensor:
-    asked = one_hot(target, logits.shape[1]).to(logits)  # (B, classes)
-    others = logits.detach().float().masked_fill(asked.bool(), -math.inf)
-    odds = (logits.detach().float() * asked).sum(1) - others.logsumexp(1)  # (B,)
+def _evidence(trace: Trace, logits: Tensor, target: Tensor) -> Tensor:
+    of_target = one_hot(target, logits.shape[1]).to(logits)  # (B, classes)
+    others = logits.detach().float().masked_fill(of_target.bool(), -math.inf)
+    odds = (logits.detach().float() * of_target).sum(1) - others.logsumexp(1)  # (B,)
     maps = [
-        _share_of_cells(features, logits, weights)
-        for weights in (asked, asked - others.softmax(1).to(asked))
+        _share_of_cells(trace, logits, weights)
+        for weights in (of_target, of_target - others.softmax(1).to(of_target))
     ]
     constant = odds[:, None].expand(len(odds), maps[0][0].numel()).reshape(maps[0].shape)
     return torch.stack([*maps, constant.to(maps[0])], dim=1)
 
 
-def _share_of_cells(features: Traced, logits: Tensor, weights: Tensor) -> Tensor:
-    """Say how much of a weighted sum of logits each cell holds, ``(B, *grid)``."""
-    source = features.source
-    cells = features[-1][0, 0].numel()
+def _share_of_cells(trace: Trace, logits: Tensor, weights: Tensor) -> Tensor:
+    """Compute how much of a weighted sum of logits each cell holds, ``(B, *cells)``."""
     if not logits.requires_grad:
         raise _no_way_back()
     # Times the cells before the way back: in half precision a cell's share alone could vanish.
+    cells = trace.layout(trace.source.detach())[0, 0].numel()
     (slope,) = torch.autograd.grad(
-        logits, source, weights * cells, retain_graph=True, allow_unused=True
+        logits, trace.source, weights * cells, retain_graph=True, allow_unused=True
     )
     if slope is None:
         raise _no_way_back()
-    product = source.detach().float() * slope.float()
-    return features.layout(product).sum(1)
+    return trace.layout(trace.source.detach().float() * slope.float()).sum(1)
 
 
 def _no_way_back() -> RuntimeError:
@@ -132,6 +127,6 @@ def _no_way_back() -> RuntimeError:
         "expected logits that can be differentiated by the deepest layer that the masker reads, "
         "but there is no gradient from one to the other: the classifier runs its last layers "
         "without gradients, or past that layer. Name a layer that leads to the logits with "
-        "layers=[...], or tell the masker the class by a table: "
+        "layers=[...], or give the masker a table of classes: "
         "masker=partial(Masker, classes=...)."
     )

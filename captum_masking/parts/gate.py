@@ -1,4 +1,4 @@
-"""The mask of whatever the classifier recognises, behind a gate that opens for one class only."""
+"""The mask of whatever the classifier recognizes, behind a gate that opens for one class only."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from captum_masking._base.borrow import eval_mode
-from captum_masking.parts.evidence import EVIDENCE
-from captum_masking.parts.masker import BATCH_NORMS, CONVOLUTIONS, Masker, linear
+from captum_masking.parts.masker import (
+    BATCH_NORMS,
+    CONVOLUTIONS,
+    EVIDENCE,
+    Masker,
+    MaskerBase,
+    Question,
+    linear,
+)
 
-__all__ = [
-    "Gate",
-    "GatedMasker",
-    "both",
-]
-
+__all__ = ["GatedMasker"]
 
 # Cells without an object count too, but little: what a gate does there hardly shows in the map.
 _FLOOR = 0.02
@@ -28,20 +30,8 @@ _FLOOR = 0.02
 class Gate(nn.Module):
     """Where to look for a class: the classifier's evidence for it, spread by two convolutions.
 
-    Evidence is strongest on the most telling detail; the gate is to open over all of the object.
+    Evidence is strongest on the most telling detail; the gate should open over all of the object.
     It works on the coarse grid of the deepest map, and leaves outlines to the mask behind it.
-
-    Args:
-        channels: Of the deepest features.
-        width: Channels of its own.
-        dims: Spatial dimensions.
-
-    Source:
-        Own.
-
-    Example:
-        >>> Gate(5, width=4)(torch.rand(2, 5, 7, 7), torch.rand(2, 3, 7, 7)).shape
-        torch.Size([2, 1, 7, 7])
     """
 
     def __init__(self, channels: int, *, width: int = 32, dims: int = 2) -> None:
@@ -59,9 +49,9 @@ class Gate(nn.Module):
 
     def forward(self, deepest: Tensor, evidence: Tensor) -> Tensor:
         """Return the gate's logits ``(B, 1, *grid)`` on the grid of the deepest features."""
-        told = self._scaled(evidence).to(deepest)
-        spread = self.spread(torch.cat([self.reduce(deepest), told], dim=1))
-        return self.last(torch.cat([spread, told], dim=1))
+        scaled = self._scaled(evidence).to(deepest)
+        spread = self.spread(torch.cat([self.reduce(deepest), scaled], dim=1))
+        return self.last(torch.cat([spread, scaled], dim=1))
 
     def _scaled(self, evidence: Tensor) -> Tensor:
         """Measure evidence by what is usual: logits have any scale, but their height says much."""
@@ -73,12 +63,12 @@ class Gate(nn.Module):
         return (evidence.to(mean) - mean) / (variance + self.usual.eps).sqrt()
 
 
-class GatedMasker(nn.Module):
-    """A masker that is told nothing, times a gate that is told the classifier's evidence.
+class GatedMasker(MaskerBase):
+    """A class-agnostic masker times a gate that reads the classifier's evidence for the target.
 
     The outline is that of the class-agnostic mask, and one such mask serves all classes; the gate
-    says which part of it belongs to the class asked for, and shuts where there is none. It needs
-    no table of classes: there may be any number, and such that were never asked for in training.
+    decides which part of it belongs to the target, and shuts where there is none. There is no
+    table of classes: there may be any number, and classes that never came up in training.
 
     The two learn apart. In train mode the mask is that of the masker, as if the gate were open,
     and learns by the loss of the paper. The gate learns where images of the class are, by
@@ -88,27 +78,28 @@ class GatedMasker(nn.Module):
     Args:
         channels: Channels of each feature map; the last one is the deepest.
         width: Of the masker, as for :class:`~captum_masking.parts.masker.Masker`.
-        gate_width: Of the gate.
+        gate_width: Channels of the gate's convolutions.
         dims: Spatial dimensions.
-        lean: What is added to the gate's logits in eval mode; below 0, it is shut in doubt.
+        lean: What is added to the gate's logits in eval mode; below 0, it is shut in doubt. The
+            default was chosen on images that no figure is reported on.
 
     Raises:
         ValueError: If there is no feature map.
 
     Source:
-        Own, from two ideas: the masker of Phang et al. 2020 and the class selector of Dabkowski &
+        From two ideas: the masker of Phang et al. 2020 and the class selector of Dabkowski &
         Gal 2017, here by the classifier's gradient
         (:func:`~captum_masking.parts.evidence.evidence`).
-        ``lean`` was chosen on images that no figure is reported on.
 
     Example:
         >>> masker = GatedMasker([5, 3], width=4).eval()
         >>> features = [torch.rand(2, 5, 4, 4), torch.rand(2, 3, 2, 2)]
-        >>> masker(features, (4, 4), evidence=torch.rand(2, 3, 2, 2)).shape
+        >>> masker(features, (4, 4), Question(evidence=torch.rand(2, 3, 2, 2))).shape
         torch.Size([2, 1, 4, 4])
     """
 
-    asks = ("target", "evidence")
+    target_aware = True
+    reads_evidence = True
 
     def __init__(
         self,
@@ -132,34 +123,21 @@ class GatedMasker(nn.Module):
         self.gate = Gate(channels[-1], width=gate_width, dims=dims)
 
     def forward(
-        self,
-        features: Sequence[Tensor],
-        grid: Sequence[int],
-        *,
-        target: Tensor | None = None,
-        evidence: Tensor | None = None,
+        self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
     ) -> Tensor:
-        """Map features to mask logits ``(B, 1, *grid)``.
-
-        Args:
-            features: One map for each entry of ``channels``.
-            grid: Spatial size of the logits.
-            target: The class, which the evidence already says.
-            evidence: For that class, ``(B, 3, *cells)`` on the deepest map's grid; unused in train
-                mode.
-        """
+        """Map features to mask logits ``(B, 1, *grid)``; in train mode the gate is open."""
         mask_logits = self.masker(features, grid)
         if self.training:
             return mask_logits
-        gate = self.gate(features[-1], evidence)
-        return both(mask_logits, linear(gate + self.lean, grid))
+        gate = self.gate(features[-1], question.evidence)
+        return logit_of_product(mask_logits, linear(gate + self.lean, grid))
 
     def gate_loss(self, features: Sequence[Tensor], evidence: Tensor, shut: Tensor) -> Tensor:
-        """Return what the gate learns from: to be open on images of the class, and only there.
+        """Compute the gate's loss: it should be open on images of the class, and only there.
 
         Args:
             features: One map for each entry of ``channels``.
-            evidence: For the class asked for, ``(B, 3, *cells)``.
+            evidence: For the target, ``(B, 3, *cells)``.
             shut: Where other images are, ``(B, 1, *spatial)`` bool; ``spatial`` may be all ones.
 
         Returns:
@@ -182,18 +160,10 @@ def _share(where: Tensor, like: Tensor) -> Tensor:
     return interpolate(where.to(like), like.shape[2:], mode="area")
 
 
-def both(first: Tensor, second: Tensor) -> Tensor:
-    """Return the logit of the product of two probabilities that are given as logits.
-
-    Source:
-        ``1 / (s(a) s(b)) - 1 = exp(-a) + exp(-b) + exp(-a - b)``.
-
-    Example:
-        >>> both(torch.tensor([0.0]), torch.tensor([0.0])).sigmoid()
-        tensor([0.2500])
-    """
-    terms = torch.stack([-first, -second, -first - second])
-    return -terms.logsumexp(0)
+def logit_of_product(first: Tensor, second: Tensor) -> Tensor:
+    """Compute the logit of the product of two probabilities that are given as logits."""
+    # 1 / (s(a) s(b)) - 1 = exp(-a) + exp(-b) + exp(-a - b)
+    return -torch.stack([-first, -second, -first - second]).logsumexp(0)
 
 
 def _start_open(last: nn.Module) -> None:

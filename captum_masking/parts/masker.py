@@ -1,9 +1,17 @@
-"""Layers for signals, images and volumes, by the number of spatial dimensions."""
+"""What a masker is asked, and the networks that answer: feature maps to mask logits.
+
+A masker is any module called as ``masker(features, grid, question)`` with the feature maps
+``(B, channels, *cells)`` of the layers that are read, the spatial size of the logits and a
+:class:`Question`, from which it takes what it needs. It returns logits ``(B, 1, *grid)``.
+What it needs, it states in the attributes of :class:`MaskerBase`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,35 +19,89 @@ from torch.nn.functional import interpolate
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from captum_masking._base.processes import summed, world
-from captum_masking.parts.evidence import EVIDENCE
 
 __all__ = [
-    "BATCH_NORMS",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "BatchNorm3d",
-    "CONVOLUTIONS",
     "ClassSelector",
     "MaskPerClass",
     "Masker",
-    "OverProcesses",
+    "MaskerBase",
+    "Question",
     "UNetMasker",
-    "final_convolution",
     "linear",
     "nearest",
-    "reduction",
 ]
 
+#: Maps of evidence for a class, as :func:`~captum_masking.parts.evidence.evidence` makes them:
+#: for it, for it against all others, and how sure the classifier is.
+EVIDENCE = 3
 
-class OverProcesses(_BatchNorm):
-    """Batch norm whose batch is that of all processes, so that many train as one does.
 
-    Source:
-        As :class:`BatchNorm1d`, which see.
+@dataclass(frozen=True)
+class Question:
+    """What a masker is asked about a batch; the last three are known in training only.
+
+    Attributes:
+        target: Class of each example, ``(B,)``.
+        area: Fraction of each input that the mask should cover, ``(B,)``, in (0, 1).
+        evidence: Where the classifier sees the target, ``(B, 3, *cells)``.
+        present: Whether the target is there, ``(B,)`` bool; None where all are.
+        alone: Whether an input shows one class alone, ``(B,)`` bool; None where all do.
+        elsewhere: Where inputs without the target were put, ``(B, 1, *spatial)`` bool.
+
+    Example:
+        >>> Question(target=torch.tensor([3])).area is None
+        True
+    """
+
+    target: Tensor | None = None
+    area: Tensor | None = None
+    evidence: Tensor | None = None
+    present: Tensor | None = None
+    alone: Tensor | None = None
+    elsewhere: Tensor | None = None
+
+    @property
+    def known(self) -> tuple[Any, ...]:
+        """What a :class:`~captum_masking.parts.objective.Judgement` holds after the logits."""
+        return self.target, self.area, self.present, self.alone, self.elsewhere
+
+
+class MaskerBase(nn.Module):
+    """What a masker states about itself; a module of your own may state as little as it needs.
+
+    Attributes:
+        target_aware: Whether the mask depends on ``question.target``.
+        sized: Whether it depends on ``question.area``.
+        reads_evidence: Whether it needs ``question.evidence``, for one backward pass through the
+            layers after the deepest one that is read.
+        reads_inputs: Whether the features it is given are the inputs themselves.
+        inputs_taken: How many inputs it makes a mask for; of several, ``grid`` is a tuple of grids
+            and the logits are a tuple.
+        settings: The arguments to build it again from; printed, and saved.
+
+    Example:
+        >>> MaskerBase().target_aware
+        False
+    """
+
+    target_aware = False
+    sized = False
+    reads_evidence = False
+    reads_inputs = False
+    inputs_taken = 1
+    settings: dict[str, Any]
+
+
+# ---- Layers by the number of spatial dimensions: signals, images, volumes.
+
+
+class _OverProcesses(_BatchNorm):
+    """Batch norm over the batch of all processes, so that many train as one does.
+
+    ``torch.nn.SyncBatchNorm`` does the same on accelerators only.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return maps with mean 0 and variance 1 over the batch, scaled and shifted."""
         if not self.training or world() == 1:
             return super().forward(maps)
         self._check_input_dim(maps)
@@ -57,7 +119,6 @@ class OverProcesses(_BatchNorm):
         return normed.to(maps.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics, as :class:`torch.nn.BatchNorm2d` does."""
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked.add_(1)
@@ -65,51 +126,20 @@ class OverProcesses(_BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var), self.momentum)
 
 
-class BatchNorm1d(OverProcesses, nn.BatchNorm1d):
-    """:class:`torch.nn.BatchNorm1d` over the batch of all processes that train together.
-
-    Source:
-        Ioffe & Szegedy 2015. ``torch.nn.SyncBatchNorm`` does the same on accelerators only.
-
-    Example:
-        >>> import torch
-        >>> BatchNorm1d(2)(torch.rand(4, 2, 8)).shape
-        torch.Size([4, 2, 8])
-    """
+class BatchNorm1d(_OverProcesses, nn.BatchNorm1d):
+    """:class:`torch.nn.BatchNorm1d` over all processes."""
 
 
-class BatchNorm2d(OverProcesses, nn.BatchNorm2d):
-    """:class:`torch.nn.BatchNorm2d` over the batch of all processes that train together.
-
-    Source:
-        As :class:`BatchNorm1d`.
-
-    Example:
-        >>> import torch
-        >>> BatchNorm2d(2)(torch.rand(4, 2, 8, 8)).shape
-        torch.Size([4, 2, 8, 8])
-    """
+class BatchNorm2d(_OverProcesses, nn.BatchNorm2d):
+    """:class:`torch.nn.BatchNorm2d` over all processes."""
 
 
-class BatchNorm3d(OverProcesses, nn.BatchNorm3d):
-    """:class:`torch.nn.BatchNorm3d` over the batch of all processes that train together.
-
-    Source:
-        As :class:`BatchNorm1d`.
-
-    Example:
-        >>> import torch
-        >>> BatchNorm3d(2)(torch.rand(4, 2, 8, 8, 8)).shape
-        torch.Size([4, 2, 8, 8, 8])
-    """
+class BatchNorm3d(_OverProcesses, nn.BatchNorm3d):
+    """:class:`torch.nn.BatchNorm3d` over all processes."""
 
 
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
-
-
-# ---- Feature maps to mask logits: the paper's small decoder, and a deeper one beside it.
-
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
@@ -123,9 +153,6 @@ def linear(maps: Tensor, size: Sequence[int]) -> Tensor:
     Returns:
         ``(B, channels, *size)``; values stay within the range of ``maps``.
 
-    Source:
-        Phang et al. 2020 use it inside the masker; here the mask itself is upsampled so too.
-
     Example:
         >>> linear(torch.tensor([[[0.0, 1.0]]]), [4])
         tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
@@ -136,14 +163,7 @@ def linear(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def nearest(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Resample maps by repeating their nearest value.
-
-    Args:
-        maps: ``(B, channels, *spatial)`` with one to three spatial dimensions.
-        size: The new ``spatial``.
-
-    Returns:
-        ``(B, channels, *size)``.
+    """Resample maps by repeating their nearest value; arguments as for :func:`linear`.
 
     Source:
         Phang et al. 2020, final upsampling of the published mask.
@@ -155,25 +175,24 @@ def nearest(maps: Tensor, size: Sequence[int]) -> Tensor:
     return interpolate(maps, tuple(size), mode="nearest")
 
 
-class Masker(nn.Module):
+# ---- The maskers. All take the channels of the feature maps, in the order of the maps.
+
+
+class Masker(MaskerBase):
     """Each feature map to ``width`` channels, all to one grid, then a 3x3 convolution to logits.
 
     Args:
-        channels: Channels of each feature map, in the order they are given to ``forward``.
+        channels: Channels of each feature map.
         width: Channels after each 1x1 convolution.
         dims: Spatial dimensions: 1 for signals, 2 for images, 3 for volumes.
         raw: Indices of feature maps that go into the last convolution as they are.
-        classes: If not 0, the masker is told a class: an embedding of ``width`` numbers, appended
-            to every feature map.
-        sized: Whether the masker is told a size: the area asked for, appended likewise.
-        evidence: Whether the masker is told where the classifier sees the class: the maps of
-            :func:`~captum_masking.parts.evidence.evidence`, appended likewise, and to the last
-            convolution as well. They need no table, so there may be any number of classes, and
-            classes that were never asked for in training.
+        classes: If not 0, the masker reads ``question.target`` through an embedding of ``width``
+            numbers, appended to every feature map.
+        sized: Whether it reads ``question.area``, appended likewise.
+        evidence: Whether it reads ``question.evidence``, appended likewise, and to the last
+            convolution as well. It needs no table, so there may be any number of classes, and
+            classes that never came up in training.
         outputs: Masks made at once.
-
-    Attributes:
-        asks: What ``forward`` wants to be told: of ``"target"``, ``"area"`` and ``"evidence"``.
 
     Raises:
         ValueError: If there is no feature map, or an index in ``raw`` does not exist.
@@ -181,7 +200,7 @@ class Masker(nn.Module):
     Source:
         Phang et al. 2020, final masker (198,017 parameters on the two deepest stages of
         ResNet-50) and its options. The last convolution starts small, so that masks start near
-        0.5; the published initialisation starts saturated.
+        0.5; the published initialization starts saturated.
 
     Example:
         >>> masker = Masker([1024, 2048])
@@ -215,65 +234,46 @@ class Masker(nn.Module):
             "evidence": evidence,
             "outputs": outputs,
         }
-        self.asks = ("target",) * (classes > 0 or evidence)
-        self.asks += ("area",) * sized + ("evidence",) * evidence
-        # Channels that carry the question.
-        told = width * (classes > 0) + sized + EVIDENCE * evidence
+        self.target_aware = classes > 0 or evidence
+        self.sized, self.reads_evidence = sized, evidence
+        appended = width * (classes > 0) + sized + EVIDENCE * evidence  # channels
         self.embedding = nn.Embedding(classes, width) if classes else None
         self.scale = BATCH_NORMS[dims](EVIDENCE) if evidence else None  # logits have any scale
         self.reduce = nn.ModuleList(
-            nn.Identity() if index in raw else reduction(n + told, width, dims)
+            nn.Identity() if index in raw else _reduction(n + appended, width, dims)
             for index, n in enumerate(channels)
         )
-        widths = [n + told if index in raw else width for index, n in enumerate(channels)]
-        self.final = final_convolution(sum(widths) + EVIDENCE * evidence, dims, outputs)
+        widths = [n + appended if index in raw else width for index, n in enumerate(channels)]
+        self.final = _final_convolution(sum(widths) + EVIDENCE * evidence, dims, outputs)
         if evidence:
             _start_with(self.final)
 
     def forward(
-        self,
-        features: Sequence[Tensor],
-        grid: Sequence[int],
-        *,
-        target: Tensor | None = None,
-        area: Tensor | None = None,
-        evidence: Tensor | None = None,
+        self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
     ) -> Tensor:
-        """Map features to mask logits.
-
-        Args:
-            features: One map ``(B, channels, *spatial)`` for each entry of ``channels``.
-            grid: Spatial size of the logits.
-            target: Classes asked for, ``(B,)``, where ``classes`` was given.
-            area: Fraction of each image asked for, ``(B,)``, where ``sized`` was given.
-            evidence: Maps ``(B, 3, *spatial)`` for the class asked for, where ``evidence`` was.
-
-        Returns:
-            Mask logits ``(B, 1, *grid)``, or ``(B, outputs, *grid)``.
-        """
-        told, direct = [], []
+        """Map features to mask logits ``(B, 1, *grid)``, or ``(B, outputs, *grid)``."""
+        appended, direct = [], []
         if self.embedding is not None:
-            told.append(self.embedding(target))  # (B, width)
-        if self.settings["sized"]:
-            told.append(area.to(features[0])[:, None])  # type: ignore[union-attr]  # (B, 1)
+            appended.append(self.embedding(question.target))  # (B, width)
+        if self.sized:
+            appended.append(question.area.to(features[0])[:, None])  # type: ignore[union-attr]
         if self.scale is not None:
-            direct.append(self.scale(evidence.to(features[0])))  # type: ignore[union-attr]
+            direct.append(self.scale(question.evidence.to(features[0])))  # type: ignore[union-attr]
         reduced = [
-            reduce(_append(maps, [*told, *direct]))
+            reduce(_append(maps, [*appended, *direct]))
             for reduce, maps in zip(self.reduce, features, strict=True)
         ]
         return self.final(torch.cat([linear(maps, grid) for maps in [*reduced, *direct]], dim=1))
 
 
-class UNetMasker(nn.Module):
+class UNetMasker(MaskerBase):
     """A deeper decoder: from the coarsest map to the finest, joining the next one at each level.
 
     At each level the map so far is resampled to the size of the next finer feature map, joined
     with that map's reduction, and sent through two 3x3 convolutions.
 
     Args:
-        channels: Channels of each feature map, finest first, as
-            :func:`~captum_masking.model.layers.find_layers` gives them.
+        channels: Channels of each feature map, finest first.
         width: Channels throughout.
         dims: Spatial dimensions.
 
@@ -281,7 +281,7 @@ class UNetMasker(nn.Module):
         ValueError: If there is no feature map.
 
     Source:
-        Own, after U-Net (Ronneberger et al. 2015), to compare the published masker with a deeper
+        After U-Net (Ronneberger et al. 2015), to compare the published masker with a deeper
         one; Dabkowski & Gal 2017 use a decoder of this kind.
 
     Example:
@@ -294,102 +294,27 @@ class UNetMasker(nn.Module):
         super().__init__()
         _check_channels(channels, ())
         self.settings = {"channels": list(channels), "width": width, "dims": dims}
-        self.reduce = nn.ModuleList(reduction(n, width, dims) for n in channels)
+        self.reduce = nn.ModuleList(_reduction(n, width, dims) for n in channels)
         self.join = nn.ModuleList(
             nn.Sequential(_block(2 * width, width, dims), _block(width, width, dims))
             for _ in channels[1:]
         )
-        self.final = final_convolution(width, dims)
+        self.final = _final_convolution(width, dims)
 
-    def forward(self, features: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
-        """Map features to mask logits; as :meth:`Masker.forward`."""
+    def forward(
+        self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
+    ) -> Tensor:
+        """Map features to mask logits ``(B, 1, *grid)``."""
         *finer, maps = (reduce(m) for reduce, m in zip(self.reduce, features, strict=True))
         for join, skip in zip(self.join, reversed(finer), strict=True):
             maps = join(torch.cat([linear(maps, skip.shape[2:]), skip], dim=1))
         return self.final(linear(maps, grid))
 
 
-def reduction(channels: int, width: int, dims: int) -> nn.Module:
-    """Make the 1x1 convolution, batch norm and ReLU that every feature map goes through.
+class _OfClasses(MaskerBase):
+    """What maskers with a table of classes share."""
 
-    Source:
-        Phang et al. 2020.
-
-    Example:
-        >>> reduction(5, 4, dims=2)(torch.rand(2, 5, 3, 3)).shape
-        torch.Size([2, 4, 3, 3])
-    """
-    convolution = CONVOLUTIONS[dims](channels, width, 1, bias=False)
-    return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
-
-
-def final_convolution(channels: int, dims: int, outputs: int = 1) -> nn.Module:
-    """Make the 3x3 convolution to mask logits; these start within about +-0.3.
-
-    Source:
-        Phang et al. 2020; the small start is our own.
-
-    Example:
-        >>> final_convolution(5, dims=1)(torch.rand(2, 5, 7)).shape
-        torch.Size([2, 1, 7])
-    """
-    final = CONVOLUTIONS[dims](channels, outputs, 3, padding=1)
-    weight, bias = final.parameters()
-    nn.init.normal_(weight, std=0.01)
-    nn.init.zeros_(bias)
-    return final
-
-
-def _block(channels: int, width: int, dims: int) -> nn.Module:
-    convolution = CONVOLUTIONS[dims](channels, width, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
-
-
-def _start_with(final: nn.Module) -> None:
-    """Let a new mask follow the evidence, its last input channels, at the same cell from the start.
-
-    Masks that hardly depend on the class at first are shrunk for absent and present ones alike.
-    """
-    weight = final.get_parameter("weight").detach().flatten(2)  # (outputs, channels, 3 ** dims)
-    weight[:, -EVIDENCE:-1, weight.shape[2] // 2] = 0.5
-
-
-def _append(maps: Tensor, told: Sequence[Tensor]) -> Tensor:
-    """Append what the masker is told to a map: ``(B, n)`` to every cell, ``(B, n, *grid)`` to its.
-
-    Maps of another grid are resampled to that of the map.
-    """
-    cells = maps.shape[2:]
-    return torch.cat([maps, *(_over(t, cells) for t in told)], dim=1) if told else maps
-
-
-def _over(told: Tensor, cells: Sequence[int]) -> Tensor:
-    if told.dim() > 2:
-        return linear(told, cells)
-    return told.reshape(*told.shape, *[1] * len(cells)).expand(*told.shape, *cells)
-
-
-def _check_channels(channels: Sequence[int], raw: Sequence[int]) -> None:
-    if not channels:
-        raise ValueError(
-            "a masker must read at least one feature map, but got channels=[]; name the modules "
-            "to read with MaskingModel(classifier, layers=[...])."
-        )
-    if not set(raw) <= set(range(len(channels))):
-        raise ValueError(
-            f"raw must list indices of the {len(channels)} feature maps, but got {list(raw)}; "
-            "count from 0."
-        )
-
-
-# ---- Two more maskers that take a class, by a table of classes: a selector, and one mask per
-# class.
-
-
-class _OfClasses(nn.Module):
-    """What maskers with a table of classes share: what they ask for, and their settings."""
-
-    asks = ("target",)
+    target_aware = True
 
     def __init__(self, channels: Sequence[int], *, classes: int, width: int, dims: int) -> None:
         super().__init__()
@@ -413,7 +338,7 @@ class ClassSelector(_OfClasses):
     the features of a cell gates that cell, before the decoder sees it.
 
     Args:
-        channels: Of each feature map, finest first: the last one is the deepest.
+        channels: Channels of each feature map, finest first: the last one is the deepest.
         classes: How many there are; the table has one row for each.
         width: Of the decoder.
         dims: Spatial dimensions.
@@ -428,7 +353,7 @@ class ClassSelector(_OfClasses):
     Example:
         >>> masker = ClassSelector([5, 3], classes=10, width=4)
         >>> features = [torch.rand(2, 5, 4, 4), torch.rand(2, 3, 2, 2)]
-        >>> masker(features, grid=(4, 4), target=torch.tensor([7, 0])).shape
+        >>> masker(features, (4, 4), Question(target=torch.tensor([7, 0]))).shape
         torch.Size([2, 1, 4, 4])
     """
 
@@ -439,19 +364,21 @@ class ClassSelector(_OfClasses):
         self.decoder = UNetMasker(channels, width=width, dims=dims)
         self.embedding = nn.Embedding(classes, channels[-1])
 
-    def forward(self, features: Sequence[Tensor], grid: Sequence[int], *, target: Tensor) -> Tensor:
-        """Map features to mask logits ``(B, 1, *grid)`` for the classes ``target``, ``(B,)``."""
+    def forward(
+        self, features: Sequence[Tensor], grid: Sequence[int], question: Question
+    ) -> Tensor:
+        """Map features to mask logits ``(B, 1, *grid)`` for the target."""
         *finer, deepest = features
-        likeness = torch.einsum("bc...,bc->b...", deepest, self.embedding(target))
+        likeness = torch.einsum("bc...,bc->b...", deepest, self.embedding(question.target))
         gate = (likeness / math.sqrt(deepest.shape[1])).sigmoid()[:, None]  # (B, 1, *cells)
         return self.decoder([*finer, deepest * gate], grid)
 
 
 class MaskPerClass(_OfClasses):
-    """A masker that makes a mask for every class at once, of which the one asked for is taken.
+    """A masker that makes a mask for every class at once, and returns that of the target.
 
     Args:
-        channels: Of each feature map.
+        channels: Channels of each feature map.
         classes: How many there are; more than a few hundred cost more memory than they are worth.
         width: Channels after each 1x1 convolution.
         dims: Spatial dimensions.
@@ -461,12 +388,12 @@ class MaskPerClass(_OfClasses):
 
     Source:
         Stalder et al. 2022 (NN-Explainer), their one mask for each class; the decoder is
-        :class:`~captum_masking.parts.masker.Masker`'s.
+        :class:`Masker`'s.
 
     Example:
         >>> masker = MaskPerClass([5, 3], classes=10, width=4)
         >>> features = [torch.rand(2, 5, 4, 4), torch.rand(2, 3, 2, 2)]
-        >>> masker(features, grid=(4, 4), target=torch.tensor([7, 0])).shape
+        >>> masker(features, (4, 4), Question(target=torch.tensor([7, 0]))).shape
         torch.Size([2, 1, 4, 4])
     """
 
@@ -476,7 +403,62 @@ class MaskPerClass(_OfClasses):
         super().__init__(channels, classes=classes, width=width, dims=dims)
         self.decoder = Masker(channels, width=width, dims=dims, outputs=classes)
 
-    def forward(self, features: Sequence[Tensor], grid: Sequence[int], *, target: Tensor) -> Tensor:
-        """Map features to mask logits ``(B, 1, *grid)`` for the classes ``target``, ``(B,)``."""
+    def forward(
+        self, features: Sequence[Tensor], grid: Sequence[int], question: Question
+    ) -> Tensor:
+        """Map features to mask logits ``(B, 1, *grid)`` for the target."""
         masks = self.decoder(features, grid)  # (B, classes, *grid)
-        return masks[torch.arange(len(masks), device=masks.device), target][:, None]
+        return masks[torch.arange(len(masks), device=masks.device), question.target][:, None]
+
+
+def _reduction(channels: int, width: int, dims: int) -> nn.Module:
+    convolution = CONVOLUTIONS[dims](channels, width, 1, bias=False)
+    return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
+
+
+def _final_convolution(channels: int, dims: int, outputs: int = 1) -> nn.Module:
+    """Make the 3x3 convolution to mask logits; these start within about +-0.3."""
+    final = CONVOLUTIONS[dims](channels, outputs, 3, padding=1)
+    weight, bias = final.parameters()
+    nn.init.normal_(weight, std=0.01)
+    nn.init.zeros_(bias)
+    return final
+
+
+def _block(channels: int, width: int, dims: int) -> nn.Module:
+    convolution = CONVOLUTIONS[dims](channels, width, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
+
+
+def _start_with(final: nn.Module) -> None:
+    """Let a new mask follow the evidence, its last input channels, at the same cell.
+
+    Masks that hardly depend on the class at first are shrunk for absent and present ones alike.
+    """
+    weight = final.get_parameter("weight").detach().flatten(2)  # (outputs, channels, 3 ** dims)
+    weight[:, -EVIDENCE:-1, weight.shape[2] // 2] = 0.5
+
+
+def _append(maps: Tensor, more: Sequence[Tensor]) -> Tensor:
+    """Append channels to a map: ``(B, n)`` to every cell, ``(B, n, *grid)`` resampled to its."""
+    cells = maps.shape[2:]
+    return torch.cat([maps, *(_over(each, cells) for each in more)], dim=1) if more else maps
+
+
+def _over(more: Tensor, cells: Sequence[int]) -> Tensor:
+    if more.dim() > 2:
+        return linear(more, cells)
+    return more.reshape(*more.shape, *[1] * len(cells)).expand(*more.shape, *cells)
+
+
+def _check_channels(channels: Sequence[int], raw: Sequence[int]) -> None:
+    if not channels:
+        raise ValueError(
+            "a masker must read at least one feature map, but got channels=[]; name the modules "
+            "to read with MaskingModel(classifier, layers=[...])."
+        )
+    if not set(raw) <= set(range(len(channels))):
+        raise ValueError(
+            f"raw must list indices of the {len(channels)} feature maps, but got {list(raw)}; "
+            "count from 0."
+        )

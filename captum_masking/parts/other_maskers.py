@@ -7,37 +7,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from captum_masking.parts.masker import BATCH_NORMS, CONVOLUTIONS, Masker
+from captum_masking.parts.masker import BATCH_NORMS, CONVOLUTIONS, Masker, MaskerBase, Question
 
-__all__ = [
-    "ElementMasker",
-    "JointMasker",
-    "OwnEncoder",
-    "encoder",
-]
+__all__ = ["MultiInputMasker", "StandaloneMasker", "VectorMasker"]
 
 
-# ---- Hidden activations to one mask logit for each element of a vector.
-
-
-class ElementMasker(nn.Module):
+class VectorMasker(MaskerBase):
     """Each hidden vector to ``width`` numbers, and a linear layer from all of them to logits.
 
+    It is :class:`~captum_masking.parts.masker.Masker` for inputs without space. Layers are
+    normalized one example at a time, so that a batch of one can be trained on.
+
     Args:
-        channels: Length of each hidden vector, in the order they are given to ``forward``.
+        channels: Length of each hidden vector.
         elements: Length of the inputs, one logit for each.
-        width: Length of each hidden vector after its own linear layer, normalised.
+        width: Length of each hidden vector after its own linear layer.
 
     Raises:
         ValueError: If there is no hidden vector to read.
 
-    Source:
-        Own: :class:`~captum_masking.parts.masker.Masker` for inputs without space. Layers are
-        normalised
-        one example at a time, so that a batch of one can be trained on.
-
     Example:
-        >>> ElementMasker([64, 32], elements=10)([torch.rand(2, 64), torch.rand(2, 32)], ()).shape
+        >>> VectorMasker([64, 32], elements=10)([torch.rand(2, 64), torch.rand(2, 32)]).shape
         torch.Size([2, 10])
     """
 
@@ -56,16 +46,15 @@ class ElementMasker(nn.Module):
         nn.init.normal_(self.final.weight, std=0.01)  # masks start near one half
         nn.init.zeros_(self.final.bias)
 
-    def forward(self, features: Sequence[Tensor], grid: Sequence[int] = ()) -> Tensor:
+    def forward(
+        self, features: Sequence[Tensor], grid: Sequence[int] = (), question: Question = Question()
+    ) -> Tensor:
         """Map hidden vectors ``(B, channels)`` to mask logits ``(B, elements)``; no grid."""
         reduced = [reduce(v) for reduce, v in zip(self.reduce, features, strict=True)]
         return self.final(torch.cat(reduced, dim=1))
 
 
-# ---- A masker that needs no taps: it reads the inputs, through an encoder of its own.
-
-
-class OwnEncoder(nn.Module):
+class StandaloneMasker(MaskerBase):
     """Inputs through a small network of its own, then the usual masker on its two last stages.
 
     For callables whose layers cannot be read: functions, remote services, compiled, traced,
@@ -84,11 +73,10 @@ class OwnEncoder(nn.Module):
         stride: Input pixels per cell of the mask's grid, unless the model is given another.
 
     Source:
-        Own, after Dabkowski & Gal 2017, whose masker is a network of its own.
+        After Dabkowski & Gal 2017, whose masker is a network of its own.
 
     Example:
-        >>> import torch
-        >>> OwnEncoder([3])([torch.rand(2, 3, 32, 48)], grid=(4, 6)).shape
+        >>> StandaloneMasker([3])([torch.rand(2, 3, 32, 48)], grid=(4, 6)).shape
         torch.Size([2, 1, 4, 6])
     """
 
@@ -118,73 +106,40 @@ class OwnEncoder(nn.Module):
             _stage(before, after, dims) for before, after in zip(widths, widths[1:], strict=False)
         )
         self.stride = 2 ** max(0, stages - 1)
-        self.masker: nn.Module
+        self.masker: MaskerBase
         if dims:
             self.masker = Masker(widths[1:][-2:], dims=dims, classes=classes, sized=sized)
         else:
-            self.masker = ElementMasker(widths[1:][-2:], elements=sum(channels))
-        self.asks = getattr(self.masker, "asks", ())
+            self.masker = VectorMasker(widths[1:][-2:], elements=sum(channels))
+        self.target_aware, self.sized = self.masker.target_aware, self.masker.sized
 
-    def forward(self, features: Sequence[Tensor], grid: Sequence[int], **asked: Tensor) -> Tensor:
+    def forward(
+        self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
+    ) -> Tensor:
         """Map the inputs, the only feature, to mask logits; as the masker it ends in."""
         (maps,) = features
         stages = []
         for stage in self.stages:
             maps = stage(maps)
             stages.append(maps)
-        return self.masker(stages[-2:], grid, **asked)
+        return self.masker(stages[-2:], grid, question)
 
 
-def encoder(channels: int, dims: int, width: int, stages: int = 3) -> nn.Module:
-    """Make a small network that reads one input.
-
-    Args:
-        channels: Of the input.
-        dims: Its spatial dimensions.
-        width: Channels of every stage.
-        stages: Each halves the resolution.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> encoder(3, dims=2, width=8)(torch.zeros(2, 3, 32, 48)).shape
-        torch.Size([2, 8, 4, 6])
-    """
-    widths = [channels, *[width] * stages]
-    return nn.Sequential(*(_stage(a, b, dims) for a, b in zip(widths, widths[1:], strict=False)))
-
-
-def _stage(before: int, after: int, dims: int) -> nn.Module:
-    if dims == 0:
-        return nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), nn.ReLU())
-    convolution = CONVOLUTIONS[dims](before, after, 3, stride=2, padding=1, bias=False)
-    return nn.Sequential(convolution, BATCH_NORMS[dims](after), nn.ReLU())
-
-
-# ---- Classifiers of several inputs: one mask for each, from one masker that reads all.
-
-
-class JointMasker(nn.Module):
-    """A masker for each input, each of which reads the feature maps of all.
+class MultiInputMasker(MaskerBase):
+    """A masker for each of several inputs; each of them reads the feature maps of all.
 
     A map with as many spatial dimensions as an input is read as it is; any other is averaged, and
     its mean is the same everywhere.
 
     Args:
-        channels: Of each feature map, in the order they are given to ``forward``.
+        channels: Channels of each feature map.
         inputs: Of each input ``(spatial dimensions, channels)``; vectors have none.
         width: As for :class:`~captum_masking.parts.masker.Masker`.
         own: Whether the feature maps are the inputs, which then go through encoders of the
             masker's own.
 
-    Source:
-        Own.
-
     Example:
-        >>> import torch
-        >>> masker = JointMasker([8, 16], inputs=[(2, 3), (0, 10)])
+        >>> masker = MultiInputMasker([8, 16], inputs=[(2, 3), (0, 10)])
         >>> features = [torch.rand(2, 8, 4, 4), torch.rand(2, 16)]
         >>> [tuple(mask_logits.shape) for mask_logits in masker(features, [(4, 4), ()])]
         [(2, 1, 4, 4), (2, 10)]
@@ -205,30 +160,46 @@ class JointMasker(nn.Module):
             "width": width,
             "own": own,
         }
-        self.reads_inputs = own
+        self.reads_inputs, self.inputs_taken = own, len(inputs)
         self.encoders = nn.ModuleList(
-            encoder(n, dims, width) for dims, n in (inputs if own else ())
+            _encoder(n, dims, width) for dims, n in (inputs if own else ())
         )
         self.heads = nn.ModuleList(
             Masker([width] * len(channels) if own else channels, dims=dims, width=width)
             if dims
-            else ElementMasker([width] * len(channels) if own else channels, elements=n)
+            else VectorMasker([width] * len(channels) if own else channels, elements=n)
             for dims, n in inputs
         )
 
     def forward(
-        self, features: Sequence[Tensor], grid: Sequence[Sequence[int]]
+        self,
+        features: Sequence[Tensor],
+        grid: Sequence[Sequence[int]],
+        question: Question = Question(),
     ) -> tuple[Tensor, ...]:
         """Map features to mask logits, ``(B, 1, *grid)`` or ``(B, elements)`` for each input."""
         if len(self.encoders):
             features = [read(maps) for read, maps in zip(self.encoders, features, strict=True)]
         pairs = zip(self.heads, grid, strict=True)
-        return tuple(head([_as_seen(m, cells) for m in features], cells) for head, cells in pairs)
+        return tuple(head([_fit(m, cells) for m in features], cells) for head, cells in pairs)
 
 
-def _as_seen(maps: Tensor, grid: Sequence[int]) -> Tensor:
+def _fit(maps: Tensor, grid: Sequence[int]) -> Tensor:
     """Bring a feature to the form of an input: as it is, or its mean at every cell."""
     if maps.dim() - 2 == len(grid):
         return maps
     mean = maps.flatten(2).mean(2) if maps.dim() > 2 else maps
     return mean.reshape(*mean.shape, *[1] * len(grid)).expand(*mean.shape, *grid)
+
+
+def _encoder(channels: int, dims: int, width: int, stages: int = 3) -> nn.Module:
+    widths = [channels, *[width] * stages]
+    return nn.Sequential(*(_stage(a, b, dims) for a, b in zip(widths, widths[1:], strict=False)))
+
+
+def _stage(before: int, after: int, dims: int) -> nn.Module:
+    """Make one stage, which halves the resolution."""
+    if dims == 0:
+        return nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), nn.ReLU())
+    convolution = CONVOLUTIONS[dims](before, after, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(convolution, BATCH_NORMS[dims](after), nn.ReLU())

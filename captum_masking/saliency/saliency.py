@@ -27,7 +27,7 @@ from captum_masking._base.checks import (
     check_same_device,
 )
 from captum_masking._base.target import class_indices
-from captum_masking._base.tuples import one_or_several, size_of
+from captum_masking._base.tuples import as_tuple
 from captum_masking.model.model import MaskingModel
 from captum_masking.parts.infill import Infill
 from captum_masking.parts.objective import Objective
@@ -151,7 +151,7 @@ class MaskingSaliency(Attribution):
         Source:
             Phang et al. 2020.
         """
-        tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+        tensors = as_tuple(inputs)
         model = _masking_model(self.forward_func)
         self._check(tensors, model)
         origins = baseline_of_each(baselines, tensors)
@@ -225,15 +225,12 @@ class MaskingSaliency(Attribution):
             )
         self._say_once(targets.shape[1] > 1 and not model.target_aware)
         with eval_mode(model), torch.no_grad():
-            logits, features = model.read(_like_weights(inputs, model), *extra)
-            masks = [
-                model.decode(
-                    features,
-                    size_of(inputs),
-                    **model.ask(logits, target=class_indices(logits, target), area=area),
-                )
-                for target in targets.unbind(1)
-            ]
+            logits, features = model.read((_like_weights(inputs, model),), *extra)
+            masks = []
+            for target in targets.unbind(1):
+                classes = class_indices(logits, target)
+                question = model.question(logits, target=classes, area=area)
+                masks += model.decode(features, question)
         stacked = torch.stack(masks, dim=1).to(inputs.dtype)  # (B, k, 1, *spatial)
         check_finite(stacked, "the mask", "look for NaN, infinity or too large values in inputs.")
         return stacked.expand(*stacked.shape[:2], *inputs.shape[1:]).contiguous()
@@ -287,14 +284,11 @@ def _predict(
 ) -> tuple[tuple[Tensor, ...], bool]:
     """Return the masks, and whether another class was asked for than the one they are for."""
     with eval_mode(model), torch.no_grad():
-        inputs = one_or_several(tuple(_like_weights(x, model) for x in tensors))
-        logits, features = model.read(inputs, *extra)
+        logits, features = model.read(tuple(_like_weights(x, model) for x in tensors), *extra)
         classes = class_indices(logits, target)  # refuses a wrong target
-        asked = model.ask(logits, target=classes, area=area)
-        masks = model.decode(features, size_of(inputs), **asked)
+        masks = model.decode(features, model.question(logits, target=classes, area=area))
         unheard = target is not None and not model.target_aware
-        unheard = unheard and bool((classes != class_indices(logits, None)).any())
-        return masks if isinstance(masks, tuple) else (masks,), unheard
+        return masks, unheard and bool((classes != class_indices(logits, None)).any())
 
 
 def _masking_model(function: Any) -> MaskingModel | None:

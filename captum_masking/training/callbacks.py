@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from captum_masking._base.borrow import eval_mode
 from captum_masking.parts.objective import Judgement
-from captum_masking.parts.other_maskers import JointMasker
 from captum_masking.parts.regularizer import Area, PowerArea, Regularizer, Sum, UngatedArea
 from captum_masking.training.records import Record, figure_of
 from captum_masking.viz import Panel, montage, overlay
@@ -328,7 +327,7 @@ def zero_last_layer(masker: nn.Module) -> None:
 
     Args:
         masker: Its last layer is the last of its modules that has parameters of its own; a
-            :class:`~captum_masking.parts.other_maskers.JointMasker` has one for each input.
+            :class:`~captum_masking.parts.other_maskers.MultiInputMasker` has one for each input.
 
     Source:
         Own; a layer that starts at zero, as in Zhang et al. 2019 (Fixup).
@@ -339,7 +338,7 @@ def zero_last_layer(masker: nn.Module) -> None:
         >>> masker(torch.rand(1, 2, 1, 2))
         tensor([[[[0., 0.]]]], grad_fn=<ConvolutionBackward0>)
     """
-    for head in masker.heads if isinstance(masker, JointMasker) else [masker]:
+    for head in getattr(masker, "heads", [masker]):
         last: list[nn.Parameter] = []
         for module in head.modules():
             last = list(module.parameters(recurse=False)) or last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from captum_masking._base.processes import average_buffers
-from captum_masking._base.tuples import Inputs, as_tuple
 from captum_masking.model.taps import logits_of
 from captum_masking.parts.objective import Judgement, KeepRecognizing, Objective
 from captum_masking.parts.questions import as_labeled
@@ -113,7 +113,15 @@ class ClassifierTraining:
     def __init__(self, classifier: nn.Module, how: FineTune) -> None:
         self.classifier, self.how = classifier, how
         parameters = list(classifier.parameters())
-        trained = [p for p in parameters if p.requires_grad] or parameters
+        trained = [p for p in parameters if p.requires_grad]
+        if parameters and not trained:
+            warnings.warn(
+                "every parameter of this classifier has requires_grad=False, but joint training "
+                "trains all of them; to leave it as it is: train_classifier=False; to train some "
+                "layers only, switch theirs on.",
+                stacklevel=4,
+            )
+        trained = trained or parameters
         self.optimizer = how.optimizer(trained, lr=how.lr)
         self.original: nn.Module | None = None
         if how.stay:
@@ -125,7 +133,7 @@ class ClassifierTraining:
         for parameter in parameters_of(self.optimizer):
             parameter.requires_grad_(True)
 
-    def loss(self, judgement: Judgement, inputs: Inputs, judge: nn.Module) -> Tensor:
+    def loss(self, judgement: Judgement, inputs: tuple[Tensor, ...], judge: nn.Module) -> Tensor:
         """On its own steps all three images; where a past classifier judged, the clean one."""
         known = as_labeled(judgement)[0]  # it learns from images as they are, by their labels
         if not known.as_labeled.any():
@@ -134,7 +142,7 @@ class ClassifierTraining:
         loss = self.how.objective(known) if judge is self.classifier else clean
         if self.original is not None:
             with torch.no_grad():
-                answer = logits_of(self.original(*as_tuple(inputs))).softmax(1)
+                answer = logits_of(self.original(*inputs)).softmax(1)
             loss = loss + self.how.stay * cross_entropy(judgement.logits, answer)
         return loss
 

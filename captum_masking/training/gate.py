@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,13 +14,15 @@ from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import eval_mode, given_back
 from captum_masking._base.checks import check_examples, check_loader, length_of
-from captum_masking._base.tuples import size_of
+from captum_masking._base.processes import any_of, from_main, world
+from captum_masking._base.tuples import as_tuple
 from captum_masking.data.batches import read_batch
 from captum_masking.model.model import MaskingModel
-from captum_masking.parts.evidence import evidence
+from captum_masking.parts.evidence import Features, evidence
 from captum_masking.parts.gate import GatedMasker
 from captum_masking.parts.masker import Masker
 from captum_masking.parts.questions import (
+    AsLabeled,
     Posed,
     Questions,
     Tiled,
@@ -28,19 +31,14 @@ from captum_masking.parts.questions import (
     one_label,
 )
 
-__all__ = [
-    "absent_to_present",
-    "gate_loss",
-    "gated",
-    "train_gate",
-]
+__all__ = ["absent_to_present", "gated", "train_gate"]
 
 
 @torch.no_grad()
 def absent_to_present(
     model: MaskingModel, inputs: Tensor, target: Tensor, mask: Tensor
 ) -> dict[str, Tensor]:
-    """Measure how much mask a class gets that is not there: one of ``fit``'s ``figures``.
+    """Measure how much mask a class gets that is not there, as a metric of ``evaluate``.
 
     Args:
         model: Target-aware.
@@ -52,9 +50,6 @@ def absent_to_present(
         ``absent_to_present``: area of the mask of an absent class over that of the mask for
         ``target``, the median of the batch.
 
-    Source:
-        Own.
-
     Example:
         >>> from torch import nn
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.Flatten(), nn.Linear(36, 3))
@@ -64,83 +59,106 @@ def absent_to_present(
         >>> list(absent_to_present(model, example, target, mask))
         ['absent_to_present']
     """
-    logits, features = model.read(inputs)
+    logits, features = model.read((inputs,))
     alone = torch.arange(len(target), device=target.device)[:, None]
     there = classes_in(target, alone, logits.shape[1])
     others, possible = absent_classes(logits, there)
-    masks = model.decode(features, size_of(inputs), **model.ask(logits, target=others))
-    area, asked = (m.flatten(1).mean(1) for m in (masks, mask))
-    return {"absent_to_present": (area / asked)[possible].median()}
+    (masks,) = model.decode(features, model.question(logits, target=others))
+    area, of_target = (m.flatten(1).mean(1) for m in (masks, mask))
+    return {"absent_to_present": (area / of_target)[possible].median()}
 
 
-def gate_loss(model: MaskingModel, inputs: Tensor, labels: Tensor, questions: Questions) -> Tensor:
-    """Ask questions about a batch, and say how wrong the gate is.
+class GateQuestions:
+    """Ask the mask of a gated masker plain questions, and its gate questions of its own.
 
-    Costs a forward pass of the classifier; no judge is needed, since how an image was composed
-    says where the class is.
-
-    Args:
-        model: With a :class:`~captum_masking.parts.gate.GatedMasker`.
-        inputs: ``(B, C, *spatial)``.
-        labels: ``(B,)``, or ``(B, classes)`` of 0 and 1.
-        questions: Whether a batch is tiled, and otherwise what is composed and absent.
-
-    Returns:
-        A scalar, in nats.
-
-    Source:
-        Own.
-
-    Example:
-        >>> from torch import nn
-        >>> network = nn.Sequential(
-        ...     nn.Conv2d(1, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
-        ... )
-        >>> model = MaskingModel(network, ["0"], target_aware=True)
-        >>> gate_loss(model, torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]), Questions()).shape
-        torch.Size([])
+    Attributes:
+        takes_tiles: Whether the classifier accepts images of twice the size; None is not known.
     """
-    masker = model.masker
-    posed, logits, features = _read(model, inputs, labels, questions)
-    features = [maps.detach() for maps in features], features
-    losses = [
-        masker.gate_loss(features[0], evidence(features[1], target), shut)  # type: ignore[operator]
-        for target, shut in posed.ask_all(logits)
-    ]
-    return torch.stack(losses).mean()
+
+    multi_label = True
+
+    def __init__(self, questions: Questions) -> None:
+        self.questions = questions
+        self.takes_tiles: bool | None = None
+
+    def __repr__(self) -> str:
+        return repr(self.questions)
+
+    def ask(self, inputs: tuple[Tensor, ...], labels: Tensor) -> Posed:
+        """Ask of each image as it is for its label, or one of its labels."""
+        return replace(self.questions, composed=0.0, absent=0.0).ask(inputs, labels)
+
+    def extra_loss(self, model: MaskingModel, inputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        """Compute how wrong the gate is about images that it gets for itself.
+
+        It costs a forward pass of the classifier; no judge is needed, since how an image was
+        composed says where the class is.
+        """
+        posed, logits, features = self._read(model, inputs, labels)
+        maps = [each.detach() for each in features.maps]
+        losses = [
+            model.masker.gate_loss(maps, evidence(features, target), shut)  # type: ignore[operator]
+            for target, shut in posed.ask_gate(logits)
+        ]
+        return torch.stack(losses).mean()
+
+    def _read(
+        self, model: MaskingModel, inputs: tuple[Tensor, ...], labels: Tensor
+    ) -> tuple[Posed | Tiled, Tensor, Features]:
+        """Pose questions and run the classifier, in eval mode, on their images."""
+        with eval_mode(model.classifier), torch.no_grad():
+            if self._tiles(inputs, labels):
+                state = torch.get_rng_state()
+                tiled = Tiled.of(inputs[0], labels)
+                if self.takes_tiles:
+                    return tiled, *model.read(tiled.inputs)
+                try:
+                    read = model.read(tiled.inputs)
+                    self.takes_tiles = True
+                    return tiled, *read
+                except torch.OutOfMemoryError:  # the size is right, the batch too large
+                    raise
+                except (RuntimeError, AssertionError, ValueError):
+                    self.takes_tiles = False  # it takes inputs of one size only
+                    torch.set_rng_state(state)  # a training that is resumed finds out once more
+            posed = self.questions.ask(inputs, labels)
+            return posed, *model.read(posed.inputs)
+
+    def _tiles(self, inputs: tuple[Tensor, ...], labels: Tensor) -> bool:
+        """Draw whether this batch is to be tiled; only images in fours can be.
+
+        All processes that train together do the same, as they ask each other in between.
+        """
+        images = len(inputs) == 1 and inputs[0].dim() == 4 and len(labels) >= 4
+        drawn = bool(torch.rand(()) < self.questions.tiled)
+        possible = images and self.takes_tiles is not False
+        if world() == 1:
+            return drawn and possible
+        return from_main(drawn) and not any_of(not possible, labels.device)
 
 
-def _read(
-    model: MaskingModel, inputs: Tensor, labels: Tensor, questions: Questions
-) -> tuple[Posed | Tiled, Tensor, Any]:
-    """Pose questions and run the classifier, in eval mode, on their images."""
-    with eval_mode(model.classifier), torch.no_grad():
-        if questions.tiles(inputs, labels):
-            state = torch.get_rng_state()
-            tiled = Tiled.of(inputs, labels)
-            try:
-                return tiled, *model.read(tiled.inputs)
-            except (RuntimeError, AssertionError, ValueError):  # it takes inputs of one size only
-                questions.one_size = True
-                torch.set_rng_state(state)  # a training that is resumed finds out once more
-        posed = questions(inputs, labels)
-        return posed, *model.read(posed.inputs)
+def questions_for(
+    model: MaskingModel, questions: Questions | None
+) -> AsLabeled | Questions | GateQuestions:
+    """Choose what a model's masker is asked in training; None is what fits it."""
+    if isinstance(model.masker, GatedMasker):
+        return GateQuestions(questions or Questions())
+    if questions is None and not model.target_aware:
+        return AsLabeled(sized=model.sized)
+    return replace(questions or Questions(), sized=model.sized)
 
 
 def gated(model: MaskingModel) -> MaskingModel:
     """Give a trained model's masker a gate, which is still to be trained; nothing is copied.
 
     Args:
-        model: With the default :class:`~captum_masking.parts.masker.Masker`, told nothing.
+        model: With the default, class-agnostic :class:`~captum_masking.parts.masker.Masker`.
 
     Returns:
         A target-aware model of the same classifier; the mask behind its gate is that of ``model``.
 
     Raises:
         TypeError: If its masker is of another kind.
-
-    Source:
-        Own.
 
     Example:
         >>> from torch import nn
@@ -150,9 +168,9 @@ def gated(model: MaskingModel) -> MaskingModel:
         True
     """
     masker = model.masker
-    if type(masker) is not Masker or masker.asks:
+    if type(masker) is not Masker or masker.target_aware or masker.sized:
         raise TypeError(
-            f"gated takes a model whose masker is a Masker that is told nothing, but got "
+            f"gated takes a model whose masker is a plain Masker, but got "
             f"{type(masker).__name__}; train MaskingModel(classifier, target_aware=True) instead."
         )
     settings = masker.settings
@@ -204,9 +222,6 @@ def train_gate(
         TypeError: If the model has no gate, or the loader no length.
         ValueError: If there is nothing to read.
 
-    Source:
-        Own.
-
     Example:
         >>> from torch import nn
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
@@ -216,7 +231,7 @@ def train_gate(
         3
     """
     gate, batches = _gate_of(model), _count(loader, epochs)
-    asked = Questions() if questions is None else questions
+    asked = GateQuestions(questions or Questions())
     optimizer = Adam(gate.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = OneCycleLR(optimizer, lr, total_steps=max(2, batches * epochs), pct_start=0.1)
     device, means = next(model.masker.parameters()).device, []
@@ -230,7 +245,8 @@ def train_gate(
             for batch in bar:
                 inputs, labels = read_batch(batch)
                 check_examples(inputs, one_label(labels))
-                loss = gate_loss(model, inputs.to(device), labels.to(device), asked)  # type: ignore[union-attr]
+                moved = tuple(tensor.to(device) for tensor in as_tuple(inputs))
+                loss = asked.extra_loss(model, moved, labels.to(device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

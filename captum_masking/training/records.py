@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 from captum_masking._base.checks import check_labels
 from captum_masking._base.files import replacing
 from captum_masking._base.processes import gathered, summed, world
-from captum_masking._base.tuples import Inputs, as_tuple, size_of
 from captum_masking.model.model import MaskingModel
 from captum_masking.parts.infill import Infill
 from captum_masking.parts.masking import masked_halves
@@ -45,18 +44,22 @@ Record = dict[str, float]
 
 
 #: Further figures of a batch, called as ``figure(model, inputs, target, mask)``: means, by name.
-Figures = Callable[[MaskingModel, Inputs, Tensor, Any], dict[str, Tensor]]
+Figures = Callable[[MaskingModel, Any, Tensor, Any], dict[str, Tensor]]
 
 
 @torch.no_grad()
 def measure(
-    judgement: Judgement, mask: Inputs, losses: Mapping[str, Tensor], *, alone: bool = False
+    judgement: Judgement,
+    masks: tuple[Tensor, ...],
+    losses: Mapping[str, Tensor],
+    *,
+    alone: bool = False,
 ) -> Record:
     """Reduce one batch to the figures that are watched.
 
     Args:
         judgement: Of the batch.
-        mask: ``(B, 1, *spatial)``, or one for each of several inputs.
+        masks: ``(B, 1, *spatial)`` for each input.
         losses: Scalars, by name.
         alone: Whether to measure this process's batch only, rather than that of all.
 
@@ -71,7 +74,7 @@ def measure(
     Example:
         >>> logits = torch.zeros(1, 2)
         >>> judgement = Judgement(logits, logits, logits, torch.tensor([0]))
-        >>> measure(judgement, torch.ones(1, 1, 2, 2), {})["area"]
+        >>> measure(judgement, (torch.ones(1, 1, 2, 2),), {})["area"]
         1.0
     """
     figures = {
@@ -80,10 +83,8 @@ def measure(
         "masked_in": judgement.correct_in.float().mean(),
         "masked_out": judgement.correct_out.float().mean(),
         "entropy_out": entropy(judgement.logits_out).mean(),
-        "area": _mean([m.mean() for m in as_tuple(mask)]),
-        "area_in_image_std": _mean(
-            [m.flatten(1).std(1, correction=0).mean() for m in as_tuple(mask)]
-        ),
+        "area": _mean([m.mean() for m in masks]),
+        "area_in_image_std": _mean([m.flatten(1).std(1, correction=0).mean() for m in masks]),
     }
     return as_record(figures, len(judgement.target), alone=alone)
 
@@ -117,35 +118,22 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
 @torch.no_grad()
 def judge_itself(
     model: MaskingModel,
-    inputs: Inputs,
+    inputs: tuple[Tensor, ...],
     target: Tensor,
     infill: Infill,
     infill_out: Infill | None = None,
-) -> tuple[Judgement, Any]:
-    """Run a model on one batch and let its own classifier judge its masks.
-
-    Args:
-        model: In the mode in which it is to be measured.
-        inputs: ``(B, C, *spatial)``, or several.
-        target: The class of each, ``(B,)``.
-        infill: What fills the holes.
-        infill_out: Another one for masked-out images; None is the same.
-
-    Returns:
-        ``(judgement, mask)``.
+) -> tuple[Judgement, tuple[Tensor, ...]]:
+    """Let a model's own classifier judge its masks of one batch: ``(judgement, masks)``.
 
     Raises:
         ValueError: If a label lies outside the classifier's range.
-
-    Source:
-        Own.
     """
     logits, features = model.read(inputs)
-    check_labels(target, as_tuple(inputs)[0], classes=logits.shape[1])
-    asked = model.ask(logits, target=target)
-    mask = model.decode(features, size_of(inputs), **asked)
-    logits_in, logits_out = model(*masked_halves(inputs, mask, infill, infill_out)).chunk(2)
-    return Judgement(logits, logits_in, logits_out, target, asked.get("area")), mask
+    check_labels(target, inputs[0], classes=logits.shape[1])
+    question = model.question(logits, target=target)
+    masks = model.decode(features, question)
+    logits_in, logits_out = model(*masked_halves(inputs, masks, infill, infill_out)).chunk(2)
+    return Judgement(logits, logits_in, logits_out, *question.known), masks
 
 
 def figure_of(name: str, record: Record) -> float:

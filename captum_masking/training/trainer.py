@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,15 +28,14 @@ from captum_masking._base.processes import (
     world,
 )
 from captum_masking._base.rates import constant, cosine
-from captum_masking._base.tuples import Inputs, as_tuple, moved, size_of
+from captum_masking._base.tuples import Inputs, as_tuple, unpacked
 from captum_masking.model.model import MaskingModel
 from captum_masking.model.taps import logits_of
-from captum_masking.parts.gate import GatedMasker
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masking import masked_halves
 from captum_masking.parts.objective import Dual, Judgement, Objective, target_aware
 from captum_masking.parts.pool import History, Latest, Pool
-from captum_masking.parts.questions import Posed, Questions, as_labeled, one_label
+from captum_masking.parts.questions import Questions, as_labeled, one_label
 from captum_masking.parts.regularizer import Regularizer, over_inputs, smooth
 from captum_masking.parts.regularizer import asked as asked_area
 from captum_masking.training.callbacks import Callback, Newest
@@ -57,7 +56,7 @@ from captum_masking.training.checkpoint import (
 )
 from captum_masking.training.classifier import ClassifierTraining, FineTune
 from captum_masking.training.epochs import Loading
-from captum_masking.training.gate import gate_loss
+from captum_masking.training.gate import questions_for
 from captum_masking.training.records import (
     Figures,
     Means,
@@ -67,7 +66,7 @@ from captum_masking.training.records import (
     judge_itself,
     measure,
 )
-from captum_masking.training.update import Engine, laid_out, precise
+from captum_masking.training.update import Engine, laid_out, moved, precise
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -81,9 +80,6 @@ __all__ = [
 
 def settings_of(trainer: MaskingTrainer) -> dict[str, str]:
     """Say what a trainer was made of, by name, without where things lie in memory.
-
-    Source:
-        Own.
 
     Example:
         See :class:`~captum_masking.MaskingTrainer`, which prints them.
@@ -126,9 +122,6 @@ class Run:
         keep: Chooses the state that is kept.
         callbacks: Watch, and may end the training.
         checkpoints: Written as they are due; None for none.
-
-    Source:
-        Own.
     """
 
     def __init__(
@@ -413,13 +406,16 @@ def _advance(schedule: LRScheduler) -> None:
 
 
 class MaskingTrainer:
-    """Trains the masker of a model and, unless told otherwise, its classifier with it.
+    """Train the masker of a model together with its classifier, **which changes the classifier**.
+
+    ``train_classifier=False`` trains the masker alone and leaves every bit of the classifier.
 
     Args:
         model: Trained in place. If only some parameters of its classifier require a gradient,
-            joint training trains those.
-        train_classifier: True trains the classifier along as :class:`FineTune` says, False leaves
-            it bit-identical; give ``FineTune(...)`` or ``FromScratch(...)`` to say how.
+            joint training trains those; if none does, all of them, with a warning.
+        train_classifier: True trains the classifier along as
+            :class:`~captum_masking.FineTune` describes, False leaves it bit-identical; pass
+            ``FineTune(...)`` or ``FromScratch(...)`` for other settings.
         infill: What fills the holes.
         infill_out: What fills those of masked-out images; None is the same.
         objective: The masker's, of what the judge says of masked images; None is
@@ -428,9 +424,8 @@ class MaskingTrainer:
         regularizer: Of the mask; None is :func:`~captum_masking.parts.regularizer.smooth`, or for a
             target-aware model :func:`~captum_masking.parts.regularizer`.
         questions: Which classes a target-aware masker, or its gate, is asked for; None is
-            :class:`~captum_masking.parts.questions.Questions`. Any other model is asked for the
-            labels.
-            With questions, labels may be ``(B, classes)`` of 0 and 1 (multi-label).
+            :class:`~captum_masking.parts.questions.Questions`, and the labels for any other
+            model. With questions, labels may be ``(B, classes)`` of 0 and 1 (multi-label).
         pool: Draws the judge of each step; None is :class:`~captum_masking.parts.pool.History` in
         joint
             training and :class:`~captum_masking.parts.pool.Latest` otherwise.
@@ -443,8 +438,9 @@ class MaskingTrainer:
             counted, as ``skipped`` in the records, rather than an error.
         accelerator: Of the accelerate library: device, mixed precision, gradient accumulation and
             copies on several devices. None trains where the model is, in its own precision.
-        compile: Called on a judge before it sees masked images, such as ``torch.compile``. The
-            clean pass stays as it is, since compiled modules lose the hooks that read features.
+        compile_judge: Called on a judge before it sees masked images, such as
+            ``torch.compile``. The clean pass stays as it is, since compiled modules lose the hooks
+            that read features.
         memory_format: Of images and model; ``torch.channels_last`` is faster on some devices.
 
     Attributes:
@@ -486,7 +482,7 @@ class MaskingTrainer:
         max_gradient_norm: float = 10.0,
         skip_not_finite: bool = False,
         accelerator: Accelerator | None = None,
-        compile: Callable[[nn.Module], Callable[..., Any]] | None = None,
+        compile_judge: Callable[[nn.Module], Callable[..., Any]] | None = None,
         memory_format: torch.memory_format = torch.preserve_format,
     ) -> None:
         self.engine = Engine(
@@ -495,14 +491,14 @@ class MaskingTrainer:
         self.engine.place(model)
         self.model = laid_out(model, memory_format)
         self.memory_format = memory_format
-        self.compile = compile
+        self.compile_judge = compile_judge
         self.compiled: dict[nn.Module, Callable[..., Any]] = {}
         self.schedule = schedule
         self.joint = FineTune() if train_classifier is True else train_classifier or None
         self.infill = infill
         self.infill_out = infill_out
         aware = model.target_aware
-        self.questions = Questions() if questions is None and aware else questions
+        self.questions = questions_for(model, questions)
         self.objective = objective or (target_aware() if aware else Dual())
         self.regularizer = regularizer or (asked_area() if aware else smooth())
         self.pool = pool if pool is not None else History() if self.joint else Latest()
@@ -513,10 +509,10 @@ class MaskingTrainer:
             weight_decay=weight_decay,
         )
         self.optimizers: list[Optimizer] = [self.masker_optimizer]
-        self.learner: ClassifierTraining | None = None
+        self.classifier: ClassifierTraining | None = None
         if self.joint:
-            self.learner = ClassifierTraining(model.classifier, self.joint)
-            self.optimizers.append(self.learner.optimizer)
+            self.classifier = ClassifierTraining(model.classifier, self.joint)
+            self.optimizers.append(self.classifier.optimizer)
             model.classifier_trained = True
         self.steps_done = self.epochs_done = 0
         self.stopping: str | None = None
@@ -524,8 +520,8 @@ class MaskingTrainer:
 
     @property
     def original(self) -> nn.Module | None:
-        """The classifier as it was before joint training, where it is to stay close to that."""
-        return None if self.learner is None else self.learner.original
+        """The classifier as it was before joint training, where it has to stay close to that."""
+        return None if self.classifier is None else self.classifier.original
 
     @property
     def is_main(self) -> bool:
@@ -536,7 +532,7 @@ class MaskingTrainer:
         """Take one step of the masker, and of the classifier in joint training, on one batch.
 
         Args:
-            inputs: ``(B, C, *spatial)``, normalised as the classifier expects; a tuple of several
+            inputs: ``(B, C, *spatial)``, normalized as the classifier expects; a tuple of several
                 for a classifier that takes several.
             target: The class of each, ``(B,)``, integers.
             train_classifier: False leaves the classifier alone in this step; in a trainer with
@@ -553,39 +549,33 @@ class MaskingTrainer:
         Source:
             Phang et al. 2020, training iteration.
         """
-        batch = inputs, target = self._receive(inputs, target)
-        posed = self._pose(inputs, target)
-        inputs = inputs if posed is None else posed.inputs
-        learner = self.learner if train_classifier else None
+        inputs, labels, given = self._receive(inputs, target)
+        classifier = self.classifier if train_classifier else None
         with given_back(self.model), self.engine.autocast():
-            self._set_modes(learner)
+            self._set_modes(classifier)
             judge = self._draw_judge()  # before the clean pass moves statistics of batch norm
-            # 1. One clean pass: its logits say what is recognised, its features make the mask.
-            logits, features = self.model.read(inputs)
+            posed = self.questions.ask(inputs, labels)
+
+            # 1. One clean pass: its logits tell what is recognized, its features make the mask.
+            logits, features = self.model.read(posed.inputs)
             check_logits(logits)
-            check_labels(one_label(target), as_tuple(inputs)[0], classes=logits.shape[1])
-            target, answer = (target, {}) if posed is None else posed.ask(logits)
-            asked = self.model.ask(logits, **self._question(target))
-            mask = self.model.decode(features, size_of(inputs), **asked)  # (B, 1, *spatial)
-            halves = masked_halves(inputs, mask, self.infill, self.infill_out)
+            check_labels(given, inputs[0], classes=logits.shape[1])
+            question = posed.given(logits)
+            masks = self.model.decode(features, question)  # (B, 1, *spatial) for each input
 
             # 2. The judge, now or from the past, sees both halves as one batch in eval mode, so
             #    that masked images never move batch-norm statistics.
-            with self._judging(judge, learner):
-                logits_in, logits_out = logits_of(self._to_call(judge)(*halves)).chunk(2)
-            inside, outside = precise(logits_in), precise(logits_out)
-            said = precise(logits), inside, outside, target, asked.get("area")
-            judgement = Judgement(*said, **answer)  # type: ignore[arg-type]
+            halves = masked_halves(posed.inputs, masks, self.infill, self.infill_out)
+            logits_in, logits_out = self._judge(judge, halves, classifier).chunk(2)
+            judgement = Judgement(*precise(logits, logits_in, logits_out), *question.known)
 
             # 3. Both gradients, each for its own network, before either takes its step.
-            loss = self.objective(judgement) + over_inputs(self.regularizer, mask, judgement)
-            losses = {"loss": loss + self._gate_loss(*batch)}
-            if learner:
-                losses["classifier_loss"] = learner.loss(judgement, inputs, judge)
-            skipped = self._learn(losses, examples=len(target))
-        if skipped.get("skipped"):
-            return skipped
-        return measure(*as_labeled(judgement, mask), losses) | skipped
+            loss = self.objective(judgement) + over_inputs(self.regularizer, masks, judgement)
+            losses = {"loss": loss + self.questions.extra_loss(self.model, inputs, labels)}
+            if classifier:
+                losses["classifier_loss"] = classifier.loss(judgement, posed.inputs, judge)
+            skipped = self._learn(losses, examples=len(labels))
+        return skipped or measure(*as_labeled(judgement, masks), losses)
 
     def classifier_step(self, inputs: Inputs, target: Tensor) -> Record:
         """Take one step of the classifier alone, on clean images.
@@ -599,21 +589,17 @@ class MaskingTrainer:
 
         Raises:
             ValueError: As :meth:`step`.
-
-        Source:
-            Own.
         """
-        inputs, target = self._receive(inputs, target)
+        inputs, labels, given = self._receive(inputs, target)
         with given_back(self.model), self.engine.autocast():
-            self._set_modes(self.learner)
-            logits = self.model(*as_tuple(inputs))
+            self._set_modes(self.classifier)
+            logits = self.model(*inputs)
             check_logits(logits)
-            check_labels(target, as_tuple(inputs)[0], classes=logits.shape[1])
-            loss = cross_entropy(precise(logits), target)
-            skipped = self._learn({"classifier_loss": loss}, examples=len(target))
-        clean = (logits.argmax(1) == target).float().mean()
-        figures = as_record({"classifier_loss": loss, "clean": clean}, len(target))
-        return skipped if skipped.get("skipped") else figures | skipped
+            check_labels(given, inputs[0], classes=logits.shape[1])
+            loss = cross_entropy(*precise(logits), labels)
+            skipped = self._learn({"classifier_loss": loss}, examples=len(labels))
+        clean = (logits.argmax(1) == labels).float().mean()
+        return skipped or as_record({"classifier_loss": loss, "clean": clean}, len(labels))
 
     def fit(
         self,
@@ -663,9 +649,6 @@ class MaskingTrainer:
             ValueError: If a batch cannot be used, or the checkpoint to resume from was made with
                 other settings; the message says why.
             CheckpointError: If no checkpoint in ``resume`` can be read.
-
-        Source:
-            Own.
         """
         check_loader(loader, epochs)
         if validation is not None:
@@ -704,24 +687,21 @@ class MaskingTrainer:
 
         Returns:
             Means over the images of all processes, under the names that :meth:`step` uses.
-
-        Source:
-            Own.
         """
         means = Means()
         self._agree()  # a process that gets no batch has to take part, too
         with eval_mode(self.model):
             for batch in Loading(loader, device=self.device).shares():
-                inputs, target = self._receive(*batch)
-                target = one_label(target)
-                judgement, mask = judge_itself(
+                inputs, labels, _ = self._receive(*batch)
+                target = one_label(labels)
+                judgement, masks = judge_itself(
                     self.model, inputs, target, self.infill, self.infill_out
                 )
-                loss = self.objective(judgement) + over_inputs(self.regularizer, mask, judgement)
+                loss = self.objective(judgement) + over_inputs(self.regularizer, masks, judgement)
                 found = {"loss": loss}
                 for figure in figures:
-                    found |= figure(self.model, inputs, target, mask)
-                means.add(measure(judgement, mask, found, alone=True), len(target))
+                    found |= figure(self.model, unpacked(inputs), target, unpacked(masks))
+                means.add(measure(judgement, masks, found, alone=True), len(target))
         return means.over_processes().record()
 
     @property
@@ -737,53 +717,61 @@ class MaskingTrainer:
         lines = "".join(f"    {name}={value},\n" for name, value in self.settings().items())
         return f"MaskingTrainer(\n{lines})"
 
-    def _question(self, target: Tensor) -> dict[str, Tensor]:
-        """Say what the masker is told in training: the label, and a size drawn for each image."""
-        if "area" not in getattr(self.model.masker, "asks", ()):
-            return {"target": target}
-        return {"target": target, "area": 0.25 + 0.5 * torch.rand(len(target))}  # as published
+    # ---- What a step is made of.
 
-    def _pose(self, inputs: Inputs, labels: Tensor) -> Posed | None:
-        """Pose questions, where there are any; a gate has its own, and the mask none."""
-        if self.questions is None:
-            return None
-        return (self.questions.plain if self._is_gated else self.questions)(inputs, labels)
+    def _receive(self, inputs: Inputs, target: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """Check a batch where it is, and bring it to the model's device.
 
-    def _gate_loss(self, inputs: Inputs, labels: Tensor) -> Tensor | float:
-        """Ask the gate, where there is one, questions of its own."""
-        if self.questions is None or not self._is_gated:
-            return 0.0
-        return gate_loss(self.model, as_tuple(inputs)[0], labels, self.questions)
+        Returns the inputs as a tuple, the labels as 64-bit integers, and one label of each example
+        where the loader gave it, to check it against the number of classes without a wait for the
+        device.
+        """
+        inputs = as_tuple(inputs)
+        several = self.questions.multi_label and not self.joint
+        several = several and isinstance(target, Tensor) and target.dim() == 2
+        given = one_label(target) if several else target
+        check_examples(inputs, given)
+        self._agree()
+        target = target.to(self.device, torch.long, non_blocking=True)
+        return moved(inputs, self.device, self.memory_format), target, given
 
-    @property
-    def _is_gated(self) -> bool:
-        return isinstance(self.model.masker, GatedMasker)
+    def _set_modes(self, classifier: ClassifierTraining | None) -> None:
+        self.model.masker.train().requires_grad_(True)
+        self.model.sampler.train().requires_grad_(True)
+        if classifier is None:
+            self.model.classifier.eval().requires_grad_(False)
+        else:
+            classifier.set_modes()
+        self.engine.remember(self.model)
 
     def _draw_judge(self) -> nn.Module:
-        """Draw from the pool, which is told of the classifier when that has learned something."""
+        """Draw from the pool, which gets the classifier when that has learned something."""
         if not self.pool_is_current:
             self.pool.add(self.model.classifier)
             self.pool_is_current = True
         return self.pool.draw()
 
-    def _to_call(self, judge: nn.Module) -> Callable[..., Any]:
-        if self.compile is None:
-            return judge
-        if judge not in self.compiled:
-            self.compiled[judge] = self.compile(judge)
-        return self.compiled[judge]
-
-    def _judging(
-        self, judge: nn.Module, learner: ClassifierTraining | None
-    ) -> AbstractContextManager[None]:
-        in_train_mode = learner is not None and learner.how.judge_in_train_mode
-        return nullcontext() if in_train_mode else eval_mode(judge)
+    def _judge(
+        self,
+        judge: nn.Module,
+        halves: tuple[Tensor, ...],
+        classifier: ClassifierTraining | None,
+    ) -> Tensor:
+        """Return the judge's logits for masked images."""
+        call: Callable[..., Any] = judge
+        if self.compile_judge is not None:
+            if judge not in self.compiled:
+                self.compiled[judge] = self.compile_judge(judge)
+            call = self.compiled[judge]
+        in_train_mode = classifier is not None and classifier.how.judge_in_train_mode
+        with nullcontext() if in_train_mode else eval_mode(judge):
+            return logits_of(call(*halves))
 
     def _learn(self, losses: dict[str, Tensor], *, examples: int) -> Record:
         """Hand the losses to the engine, and note who has learned something."""
         owners: dict[str, Optimizer] = {"loss": self.masker_optimizer}
-        if self.learner is not None:  # first: what follows frees the graph that both share
-            owners = {"classifier_loss": self.learner.optimizer, **owners}
+        if self.classifier is not None:  # first: what follows frees the graph that both share
+            owners = {"classifier_loss": self.classifier.optimizer, **owners}
         of_each = {owner: losses[name] for name, owner in owners.items() if name in losses}
         skipped = self.engine.learn(of_each, examples=examples)
         self.steps_done += 1
@@ -792,27 +780,27 @@ class MaskingTrainer:
         return skipped
 
     def _note_update(self) -> None:
-        """After an update of the classifier: the pool is to hear of it, processes to agree."""
-        if self.learner is not None and not self.engine.between_updates:
+        """After an update of the classifier, mark the pool as outdated and average buffers."""
+        if self.classifier is not None and not self.engine.between_updates:
             self.pool_is_current = False
-            self.learner.agree()
+            self.classifier.agree()
 
     def turn(self, progress: float) -> tuple[Callable[[Inputs, Tensor], Record], list[Optimizer]]:
         """Say who learns at this fraction of the training: the step, and whose rates move."""
-        if self.learner and progress < self.learner.how.classifier_first:
-            return self.classifier_step, [self.learner.optimizer]
-        if self.learner and progress < self.learner.how.masker_first:
+        if self.classifier and progress < self.classifier.how.classifier_first:
+            return self.classifier_step, [self.classifier.optimizer]
+        if self.classifier and progress < self.classifier.how.masker_first:
             return partial(self.step, train_classifier=False), [self.masker_optimizer]
         return self.step, self.optimizers
 
     def steps_of_each(self, steps: int) -> dict[Optimizer, int]:
         """Count, of the steps of a training, those in which each network learns."""
-        if self.learner is None:
+        if self.classifier is None:
             return {self.masker_optimizer: steps}
-        how = self.learner.how
+        how = self.classifier.how
         return {
             self.masker_optimizer: steps - int(steps * how.classifier_first),
-            self.learner.optimizer: steps - int(steps * how.masker_first),
+            self.classifier.optimizer: steps - int(steps * how.masker_first),
         }
 
     def finish_update(self) -> None:
@@ -828,13 +816,6 @@ class MaskingTrainer:
             for group in optimizer.param_groups:
                 group["lr"] = group.get("initial_lr", group["lr"])
 
-    def _receive(self, inputs: Inputs, target: Tensor) -> tuple[Inputs, Tensor]:
-        """Check a batch and bring it to the model's device; losses ask for 64-bit labels."""
-        check_examples(inputs, one_label(target) if self._may_have_several(target) else target)
-        self._agree()
-        target = target.to(self.device, torch.long, non_blocking=True)
-        return moved(inputs, self.device, self.memory_format), target
-
     def _agree(self) -> None:
         """Have all processes start from the weights of the main one."""
         if world() > 1 and not self.same_everywhere:
@@ -842,17 +823,3 @@ class MaskingTrainer:
             if self.original is not None:
                 copy_from_main(self.original)
             self.same_everywhere = True
-
-    def _set_modes(self, learner: ClassifierTraining | None) -> None:
-        self.model.masker.train().requires_grad_(True)
-        self.model.sampler.train().requires_grad_(True)
-        if learner is None:
-            self.model.classifier.eval().requires_grad_(False)
-        else:
-            learner.set_modes()
-        self.engine.remember(self.model)
-
-    def _may_have_several(self, labels: Any) -> bool:
-        """Whether labels ``(B, classes)`` can be learned from: with questions, a masker alone."""
-        several = isinstance(labels, Tensor) and labels.dim() == 2 and self.questions is not None
-        return several and not self.joint

@@ -16,14 +16,6 @@ from captum_masking._base.processes import any_of, average_gradients, world
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = [
-    "Engine",
-    "Module",
-    "laid_out",
-    "parameters_of",
-    "precise",
-]
-
 
 #: Any kind of module: what comes in goes out.
 Module = TypeVar("Module", bound=nn.Module)
@@ -49,9 +41,6 @@ class Engine:
     Raises:
         ValueError: If the accelerator shards models over devices, or computes in a precision that
             is not supported.
-
-    Source:
-        Own.
 
     Example:
         >>> weight = nn.Parameter(torch.tensor(3.0))
@@ -238,24 +227,24 @@ def laid_out(model: Module, layout: torch.memory_format) -> Module:
     return model
 
 
-def precise(values: Tensor) -> Tensor:
-    """Bring half precision to single: losses and masks lose too much in it.
+def precise(*values: Tensor) -> list[Tensor]:
+    """Bring half precision to single: losses and masks lose too much in it."""
+    half = (torch.float16, torch.bfloat16)
+    return [value.float() if value.dtype in half else value for value in values]
 
-    Source:
-        Own.
 
-    Example:
-        >>> precise(torch.zeros(1, dtype=torch.bfloat16)).dtype
-        torch.float32
-    """
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+def moved(
+    inputs: tuple[Tensor, ...], device: torch.device, layout: torch.memory_format
+) -> tuple[Tensor, ...]:
+    """Bring inputs to a device, and images ``(B, C, H, W)`` to a memory format."""
+    kept = torch.preserve_format
+    formats = [layout if x.dim() == 4 or layout != torch.channels_last else kept for x in inputs]
+    pairs = zip(inputs, formats, strict=True)
+    return tuple(x.to(device, non_blocking=True, memory_format=form) for x, form in pairs)
 
 
 def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
     """List the parameters that an optimizer moves.
-
-    Source:
-        Own.
 
     Example:
         >>> len(parameters_of(torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)))
