@@ -32,6 +32,7 @@ import captum_masking
 from captum_masking import FineTune, MaskingModel, MaskingTrainer, zoo
 from captum_masking._base.borrow import eval_mode, frozen
 from captum_masking.benchmark.cost import in_turns, peak_mb, timed
+from captum_masking.parts.masker import Question
 from captum_masking.parts.pool import History, Latest
 
 PROMISED = {"frozen": 1.1, "joint": 1.15}
