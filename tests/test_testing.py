@@ -309,34 +309,34 @@ class Small(nn.Module):
         self.norm = nn.BatchNorm2d(channels[0])
         self.head = nn.Conv2d(channels[0], 1, 1)
 
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         logits = self.head(self.norm(features[0]))
         return nn.functional.interpolate(logits, tuple(grid), mode="nearest")
 
 
 class GridOfTheFeatures(Small):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         return self.head(self.norm(features[0]))
 
 
 class TwoChannels(Small):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         return super().forward(features, grid).repeat(1, 2, 1, 1)
 
 
 class Raises(Small):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         raise RuntimeError("not today")
 
 
 class MixesBatch(Small):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         logits = super().forward(features, grid)
         return logits - logits.mean()
 
 
 class Random(Small):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         logits = super().forward(features, grid)
         return logits + torch.rand_like(logits)
 
@@ -346,13 +346,13 @@ class Counts(Small):
         super().__init__(channels)
         self.register_buffer("calls", torch.zeros(()))
 
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         self.calls += 1
         return super().forward(features, grid)
 
 
 class InPlace(Small):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         features[0].relu_()
         return super().forward(features, grid)
 
@@ -364,23 +364,23 @@ class Unused(Small):
 
 
 class Detached(Small):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         return super().forward(features, grid).detach()
 
 
 class NoParameters(nn.Module):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         return features[0].new_zeros(len(features[0]), 1, *grid)
 
 
 class Divides(Small):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         spread = features[0].flatten(1).std(1).reshape(-1, 1, 1, 1)
         return super().forward([features[0] / spread], grid)
 
 
 class Overflows(Small):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         return super().forward([features[0].exp()], grid)
 
 
@@ -389,7 +389,7 @@ class HiddenTensor(Small):
         super().__init__(channels)
         self.hidden = torch.rand(())  # in no state dict
 
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         return super().forward(features, grid) + self.hidden
 
 
@@ -416,12 +416,12 @@ class Lambda(Small):
 
 
 class OnlySingle(Small):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         return super().forward([features[0] + torch.ones(1, dtype=torch.float64)], grid)
 
 
 class AnswersInSingle(Small):
-    def forward(self, features, grid):
+    def forward(self, features, grid, question=None):
         return super().forward(features, grid).float()
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking.metrics import energy_pointing, masked_in_accuracy, masked_out_accuracy
 from captum_masking.parts.infill import Mean
-from captum_masking.parts.masker import Masker, linear
+from captum_masking.parts.masker import Masker, Question, linear
 from captum_masking.parts.masking import mask_images
 from captum_masking.parts.objective import Judgement
 from captum_masking.parts.regularizer import Sum, smooth
@@ -118,9 +118,10 @@ frugal = Sum(smooth(), at_most)
 # A masker
 # --------
 #
-# A masker is a module, ``masker(features, grid)``, that makes mask logits ``(B, 1, *grid)`` of
-# feature maps; the class itself is given to the model, which builds it with the channels that it
-# finds. Ours is as simple as can be: a weight for each channel, at every cell on its own.
+# A masker is a module, ``masker(features, grid, question)``, that makes mask logits
+# ``(B, 1, *grid)`` of feature maps; ours ignores the question. The class itself is given to the
+# model, which builds it with the channels that it finds. Ours is as simple as can be: a weight for
+# each channel, at every cell on its own.
 
 
 class Pointwise(nn.Module):
@@ -131,7 +132,9 @@ class Pointwise(nn.Module):
         self.settings = {"channels": list(channels), "dims": dims}  # what it takes to build it anew
         self.weigh = nn.ModuleList(nn.Conv2d(count, 1, 1) for count in channels)
 
-    def forward(self, features: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+    def forward(
+        self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
+    ) -> Tensor:
         """Map features to mask logits ``(B, 1, *grid)``."""
         pairs = zip(self.weigh, features, strict=True)
         return sum(linear(weigh(maps), grid) for weigh, maps in pairs)
@@ -150,7 +153,9 @@ check_masker(Pointwise([32, 64]))
 class Careless(Pointwise):
     """Takes off the mean over the batch, in eval mode too."""
 
-    def forward(self, features: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+    def forward(
+        self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
+    ) -> Tensor:
         """Map features to mask logits ``(B, 1, *grid)``."""
         mask_logits = super().forward(features, grid)
         return mask_logits - mask_logits.mean(0)
