@@ -93,8 +93,9 @@ states = st.recursive(plain | tensors(), containers, max_leaves=10)
 @given(states)
 def test_any_state_comes_back_to_the_bit(state):
     with tempfile.TemporaryDirectory() as parent:
-        write_state(state, f"{parent}/state")
-        assert bits(read_state(f"{parent}/state")) == bits(state)
+        file = Path(parent, "state")
+        write_state(state, file)
+        assert bits(read_state(file)) == bits(state)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ import copy
 import os
 import random
 import shutil
+import subprocess
+import sys
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -468,6 +471,52 @@ TRAINERS = {
         "same layers to be trained .*2 tensors.*\n  classifier.0.weight: was trained, is frozen",
     ),
 }
+
+
+def infill_of(value: float):
+    return lambda inputs, hole: torch.full_like(inputs, value)
+
+
+def defined(body: str):
+    """A function within a function, as of a script that somebody edits between two runs."""
+    names: dict = {"torch": torch}
+    exec(f"def make():\n    def fill(inputs, hole):\n        return {body}\n    return fill", names)
+    return names["make"]()
+
+
+FUNCTIONS = {
+    "other code": (lambda: lambda inputs, _: 0 * inputs, lambda: lambda inputs, _: 1 - inputs),
+    "another number": (lambda: lambda inputs, _: 0 * inputs, lambda: lambda inputs, _: 2 * inputs),
+    "another value": (lambda: infill_of(0.0), lambda: infill_of(0.5)),
+    "in a part": (lambda: partial(infill_of(0.0)), lambda: partial(infill_of(0.5))),
+    "edited": (lambda: defined("0 * inputs"), lambda: defined("torch.ones_like(inputs)")),
+}
+
+
+@pytest.mark.parametrize(("was", "now"), FUNCTIONS.values(), ids=FUNCTIONS)
+def test_another_function_of_the_same_name_is_refused(was, now, tmp_path):
+    fit(build(False, seed=0, infill=was()), epochs=1, checkpoints=tmp_path)
+    fit(build(False, seed=0, infill=was()), epochs=1, resume=tmp_path)
+    trainer = build(False, seed=0, infill=now())
+    assert_refused(trainer, r"infill: was .*<function .*is .*<function", tmp_path, epochs=1)
+
+
+def test_a_function_is_the_same_in_every_process():
+    code = (
+        "from captum_masking.training.checkpoint import setting;"
+        "print(setting(lambda x, kind='a': x in {'some', 'words', 'in', 'a', 'set'}))"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1 and "<function <lambda> " in printed.pop()
 
 
 def assert_refused(trainer, words, folder, *arguments, **options) -> None:

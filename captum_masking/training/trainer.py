@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -52,6 +51,7 @@ from captum_masking.training.checkpoint import (
     lost_workers_in_words,
     random_state,
     set_random_state,
+    setting,
     training_state,
 )
 from captum_masking.training.classifier import ClassifierTraining, FineTune
@@ -101,7 +101,7 @@ def settings_of(trainer: MaskingTrainer) -> dict[str, str]:
         "skip_not_finite": engine.skip_not_finite,
         "accelerator": engine.describe(),
     }
-    return {name: re.sub(r" at 0x[0-9a-f]+", "", str(part)) for name, part in parts.items()}
+    return {name: setting(part) for name, part in parts.items()}
 
 
 # ---- One call of ``fit``: the loop around the steps, and all of it that a checkpoint holds.
