@@ -30,8 +30,7 @@ def read_batch(batch: Any) -> tuple[Inputs, Tensor]:
             array ``(B,)``.
 
     Raises:
-        TypeError: If there are no inputs and labels, more than one of either, or if they are of
-            another kind.
+        TypeError: If there are not exactly one of each, or if they are of another kind.
         ValueError: If this is one example and not a batch, or if several inputs have not one row
             for every label.
 
@@ -140,32 +139,22 @@ class Readable(Around):
     Each unreadable image is warned of once, and not tried again. All workers of a loader share
     the count with the process that started them.
 
-    Args:
-        dataset: With a length, read by index.
-
     Raises:
-        TypeError: If ``dataset`` is a stream.
+        TypeError: If ``dataset`` has no length or no index.
         ValueError: On reading, if no image of the data set can be read.
 
     Example:
-        >>> class Halves:
-        ...     files = ["0.jpg", "1.jpg", "2.jpg"]
-        ...     def __len__(self):
-        ...         return 3
+        >>> class Damaged(list):
         ...     def __getitem__(self, index):
         ...         if index == 1:
         ...             raise OSError("image file is truncated")
         ...         return index
-        >>> images = Readable(Halves())
-        >>> with warnings.catch_warnings(record=True) as warned:
-        ...     warnings.simplefilter("always")
+        >>> images = Readable(Damaged("abc"))
+        >>> with warnings.catch_warnings(action="ignore"):
         ...     [images[index] for index in range(3)]
         [0, 2, 2]
         >>> images.unreadable
-        {1: '1.jpg: image file is truncated'}
-        >>> print(images.report())
-        1 of 3 images cannot be read, and others took their places:
-          1.jpg: image file is truncated
+        {1: 'item 1: image file is truncated'}
     """
 
     def __init__(self, dataset: Any) -> None:

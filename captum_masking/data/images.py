@@ -36,9 +36,9 @@ class BoxedImages(Dataset[tuple[Any, int]]):
     A folder works in place of the CSV: each folder in it is a class, numbered in the order of
     their names, with the pictures of the class directly inside.
 
-    Everything but the pictures' content is checked here, before the first picture is read.
-    Pictures come out upright (EXIF orientation applied) and in RGB. Boxes stay true under a
-    ``transform`` that keeps the whole frame, such as ``Resize((224, 224))``, but not under a crop.
+    Everything but the pictures' content is checked here. Pictures come out upright (EXIF
+    orientation applied) and in RGB. Boxes stay true under a ``transform`` that keeps the whole
+    frame, such as ``Resize((224, 224))``, but not under a crop.
 
     Args:
         csv: The CSV file, or the folder of class folders.
@@ -193,14 +193,10 @@ class SegmentedImages(BoxedImages):
         check_files_exist(self.mask_files, "pixel mask", Path(csv))
 
     def pixel_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Read the pixel mask of a picture at the size of a map.
+        """Read the pixel mask of a picture at the size ``(H, W)`` of a map.
 
-        Numbers are never blended: each pixel takes the number at its center. The whole frame is
-        squashed to ``size``, as ``Resize(size)`` does with the picture.
-
-        Args:
-            index: Of the picture.
-            size: ``(H, W)`` in pixels.
+        The whole frame is squashed to ``size``, as ``Resize(size)`` does with the picture; numbers
+        are never blended: each pixel takes the number at its center.
 
         Returns:
             ``(inside, ignored)``, boolean ``(H, W)``: the object, and what is neither object nor
@@ -208,8 +204,7 @@ class SegmentedImages(BoxedImages):
 
         Raises:
             EmptyObjectError: A ``ValueError``: if no pixel is of the object.
-            ValueError: If the file holds no numbers, or has another aspect ratio than the picture;
-                or if ``size`` is not two sides of at least one pixel.
+            ValueError: If the file holds no numbers, or has another aspect ratio than the picture.
         """
         _check_size(size)
         file = self.mask_files[index]

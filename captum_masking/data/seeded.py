@@ -66,12 +66,10 @@ class Seeded(Around):
         ValueError: If the seed is negative.
 
     Example:
-        >>> class Noise(Dataset):
-        ...     def __len__(self):
-        ...         return 3
+        >>> class Noise(list):
         ...     def __getitem__(self, index):
         ...         return torch.rand(())
-        >>> noise = Seeded(Noise(), seed=0)
+        >>> noise = Seeded(Noise("abc"), seed=0)
         >>> first = noise[1]
         >>> noise[1] == first, noise[2] == first, noise.with_seed(5)[1] == first
         (tensor(True), tensor(False), tensor(False))
