@@ -27,7 +27,6 @@ DEMO = [
 
 HUB = ["huggingface_hub>=0.23"]  # share a model, and fetch one
 BENCHMARK = ["pandas>=2", "jinja2>=3"]  # reports of a benchmark
-COMPLETION = ["shtab>=1.7"]  # captum-masking --print-completion
 METRICS = ["scikit-learn", "scikit-image"]  # the leakage audit, HOG in the sanity checks
 AUDIO = ["soundfile"]  # reads and writes sound files
 WATCHING = ["tensorboard"]  # the callback of that name
@@ -92,11 +91,11 @@ setup(
         "scipy>=1.11.2",
         "tqdm>=4.65",
         "matplotlib>=3.8",
+        "click>=8.1.7",
     ],
     extras_require={
         "audio": AUDIO,
         "benchmark": BENCHMARK,
-        "completion": COMPLETION,
         "demo": [*DEMO, *BENCHMARK],
         "docs": ["sphinx>=7.4", "furo", "sphinx-gallery", "sphinx-copybutton", *DEMO, *BENCHMARK],
         "hub": HUB,
@@ -111,7 +110,6 @@ setup(
             *LOOPS,
             *WATCHING,
             *HUB,
-            *COMPLETION,
             *CHECKS,
         ],
     },

@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,12 @@ class CommandHelp(Directive):
     optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Run the command's parser and return its help as a literal block."""
+        """Return the help of a command as a literal block."""
         from captum_masking.cli.main import main
 
-        os.environ.update(COLUMNS="88", NO_COLOR="1")  # argparse wraps and colours by these
+        os.environ.update(COLUMNS="88")  # click wraps by it
         printed = io.StringIO()
-        with redirect_stdout(printed), suppress(SystemExit):
+        with redirect_stdout(printed):
             main([*self.arguments, "--help"])
         text = printed.getvalue().rstrip()
         return [nodes.literal_block(text, text, language="none")]

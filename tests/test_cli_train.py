@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingTrainer, zoo
-from captum_masking.cli.train import Terminated, launched, terminable
+from captum_masking.cli.command import Terminated, terminable
+from captum_masking.cli.train import launched
 from captum_masking.training.callbacks import Callback, Pictures
 
 folder = test_cli.folder  # a fixture: a classifier, twelve pictures, a CSV
@@ -52,8 +53,7 @@ def train(*more: str) -> int:
     return test_cli.train("--device", "cpu", *more)
 
 
-def weights(name: str) -> bytes:
-    return Path(name, "model.safetensors").read_bytes()
+weights = test_cli.content
 
 
 # Stopping and going on.
@@ -119,6 +119,7 @@ def test_going_on_with_other_options_is_refused_with_the_difference(folder, caps
         (["--checkpoint-every", "5"], "--checkpoint-every needs --checkpoints DIR"),
         (["--early-stopping", "2"], "--early-stopping looks at pictures .*: --val"),
         (["--keep", "loss"], "--keep looks at pictures .*: --val"),
+        (["--frozen", "--from-scratch"], "--frozen and --from-scratch exclude each other"),
         (["--precision", "fp16", "--device", "cpu"], "got fp16 on cpu; bf16 works anywhere"),
         (["--checkpoints", "."], "expected a folder of checkpoints or none"),
     ],

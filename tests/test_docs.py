@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader
 
 import captum_masking
 from captum_masking.benchmark import benchmark
-from captum_masking.cli.main import parser
+from captum_masking.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -195,8 +195,8 @@ def _check_command(words: list[str]) -> None:
         arguments = [w for w in words[start + 1 :] if w != "..."]
         if "..." in words:  # what is left out, train cannot do without
             arguments += ["--classifier", "efficientnet-lite0"]
-        if "--print-completion" not in arguments:  # it prints, and ends
-            parser().parse_args(arguments)
+        if not words[0].startswith("_CAPTUM_MASKING_COMPLETE="):  # a script for the shell
+            app.commands[arguments[0]].make_context(arguments[0], arguments[1:])
     elif words[:1] == ["python"] and words[1].endswith(".py"):
         assert (ROOT / words[1]).is_file(), f"there is no {words[1]}"
     elif words[:1] == ["make"]:

@@ -1,14 +1,7 @@
-"""Measure a trained model on labelled images, with boxes where there are any.
-
-Prints a table, and gives the same figures as JSON: accuracy on clean, masked-in and masked-out
-images, entropy of the masked-out predictions, mask area, and, with boxes, the localization error
-beside that of the whole frame and of a centred square.
-"""
+"""Measure a model: accuracy on clean and masked images, mask area, localization error."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captum_masking._base.borrow import eval_mode
+from captum_masking._base.files import write_json
 from captum_masking._base.text import describe
+from captum_masking.cli.command import Options
 from captum_masking.cli.pictures import still
 from captum_masking.data.digits import DigitsOnTextures
 from captum_masking.data.images import BoxedImages
@@ -29,36 +24,14 @@ from captum_masking.training.records import Means, Record, judge_itself, measure
 from captum_masking.zoo import load
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("--model", required=True, metavar="DIR", help="written by train")
-    parser.add_argument(
-        "--data", required=True, type=Path, metavar="CSV", help="a CSV, or a folder per class"
-    )
-    parser.add_argument(
-        "--json",
-        nargs="?",
-        const=True,
-        type=Path,
-        metavar="FILE",
-        help="write the figures into this file too; without a file, print them, not the table",
-    )
-    parser.add_argument(
-        "--label-column", metavar="NAME", help="of the CSV; default: as the model was trained"
-    )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: 32")
-
-
-def run(arguments: argparse.Namespace) -> dict[str, float]:
+def run(options: Options) -> dict[str, float]:
     """Measure, print, write; return the figures."""
-    model, preprocess = load(arguments.model)
-    column = arguments.label_column or preprocess.label_column
-    preprocess = replace(preprocess, label_column=column)
-    images = still(arguments.data, model.classifier, preprocess)
-    figures = measure_model(model, images, batch_size=arguments.batch_size)
-    if isinstance(arguments.json, Path):
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    model, preprocess = load(options.model)
+    column = options.label_column or preprocess.label_column
+    images = still(options.data, model.classifier, replace(preprocess, label_column=column))
+    figures = measure_model(model, images, batch_size=options.batch_size)
+    if options.json not in (None, "-"):
+        write_json(Path(options.json), figures)
     print(describe(figures))
     return figures
 
@@ -67,22 +40,7 @@ def run(arguments: argparse.Namespace) -> dict[str, float]:
 def measure_model(
     model: MaskingModel, images: BoxedImages | DigitsOnTextures, *, batch_size: int = 32
 ) -> dict[str, float]:
-    """Measure a model on a data set of ``(image, label)`` with ``boxes``.
-
-    Args:
-        model: Its classifier judges.
-        images: Items ``(image, label)``, and ``boxes`` as fractions of the frame, one tensor
-            ``(n, 4)`` an image.
-        batch_size: Images at a time.
-
-    Returns:
-        Fractions: ``clean``, ``masked_in``, ``masked_out``, ``area``; ``entropy_out`` in nats;
-        and where images have boxes, ``localization_error`` and the same of the two trivial
-        baselines, over those images.
-
-    Source:
-        Own; the figures are those of Phang et al. 2020.
-    """
+    """Return fractions, entropy in nats, and localization errors over the images with boxes."""
     means, errors, boxed = Means(), Means(), 0
     boxes = iter(images.boxes)
     with eval_mode(model):

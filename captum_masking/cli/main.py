@@ -1,298 +1,356 @@
-"""Progress bars where nobody watches: in a log they are a line now and then, without a bar."""
+"""The commands of ``captum-masking`` and their options; no library is imported to list them."""
 
 from __future__ import annotations
 
-import argparse
-import ctypes
 import os
-import re
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
-from functools import partialmethod
-from typing import Any, TextIO
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from captum_masking._base.files import dumps
-from captum_masking.cli.options import Command
-from captum_masking.cli.train import Terminated
+import click
+from click import Argument, Choice, IntRange, Option
 
-_EVERY_S = 30.0
-_LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+from captum_masking import __version__
+from captum_masking.cli.command import Command
+
+# ---- Kinds of options
 
 
-@contextmanager
-def bars_for_logs() -> Iterator[None]:
-    """Let every tqdm bar write whole lines, the first, the last and one each 30 seconds.
+def _flag(name: str, help: str) -> Option:
+    return Option([name], is_flag=True, help=help)
 
-    Does nothing where standard error is a terminal. Only the commands call it: a library must not
-    change its host's bars.
 
-    Source:
-        Own; tqdm's defaults are changed as its documentation does it, by ``partialmethod``.
-    """
-    from tqdm import tqdm
+def _number(name: str, help: str, default: int | None = None, *, least: int = 1) -> Option:
+    return Option([name], type=IntRange(least), metavar="N", default=default, help=help)
 
-    if sys.stderr.isatty():
-        yield
-        return
-    before = tqdm.__init__
-    tqdm.__init__ = partialmethod(
-        before,
-        file=Lines(sys.stderr),
-        mininterval=_EVERY_S,
-        maxinterval=_EVERY_S,
-        bar_format=_LINE,
+
+def _text(name: str, metavar: str, help: str, **more: Any) -> Option:
+    return Option([name], metavar=metavar, help=help, **more)
+
+
+def _path(name: str, metavar: str, help: str, **more: Any) -> Option:
+    kind = click.Path(path_type=Path, file_okay=metavar != "DIR")
+    return Option([name], type=kind, metavar=metavar, help=help, **more)
+
+
+def _data(help: str = "a CSV, or a folder per class") -> Option:
+    return _path("--data", "CSV", help, required=True)
+
+
+def _out(help: str = "for the results") -> Option:
+    return _path("--out", "DIR", help, required=True)
+
+
+# ---- The commands
+
+
+def _command(name: str, help: str, examples: str, params: list[click.Parameter]) -> Command:
+    return Command(
+        name,
+        params=params,
+        help=help,
+        short_help=help.partition("\n\n")[0],
+        epilog=f"\b\nexamples:\n{examples}",
+        context_settings={"show_default": True, "max_content_width": 100},
     )
-    try:
-        yield
-    finally:
-        tqdm.__init__ = before
 
 
-class Lines:
-    r"""A stream on which a bar that is drawn over itself becomes lines, none of them twice.
+COMMANDS = [
+    _command(
+        "demo",
+        """Train a small classifier and its masker on digits, compare with Captum, explain
+        photographs.
 
-    Args:
-        stream: Where they go.
+        Offline, in a few minutes on two cores: real handwritten digits at random places on
+        photographed textures; a benchmark beside Captum's own methods on held-out images, with a
+        report; a montage; then the CC0 photographs of scikit-image through an ImageNet
+        classifier.""",
+        """\
+  captum-masking demo --out demo-output
+  captum-masking demo --images 1000 --epochs 3 --methods 'MaskingSaliency,*Cam' --out quick""",
+        [
+            _path("--out", "DIR", "for the results", default="demo-output"),
+            _number("--images", "to train on", 4000),
+            _number("--epochs", "passes over them", 12),
+            _number("--held-out", "images to measure on", 400),
+            _text(
+                "--methods",
+                "NAME,...",
+                "to compare, with * for any letters",
+                default="MaskingSaliency,Saliency,IntegratedGradients,LayerGradCam",
+            ),
+            _number("--seed", "of all random numbers", 0, least=0),
+        ],
+    ),
+    _command(
+        "explain",
+        """Explain pictures: where is the evidence, and what is left without it?
 
-    Source:
-        Own.
+        For each picture a PNG goes to --out: the picture with the class, the map, the picture
+        masked in and masked out, with the probabilities of the class in each. Works out of the box
+        on the thousand classes of ImageNet; --model takes a folder written by `captum-masking
+        train`. With --target, the map is the evidence for that class, if the model is target-aware;
+        the shipped one then is.""",
+        """\
+  captum-masking explain cat.jpg --out maps
+  captum-masking explain *.jpg --target 'Egyptian cat' --out maps
+  captum-masking explain *.jpg --model my-model --out maps
+  captum-masking explain cat.jpg --out maps --json > cat.json""",
+        [
+            Argument(["pictures"], nargs=-1, required=True, type=click.Path()),
+            _text(
+                "--model",
+                "FOLDER|NAME",
+                "a folder written by train, or a shipped masker for EfficientNet-Lite0: "
+                "efficientnet-lite0, or efficientnet-lite0-targets, the default with --target",
+            ),
+            _text("--target", "CLASS", "number or name of the class; default: the predicted one"),
+            _out("where PNGs go"),
+            _flag("--json", "print what was found as JSON, not a line a picture"),
+        ],
+    ),
+    _command(
+        "train",
+        """Train a masker for a classifier, together with it or with the classifier frozen.
 
-    Example:
-        >>> lines = Lines(sys.stdout)
-        >>> lines.write("\repoch: 1/2 \repoch: 2/2\n\n")
-        epoch: 1/2
-        epoch: 2/2
-    """
+        --data is a CSV with columns file,label (further columns are ignored) or a folder with one
+        folder of pictures per class. With --val the accuracy is watched and the best state kept.
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self._last = ""
+        With --checkpoints the training is saved as it goes; the same command with --resume goes on
+        after Ctrl-C, SIGTERM, or an error. On several devices or machines, start it with
+        accelerate launch or torchrun.""",
+        """\
+  captum-masking train --data pictures --classifier torchvision:resnet18 --from-scratch \\
+      --out my-model
+  captum-masking train --data train.csv --val val.csv --classifier my_package.models:birds \\
+      --frozen --epochs 10 --checkpoints kept --resume --out my-model
+  torchrun --nproc-per-node 2 -m captum_masking train --data train.csv \\
+      --classifier efficientnet-lite0 --out my-model""",
+        [
+            _data(),
+            _text(
+                "--classifier",
+                "SPEC",
+                "efficientnet-lite0, torchvision:NAME, or package.module:function that returns a "
+                "module (its attributes mean, std and class_names are used if it has them)",
+                required=True,
+            ),
+            _out("the model's folder"),
+            _path("--val", "CSV", "pictures that are not trained on"),
+            _number("--epochs", "passes over the data", 8),
+            _flag("--frozen", "leave the classifier exactly as it is"),
+            _flag(
+                "--from-scratch",
+                "the classifier knows nothing yet; torchvision:NAME then starts from random "
+                "weights with one output per class of the data",
+            ),
+            _flag(
+                "--target-aware",
+                "maps follow the class asked for, and are next to empty where it is not; the "
+                "masker of --start then gets a gate",
+            ),
+            _path(
+                "--start",
+                "DIR",
+                "a model that train wrote for this classifier, to go on from; joint training then "
+                "starts at once: train frozen first, look, then train jointly",
+            ),
+            _number("--image-size", "side in pixels; default: 224"),
+            _number("--batch-size", "of all processes together", 16),
+            _number("--seed", "of all random numbers", 0, least=0),
+            _text("--label-column", "NAME", "of the CSV", default="label"),
+            _number("--workers", "loader processes", 0, least=0),
+            _flag(
+                "--skip-unreadable",
+                "use the next picture instead of an unreadable one, and name it",
+            ),
+            _path("--checkpoints", "DIR", "save the training here, after every epoch"),
+            _number("--checkpoint-every", "save every N steps instead, and at the end"),
+            _flag("--resume", "go on from the newest of --checkpoints, if there is one"),
+            Option(
+                ["--keep"],
+                type=Choice(["newest", "loss", "masked-in"]),
+                default="newest",
+                help="which state is kept, of those whose classifier has lost no accuracy on --val",
+            ),
+            _number(
+                "--early-stopping",
+                "end when the loss on --val has not got better for N epochs; for --frozen: in "
+                "joint training it changes with the judge",
+            ),
+            _flag(
+                "--pictures",
+                "draw the same few pictures' maps after every epoch, into OUT-pictures",
+            ),
+            _path("--tensorboard", "DIR", "write the figures for TensorBoard"),
+            _flag("--json", "print the last epoch's figures as JSON, not in words"),
+            Option(
+                ["--device"],
+                type=Choice(["cpu", "cuda"]),
+                help="default: the fastest that is there",
+            ),
+            Option(
+                ["--precision"],
+                type=Choice(["no", "bf16", "fp16"]),
+                help="default: no, single precision",
+            ),
+            _number("--accumulate", "batches that make one update; default: 1"),
+        ],
+    ),
+    _command(
+        "evaluate",
+        """Measure a trained model on labeled images, with boxes where there are any.
 
-    def write(self, text: str) -> None:
-        """Write what is new, without movements of the cursor."""
-        for piece in re.split(r"[\r\n]+", text):
-            line = re.sub(r"\x1b\[\w*", "", piece).strip()
-            if line and line != self._last:
-                self.stream.write(f"{line}\n")
-                self._last = line
+        Prints a table, and gives the same figures as JSON: accuracy on clean, masked-in and
+        masked-out images, entropy of the masked-out predictions, mask area, and, with boxes, the
+        localization error beside that of the whole frame and of a centered square.""",
+        """\
+  captum-masking evaluate --model my-model --data val.csv
+  captum-masking evaluate --model my-model --data val.csv --json val.json
+  captum-masking evaluate --model my-model --data val.csv --json | jq .localization_error""",
+        [
+            _text("--model", "DIR", "written by train", required=True),
+            _data(),
+            _text(
+                "--json",
+                "[FILE]",
+                "write the figures into this file too; without a file, print them, not the table",
+                is_flag=False,
+                flag_value="-",
+            ),
+            _text("--label-column", "NAME", "of the CSV; default: as the model was trained"),
+            _number("--batch-size", "images at a time", 32),
+        ],
+    ),
+    _command(
+        "benchmark",
+        """Compare saliency methods on the same images: quality, cost and memory in one table.
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
+        Without --methods: every method of Captum that applies to the classifier, those of
+        pytorch-grad-cam if it is installed, and the model's own masks; always beside four trivial
+        baselines. Further --model folders add a row each, judged by the first one's classifier.
+        Writes table.md, table.csv, result.json, pictures and report.html; the same command again
+        goes on where it was interrupted.""",
+        """\
+  captum-masking benchmark --model my-model --data val.csv --out result
+  captum-masking benchmark --model my-model --data val.csv --out quick \\
+      --methods 'Masking*,*Cam,Saliency' --limit 100 --curve-images 32
+  captum-masking benchmark --model frozen --model joint --data val.csv \\
+      --methods 'Masking*' --out two""",
+        [
+            _data(
+                "a CSV (with x0,y0,x1,y1 for boxes, trimap for pixel masks), or a folder per class"
+            ),
+            _text(
+                "--model",
+                "DIR",
+                "written by train; the first one's classifier is explained, and judges all",
+                required=True,
+                multiple=True,
+            ),
+            _text(
+                "--methods",
+                "NAME,...",
+                "rows, with * for any letters; default: all but the slowest",
+            ),
+            _out(),
+            _number("--limit", "use a random sample of N images"),
+            _flag("--predicted", "explain the predicted class, not the label"),
+            _text("--label-column", "NAME", "of the CSV; default: as the model was trained"),
+            _text("--mask-column", "NAME", "of the CSV", default="trimap"),
+            _flag(
+                "--robustness",
+                "also infidelity and max-sensitivity: eleven more calls of each method",
+            ),
+            _number("--curve-steps", "of insertion and deletion", 10),
+            _number(
+                "--curve-images",
+                "insertion and deletion, most of the work, on N of the images only",
+            ),
+            Option(
+                ["--cost-seconds"],
+                type=click.FloatRange(0),
+                metavar="S",
+                default=2.0,
+                help="to time a method",
+            ),
+            _number("--batch-size", "images at a time", 16),
+            _number("--seed", "of all random numbers", 0, least=0),
+            _flag("--json", "print what result.json holds, not the table"),
+        ],
+    ),
+    _command(
+        "study",
+        """Train and score every row of the paper's study on your own pictures, and say what holds.
+
+        --data is a CSV with columns file,label or a folder per class, as for train; --val is a CSV
+        with boxes, as for evaluate. Run again, it goes on where it stopped, and rows may be added;
+        two commands may share one --out if their --rows differ. The table, its CSV and the
+        pictures are written again after each run.""",
+        """\
+  captum-masking study --data train.csv --val val.csv --classifier efficientnet-lite0 \\
+      --rows 'frozen,joint,in-*,out-*,infill-blur' --seeds 3 --out study
+  captum-masking study --data train.csv --val val.csv --classifier torchvision:resnet18 \\
+      --rows 'few-shot-*' --json --out study > study.json""",
+        [
+            _data("to train on"),
+            _path("--val", "CSV", "boxes to score on", required=True),
+            _text("--classifier", "SPEC", "as for train", required=True),
+            _text(
+                "--rows",
+                "NAMES",
+                "all, or names with commas between them; * stands for anything",
+                default="all",
+            ),
+            _number("--seeds", "runs of each row", 1),
+            _out(),
+            _number("--epochs", "passes over the data", 2),
+            _number("--image-size", "side in pixels; default: 224"),
+            _number("--batch-size", "images at a time", 16),
+            _text("--label-column", "NAME", "of both CSVs", default="label"),
+            _number("--workers", "loader processes", 0, least=0),
+            _flag("--json", "print what table.json holds, not the table"),
+        ],
+    ),
+]
 
 
-# ---- ``captum-masking --print-completion SHELL``: completion of commands, options and files.
-
-SHELLS = ("bash", "zsh")
-_FILES = ("CSV", "FILE", "PICTURE")
-
-
-class PrintCompletion(argparse.Action):
-    r"""Prints a script for the shell, and ends.
-
-    Args:
-        option_strings: As argparse gives them.
-        dest: Likewise.
-        **_: Likewise, and not needed.
-
-    Raises:
-        ImportError: When it is used and shtab is not installed.
-
-    Source:
-        The script is written by `shtab <https://docs.iterative.ai/shtab/>`_.
-
-    Example:
-        >>> parser = argparse.ArgumentParser(prog="captum-masking")
-        >>> _ = parser.add_argument("--print-completion", action=PrintCompletion)
-        >>> parser.format_usage()
-        'usage: captum-masking [-h] [--print-completion {bash,zsh}]\n'
-    """
-
-    def __init__(self, option_strings: list[str], dest: str, **_: Any) -> None:
-        super().__init__(
-            option_strings,
-            dest,
-            default=argparse.SUPPRESS,
-            choices=SHELLS,
-            help="print a script that completes commands and options, for your shell to read",
-        )
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: Any, shell: Any, *_: Any
-    ) -> None:
-        """Print the script of all commands, and end."""
-        try:
-            import shtab
-        except ImportError as error:
-            raise ImportError(
-                "--print-completion needs shtab, which is not installed; run: "
-                "pip install 'captum-masking[completion]'"
-            ) from error
-        for command in commands_of(parser):
-            command.declare()
-            for option in command._actions:
-                if option.metavar in _FILES:
-                    option.complete = shtab.FILE  # type: ignore[attr-defined]
-                elif option.metavar == "DIR":
-                    option.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-        print(shtab.complete(parser, shell))
-        parser.exit()
+class _InOrder(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
 
 
-def commands_of(parser: argparse.ArgumentParser) -> list[Command]:
-    """List the parsers of a parser's commands."""
-    groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    return [command for group in groups for command in group.choices.values()]
+app = click.version_option(__version__, message="captum-masking %(version)s")(
+    _InOrder(
+        "captum-masking",
+        commands=COMMANDS,
+        no_args_is_help=False,
+        help="Learned saliency maps: one forward pass, one heat map of the evidence.",
+        epilog="""captum-masking COMMAND --help ends with examples.
 
-
-# ---- Keeps the C library from handing memory back to the system after each layer.
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse large freed blocks, which saves a page fault per 4 kB of each activation.
-
-    Training an EfficientNet-Lite0 masker on two CPU cores takes less than half as long with it.
-    Only the commands call it: a library must not change its host's allocator. Does nothing where
-    the C library is not glibc.
-
-    Source:
-        Own; ``mallopt(3)``.
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, mmap_max = -1, -4
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
-
-
-# ---- The shell's front door: ``captum-masking demo | explain | train | evaluate | ...``.
-
-#: The first sentence of each command's module, which is loaded only to be used.
-COMMANDS = {
-    "demo": "Train a small classifier and its masker on digits, compare with Captum, explain "
-    "photographs.",
-    "explain": "Explain pictures: where is the evidence, and what is left without it?",
-    "train": "Train a masker for a classifier, together with it or with the classifier frozen.",
-    "evaluate": "Measure a trained model on labelled images, with boxes where there are any.",
-    "benchmark": "Compare saliency methods on the same images: quality, cost and memory in one "
-    "table.",
-    "study": "Train and score every row of the paper's study on your own pictures, and say what "
-    "holds.",
-}
-
-_EPILOG = """\
-captum-masking COMMAND --help ends with examples.
-
+\b
 exit status:
   0    done
-  1    an error, said in one line on standard error
-  2    options that do not exist, or lack a value
-  130  ended by Ctrl-C (143: by SIGTERM)
-"""
-
-
-def parser() -> argparse.ArgumentParser:
-    """Build the parser of all commands.
-
-    Source:
-        Own.
-
-    Example:
-        >>> parser().parse_args(["demo", "--out", "results"]).out.name
-        'results'
-    """
-    top = argparse.ArgumentParser(
-        prog="captum-masking",
-        description="Learned saliency maps: one forward pass, one heat map of the evidence.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+  1    an error, in one line on standard error
+  2    the command line is wrong
+  130  ended by Ctrl-C (143: by SIGTERM)""",
+        context_settings={"max_content_width": 100},
     )
-    top.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
-    top.add_argument("--print-completion", action=PrintCompletion)
-    commands = top.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", parser_class=Command
-    )
-    for name, summary in COMMANDS.items():
-        commands.add_parser(name, help=summary)
-    return top
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; an error is one line on standard error and a status that is not 0.
-
-    The line ends with the way out, where the error carries one. Of several processes the first
-    warns; each says its own errors. With ``--json`` standard output holds one JSON document, and
-    what a person reads goes to standard error.
+    """Run a command and return its exit status.
 
     Args:
         argv: The words after ``captum-masking``; None takes them from the shell.
-
-    Returns:
-        The exit status: 0, 1 for an error, 130 after Ctrl-C, 143 after SIGTERM.
-
-    Raises:
-        SystemExit: With status 2, if the words are no command; with 0 after ``--help``.
-
-    Source:
-        Own.
-
-    Example:
-        >>> main(["evaluate", "--model", "no-such-folder", "--data", "x.csv", "--json", "y.json"])
-        1
     """
+    if argv is None and not sys.stderr.isatty():  # in a log: a line of progress now and then
+        os.environ.setdefault("TQDM_MININTERVAL", "30")
+        os.environ.setdefault("TQDM_MAXINTERVAL", "30")
     try:
-        _run(parser().parse_args(argv))
-    except KeyboardInterrupt as stop:
-        is_terminated = isinstance(stop, Terminated)
-        if not _process():
-            _say("terminated:" if is_terminated else "interrupted:", stop)
-        return 143 if is_terminated else 130
-    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
-        _say("error:", error)
-        return 1
-    return 0
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    keep_freed_memory()
-    wants_document = getattr(arguments, "json", None) is True
-    with ExitStack() as around:
-        around.enter_context(warnings.catch_warnings())
-        warnings.showwarning = _say_warning  # type: ignore[assignment]
-        around.enter_context(bars_for_logs())
-        if wants_document:
-            around.enter_context(redirect_stdout(sys.stderr))
-        document = arguments.run(arguments)
-    if wants_document and document is not None:
-        print(dumps(document))
-
-
-class _Version(argparse.Action):
-    """Prints the version of the package."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from captum_masking import __version__
-
-        print(f"captum-masking {__version__}")
-        parser.exit()
-
-
-def _say(kind: str, error: BaseException) -> None:
-    """Print an error, and the notes that were added to it on its way here, as one line."""
-    where = f" (process {_process()})" if _process() else ""
-    words = " ".join([kind, str(error), *getattr(error, "__notes__", ())]).split()
-    print(f"captum-masking{where}: {' '.join(words).rstrip(':')}", file=sys.stderr)
-
-
-def _process() -> int:
-    """Return this process's number; the launcher's, as others may be gone by now."""
-    return int(os.environ.get("RANK", 0))
-
-
-def _say_warning(message: Warning | str, *_: object) -> None:
-    """Print a warning as one line, like an error."""
-    if not _process():
-        print(f"captum-masking: warning: {message}", file=sys.stderr)
+        return app.main(argv, "captum-masking", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code

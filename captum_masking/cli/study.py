@@ -1,14 +1,7 @@
-"""Train and score every row of the paper's study on your own pictures, and say what holds.
-
---data is a CSV with columns file,label or a folder per class, as for train; --val is a CSV with
-boxes, as for evaluate. Run again, it goes on where it stopped, and rows may be added; two
-commands may share one --out if their --rows differ. The table, its CSV and the pictures are
-written again after each run.
-"""
+"""Train and score the rows of the paper's study, and write its tables after each run."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import sys
@@ -22,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_masking._base.files import write_json
 from captum_masking.benchmark.study import Study, file_of, write_tables
-from captum_masking.cli.options import check_counts
+from captum_masking.cli.command import Options
 from captum_masking.cli.pictures import match_labels
 from captum_masking.data.images import BoxedImages
 from captum_masking.metrics.boxes import (
@@ -36,50 +29,22 @@ from captum_masking.recipes import Row, select
 from captum_masking.zoo import Preprocess, load_classifier
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("--data", required=True, type=Path, metavar="CSV", help="to train on")
-    parser.add_argument("--val", required=True, type=Path, metavar="CSV", help="boxes to score on")
-    parser.add_argument("--classifier", required=True, metavar="SPEC", help="as for train")
-    parser.add_argument(
-        "--rows",
-        default="all",
-        metavar="NAMES",
-        help="all (default), or names with commas between them; * stands for anything",
-    )
-    parser.add_argument("--seeds", type=int, default=1, metavar="K", help="runs a row; default: 1")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for the results")
-    parser.add_argument("--epochs", type=int, default=2, metavar="N", help="default: 2")
-    parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels; default: 224")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: 16")
-    parser.add_argument(
-        "--label-column", default="label", metavar="NAME", help="of both CSVs; default: label"
-    )
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes")
-    parser.add_argument(
-        "--json", action="store_true", help="print what table.json holds, not the table"
-    )
-
-
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Run what has not been run, and write the tables after each run; return the last."""
-    rows = select(arguments.rows)
-    check_counts(arguments, "seeds", "epochs", "batch_size")
-    study = _study(
-        arguments, *load_classifier(arguments.classifier, image_size=arguments.image_size)
-    )
+    rows = select(options.rows)
+    study = _study(options, *load_classifier(options.classifier, image_size=options.image_size))
     rows = _possible(rows, study)
-    _check_same_setting(arguments.out, _facts(arguments, study.validation))
+    _check_same_setting(options.out, _facts(options, study.validation))
     left = [
         (name, seed)
-        for seed in range(arguments.seeds)  # a whole table of one seed before the second
+        for seed in range(options.seeds)  # a whole table of one seed before the second
         for name in rows
-        if not file_of(arguments.out, name, seed).exists()
+        if not file_of(options.out, name, seed).exists()
     ]
-    print(f"{len(rows)} rows, {arguments.seeds} seeds: {len(left)} runs to do", file=sys.stderr)
+    print(f"{len(rows)} rows, {options.seeds} seeds: {len(left)} runs to do", file=sys.stderr)
     failures, started = [], time.monotonic()
     for done, (name, seed) in enumerate(left):
-        file = file_of(arguments.out, name, seed)
+        file = file_of(options.out, name, seed)
         if file.exists():
             continue  # by another command, in the meantime
         left_over = _left(started, done, len(left))
@@ -90,16 +55,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             failures.append(f"{name}, seed {seed}: {error}")
             print(f"captum-masking: warning: {failures[-1]}", file=sys.stderr)
         else:
-            write_tables(arguments.out)
-    print(write_tables(arguments.out))
+            write_tables(options.out)
+    print(write_tables(options.out))
     if failures:
         raise RuntimeError(f"{len(failures)} runs failed, run again to repeat: {failures}")
-    found: dict[str, Any] = json.loads((arguments.out / "table.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((options.out / "table.json").read_text(encoding="utf-8"))
     return found
 
 
 def _possible(rows: dict[str, Row], study: Study) -> dict[str, Row]:
-    """Leave out, aloud, the rows that ask for more images than there are."""
+    """Leave out the rows that ask for more images than there are."""
     kept, reason = {}, ""
     for name, row in rows.items():
         try:
@@ -113,38 +78,38 @@ def _possible(rows: dict[str, Row], study: Study) -> dict[str, Row]:
     return kept
 
 
-def _study(arguments: argparse.Namespace, classifier: nn.Module, preprocess: Preprocess) -> Study:
-    column = arguments.label_column
-    images = BoxedImages(arguments.data, label_column=column, transform=preprocess.augmented)
+def _study(options: Options, classifier: nn.Module, preprocess: Preprocess) -> Study:
+    column = options.label_column
+    images = BoxedImages(options.data, label_column=column, transform=preprocess.augmented)
     validation = BoxedImages(
-        arguments.val, label_column=column, transform=preprocess, require_boxes=True
+        options.val, label_column=column, transform=preprocess, require_boxes=True
     )
-    preprocess = match_labels(images, classifier, preprocess, arguments.data)
-    match_labels(validation, classifier, preprocess, arguments.val)
+    preprocess = match_labels(images, classifier, preprocess, options.data)
+    match_labels(validation, classifier, preprocess, options.val)
     return Study(
         classifier,
         images,
         validation,
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        workers=arguments.workers,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        workers=options.workers,
     )
 
 
-def _facts(arguments: argparse.Namespace, validation: BoxedImages) -> dict[str, Any]:
+def _facts(options: Options, validation: BoxedImages) -> dict[str, Any]:
     """List what must be the same for all runs of a folder, and the versions they ran with."""
-    side = arguments.image_size or 224
+    side = options.image_size or 224
     return {
-        "data": "/".join(arguments.data.parts[-2:]),
-        "validation": "/".join(arguments.val.parts[-2:]),
+        "data": "/".join(options.data.parts[-2:]),
+        "validation": "/".join(options.val.parts[-2:]),
         "validation images": len(validation),
         "whole frame": _trivial(whole_frame(side, side), validation, side),
-        "centred square": _trivial(centered_square(side, side), validation, side),
-        "classifier": arguments.classifier,
-        "label column": arguments.label_column,
-        "epochs": arguments.epochs,
+        "centered square": _trivial(centered_square(side, side), validation, side),
+        "classifier": options.classifier,
+        "label column": options.label_column,
+        "epochs": options.epochs,
         "image size": side,
-        "batch size": arguments.batch_size,
+        "batch size": options.batch_size,
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"captum {captum.__version__}",
     }
