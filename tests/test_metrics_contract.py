@@ -14,6 +14,7 @@ from torch import Tensor
 
 from captum_masking import metrics as m
 from captum_masking.metrics import MeanOf
+from captum_masking.metrics.localization import mask_iou_by_threshold
 
 
 class Case(NamedTuple):
@@ -91,7 +92,7 @@ FUNCTIONS = {
         [0, 1 / 4, 1 / 4, 0, 1 / 4],
     ),
     "mask_iou_by_threshold": (
-        lambda c: m.mask_iou_by_threshold(c.masks, c.region).amax(1),
+        lambda c: mask_iou_by_threshold(c.masks, c.region).amax(1),
         [0, 1 / 4, 1 / 4, 0, 1 / 4],
     ),
     "grid_pointing": (lambda c: m.grid_pointing(c.masks, c.cell), [0, 1 / 4, 1 / 4, 0, 1]),

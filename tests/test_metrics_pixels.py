@@ -13,10 +13,10 @@ from captum_masking.metrics import (
     energy_pointing,
     grid_pointing,
     mask_iou,
-    mask_iou_by_threshold,
     pointing_game,
     pxap,
 )
+from captum_masking.metrics.localization import mask_iou_by_threshold
 from captum_masking.metrics.thresholds import average_precision, pixel_histograms
 from captum_masking.parts.questions import mosaics
 

@@ -141,13 +141,11 @@ def masks_to_boxes(
         NaN or infinity, and one that nowhere exceeds the threshold.
 
     Source:
-        Phang et al. 2020, the box behind metric LE. What the published code does with constant
-        masks is undefined; here they never have a box.
+        Phang et al. 2020, the box behind metric LE.
 
     Example:
-        >>> masks = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]])
-        >>> masks_to_boxes(masks), masks_to_boxes(masks, published=True)
-        (tensor([[1., 1., 3., 2.]]), tensor([[1., 1., 2., 1.]]))
+        >>> masks_to_boxes(torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]]))
+        tensor([[1., 1., 3., 2.]])
     """
     planes = above(planes_of(masks), threshold).cpu().numpy()
     boxes = [largest_part_box(on, SIDES).sum(0) for on in planes]  # of one box, or of none

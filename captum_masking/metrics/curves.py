@@ -26,11 +26,7 @@ from captum_masking.parts.masking import fill
 
 
 class Curve(NamedTuple):
-    """The target's probability after each step.
-
-    Attributes:
-        fractions: Share of the pixels replaced (or restored) so far, ``(steps + 1,)``, from 0 to 1.
-        probabilities: Of the target, ``(B, steps + 1)``.
+    """The target's probabilities ``(B, steps + 1)`` by the fraction of pixels replaced or restored.
 
     Example:
         >>> Curve(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[1.0, 0.5, 0.0]])).auc

@@ -348,11 +348,11 @@ def completeness(
         >>> completeness(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1)
         tensor([0.8559])
     """
-    _check_share("alpha", alpha, low=False)
-    _check_share("eps", eps)
-    run = Run(classifier, inputs, masks, step_px, infill, False, batch_size, insert=True)
-    believed, shown = _believed_and_shown(run, class_indices(run.whole, target)[:, None])
-    return _ratio(shown.clamp(min=eps), believed.clamp(max=alpha))[:, 0].float()
+    options: dict[str, Any] = {"alpha": alpha, "eps": eps, "step_px": step_px, "infill": infill}
+    pair = completeness_and_soundness(
+        classifier, inputs, masks, target, batch_size=batch_size, **options
+    )
+    return pair[0]
 
 
 @facts(higher_is_better=True)
@@ -375,7 +375,7 @@ def soundness(
     Args:
         masks: One map for all labels, or with several labels ``(B, L, H, W)``, one for each.
         labels: Integers ``(B,)``, one label per image, or ``(B, L)``, several. The wrong labels
-            ask for soundness proper; published are the wrong ones and all.
+            give soundness proper; published are the wrong ones and all.
         beta: Confidence that any label may get, in [0, 1].
 
     Source:
@@ -393,8 +393,8 @@ def soundness(
     for one, columns in _per_label(inputs, masks, labels):
         run = Run(classifier, inputs, one, step_px, infill, False, batch_size, insert=True)
         _check_range(columns, inputs, as_class_logits(run.whole).shape[1])
-        believed, shown = _believed_and_shown(run, columns)
-        worst.append(_ratio(believed.clamp(min=beta), shown).amin(1))
+        whole, mean = _whole_and_mean(run, columns)
+        worst.append(_ratio(whole.clamp(min=beta), mean).amin(1))
     return torch.stack(worst).amin(0).float()
 
 
@@ -429,10 +429,10 @@ def completeness_and_soundness(
     run = Run(classifier, inputs, masks, step_px, infill, False, batch_size, insert=True)
     count, classes = as_class_logits(run.whole).shape
     everyone = torch.arange(classes, device=run.whole.device).expand(count, classes)
-    believed, shown = _believed_and_shown(run, everyone)
+    whole, mean = _whole_and_mean(run, everyone)
     own = class_indices(run.whole, target)[:, None]
-    complete = _ratio(shown.clamp(min=eps), believed.clamp(max=alpha)).gather(1, own)[:, 0]
-    sound = _ratio(believed.clamp(min=beta), shown).scatter(1, own, 1).amin(1)
+    complete = _ratio(mean.clamp(min=eps), whole.clamp(max=alpha)).gather(1, own)[:, 0]
+    sound = _ratio(whole.clamp(min=beta), mean).scatter(1, own, 1).amin(1)
     return complete.float(), sound.float()
 
 
@@ -458,7 +458,7 @@ def _check_range(labels: Tensor, inputs: Tensor, classes: int | None = None) -> 
         check_labels(column, inputs, classes)
 
 
-def _believed_and_shown(run: Run, classes: Tensor) -> tuple[Tensor, Tensor]:
+def _whole_and_mean(run: Run, classes: Tensor) -> tuple[Tensor, Tensor]:
     """Return of each class ``(B, L)`` its probability on the whole image and over the curve."""
     rows = run.of_classes(classes)  # (B, steps + 1, L); the last step is the whole image
     return rows[:, -1], rows.mean(1)

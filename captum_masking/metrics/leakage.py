@@ -20,7 +20,7 @@ from captum_masking.metrics.sanity import hog_features
 #: labels ``(n,)`` in 0..K-1, and returns those of the unread ones. On the CPU, in double precision.
 Reader = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-_SIDE_PX = 32  # of the masks as they are read: shapes are still told apart, and noise is not
+_SIDE_PX = 32  # of the masks as they are read: shapes still differ, and noise is gone
 _CHUNK = 256  # masks in double precision at a time
 _PENALTIES = np.logspace(-4, 2, 13)  # of features with total variance 3
 

@@ -42,9 +42,7 @@ def localization_error(
             whole pixels, as the published code does.
 
     Source:
-        Phang et al. 2020, metric LE. Differs, unless ``published``, in the box, which here
-        includes its last row and column, and always in masks without a box, which the published
-        code left undefined.
+        Phang et al. 2020, metric LE; the published code leaves masks without a box undefined.
 
     Example:
         >>> mask = torch.zeros(1, 1, 4, 4)
@@ -60,16 +58,12 @@ def localization_error(
 
 @facts(higher_is_better=False)
 def localization_error_of_boxes(predicted: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-    """Return `localization_error` for boxes in place of masks, such as the trivial baselines.
-
-    Args:
-        predicted: One box per image ``(B, 4)``, or one for all ``(4,)``; ``(0, 0, 0, 0)`` is none.
+    """Return `localization_error` for boxes in place of masks: ``(B, 4)``, or ``(4,)`` for all.
 
     Example:
         >>> from captum_masking.metrics import whole_frame
-        >>> boxes = [torch.tensor([[0.0, 0.0, 4.0, 3.0]]), torch.tensor([[0.0, 0.0, 1.0, 1.0]])]
-        >>> localization_error_of_boxes(whole_frame(4, 4), boxes)
-        tensor([0., 1.])
+        >>> localization_error_of_boxes(whole_frame(4, 4), [torch.tensor([[0, 0, 4, 3]])])
+        tensor([0.])
     """
     return _missed(exact_ious(predicted, boxes)).to(predicted.device)
 
@@ -206,8 +200,6 @@ def mask_iou(masks: Tensor, truth: Region, *, threshold: float | None = None) ->
         >>> mask = torch.tensor([[[0.9, 0.6, 0.1, 0.0]]])  # mean 0.4
         >>> mask_iou(mask, torch.tensor([[[1, 0, 0, 0]]]))
         tensor([0.5000])
-        >>> mask_iou(mask, torch.tensor([[[1, 0, 0, 0]]]), threshold=0.75)
-        tensor([1.])
     """
     check_masks(masks)
     region, on = region_of(masks, truth), above(planes_of(masks), threshold)
@@ -215,16 +207,7 @@ def mask_iou(masks: Tensor, truth: Region, *, threshold: float | None = None) ->
 
 
 def mask_iou_by_threshold(masks: Tensor, truth: Region, *, step: float = 0.01) -> Tensor:
-    """Return `mask_iou` of each mask in [0, 1] at the thresholds 0, step, 2 step, ... below 1.
-
-    Returns:
-        Float32 ``(B, T)``.
-
-    Example:
-        >>> mask = torch.tensor([[[0.9, 0.6, 0.1, 0.0]]])
-        >>> mask_iou_by_threshold(mask, torch.tensor([[[1, 0, 0, 0]]]), step=0.5)
-        tensor([[0.3333, 0.5000]])
-    """
+    """Return the `mask_iou` ``(B, T)`` of masks in [0, 1] at 0, step, 2 step, ... below 1."""
     check_masks(masks)
     check_unit_range(masks)
     region, planes = region_of(masks, truth), finite_planes(masks)
@@ -245,7 +228,7 @@ def _on_at(passed: Tensor, weight: Tensor, count: int) -> Tensor:
 
 
 class MaxMaskIoU(BestThreshold):
-    """The mean of `mask_iou_by_threshold` over images at the data set's best threshold.
+    """The mean of `mask_iou` over images, masks in [0, 1], at the data set's best threshold.
 
     Example:
         >>> metric = MaxMaskIoU()
@@ -258,7 +241,7 @@ class MaxMaskIoU(BestThreshold):
         super().__init__(f"MaxMaskIoU(step={step})", step, **kwargs)
 
     def update(self, masks: Tensor, truth: Region) -> None:
-        """Score a batch; the arguments are those of `mask_iou_by_threshold`."""
+        """Score a batch; the arguments are those of `mask_iou`."""
         self.add(mask_iou_by_threshold(masks, truth, step=self.step))
 
 
@@ -327,17 +310,13 @@ def energy_pointing(masks: Tensor, truth: Region) -> Tensor:
 def grid_pointing(masks: Tensor, cell: Tensor, rows: int = 2, columns: int = 2) -> Tensor:
     """Return the share of each map's positive weight that lies in the target's cell of a mosaic.
 
-    It is 1 / (rows * columns) for a map that does not tell the cells apart, and 0 for one without
-    positive values or with NaN.
+    It is 1 / (rows * columns) for a map that is alike in all cells, and 0 for one without
+    positive values or with NaN. :func:`~captum_masking.parts.questions.mosaics` makes mosaics.
 
     Args:
-        masks: Maps of mosaics as :func:`~captum_masking.parts.questions.mosaics` makes them.
         cell: Integers ``(B,)``: the cell, in reading order from 0, whose class was explained.
         rows: Images on top of each other.
         columns: Images side by side.
-
-    Raises:
-        ValueError: If shapes do not fit or there is no such cell.
 
     Source:
         Boehle et al. 2021 (CoDA-Nets), the grid pointing game.

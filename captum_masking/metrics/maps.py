@@ -45,12 +45,8 @@ def above(planes: Tensor, threshold: float | None = None) -> Tensor:
 def min_max(masks: Tensor) -> Tensor:
     """Scale each map to [0, 1]: its least value becomes 0, its greatest 1.
 
-    Attributions need this before metrics that compare a map with a threshold or read it as
-    coverage; masks are in [0, 1] as they are.
-
-    Returns:
-        Shaped as ``masks``, at least float32. A constant map becomes zeros; one with NaN or
-        infinity becomes NaN, which every metric scores as no evidence.
+    A constant map becomes zeros, one with NaN or infinity NaN: both are no evidence to a metric.
+    The result is float32 at least.
 
     Source:
         Choe et al. 2020 require maps scaled so. Phang et al. 2020 turn a constant map into ones.

@@ -155,7 +155,7 @@ def infidelity(
             units than logits, such as masks, can be compared.
         multiplies_by_inputs: Whether the map says what pixels add to the logit, as in Integrated
             Gradients, rather than how fast it grows with them. Then I is taken as a fraction of
-            the input: 1 where a pixel is replaced by zero. None asks the Captum method, and is
+            the input: 1 where a pixel is replaced by zero. None is what the Captum method has, and
             False for a function; True suits masks.
 
     Source:
@@ -164,7 +164,7 @@ def infidelity(
     Example:
         >>> from captum.attr import InputXGradient
         >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
-        >>> inputs = torch.rand(2, 1, 4, 4)  # the map of a linear model foretells everything
+        >>> inputs = torch.rand(2, 1, 4, 4)  # the map of a linear model predicts all
         >>> bool((infidelity(linear, inputs, InputXGradient(linear), target=1) < 1e-5).all())
         True
     """

@@ -81,11 +81,9 @@ def saliency_metric_of_boxes(
     *,
     batch_size: int = 32,
 ) -> Tensor:
-    """Return `saliency_metric` for boxes in place of masks, such as the trivial baselines.
+    """Return `saliency_metric` for boxes in place of masks: ``(B, 4)``, or ``(4,)`` for all.
 
-    Args:
-        predicted: One box per image ``(B, 4)``, or one for all images ``(4,)``, in pixels,
-            half-open; rounded to whole pixels and clipped to the frame. ``(0, 0, 0, 0)`` is none.
+    They are rounded to whole pixels and clipped to the frame; ``(0, 0, 0, 0)`` is no box.
 
     Example:
         >>> from captum_masking.metrics import whole_frame

@@ -47,11 +47,10 @@ def absolute_spearman(maps: Tensor, others: Tensor, *, center: float = 0.0) -> T
     A sign that flips everywhere does not show in it. For maps >= 0 and center 0 it is `spearman`.
 
     Args:
-        center: The value that says nothing either way: 0 for attributions, 0.5 for masks.
+        center: The neutral value: 0 for attributions, 0.5 for masks.
 
     Source:
-        Adebayo et al. 2018, rank correlation with absolute values; Phang et al. 2020 take 0.5 as
-        the center.
+        Adebayo et al. 2018, with absolute values; Phang et al. 2020 take 0.5 as the center.
 
     Example:
         >>> maps = torch.tensor([[[-3.0, 1.0, 2.0]]])
@@ -275,13 +274,6 @@ def reset(module: nn.Module) -> None:
     Calls its ``reset_parameters`` where it has one: batch norm then also forgets its statistics.
     Otherwise, parameters with two or more axes are drawn as in ``nn.Linear`` (uniformly within
     +- 1 / sqrt(fan in)), the others uniformly within +- 1 / sqrt(n) for n numbers.
-
-    Example:
-        >>> layer = nn.BatchNorm2d(2)
-        >>> _ = nn.init.constant_(layer.weight, 7.0)
-        >>> reset(layer)
-        >>> layer.weight.tolist()
-        [1.0, 1.0]
     """
     own = getattr(module, "reset_parameters", None)
     if callable(own):
@@ -361,22 +353,20 @@ def cascading(
 ) -> dict[str, dict[str, Tensor]]:
     """Randomize one layer after the other, from the last to the first, and compare the maps.
 
-    The model is given back as it was, bit by bit, also after an exception: weights, buffers,
-    gradients, modes, flags and hooks. So is torch's random state; ``maps_of`` draws the same
-    random numbers each time, so that only the weights make a difference.
+    The model and torch's random state are given back bit by bit, also after an exception.
 
     Args:
         model: All that ``maps_of`` may change, layers that are not randomized included.
-        maps_of: Returns maps ``(B, 1, H, W)`` or ``(B, H, W)`` of the same images each time, by
-            the model as it then is.
+        maps_of: Returns maps of the same images each time, by the model as it then is, and draws
+            the same random numbers.
         layers: What to randomize, from the input to the output; None is ``layers_of(model)``.
         seed: The same seed draws the same weights, for a layer also in `independent`.
         rule: Called with each module of a layer.
         similarities: As in `compare_maps`.
 
     Returns:
-        For each layer, last first, the similarities ``(B,)`` by name of the maps of the trained
-        model and of one with this layer and all later ones random.
+        By layer, last first, the similarities ``(B,)`` by name of the maps of the trained model
+        and of one with this layer and all later ones random.
 
     Source:
         Adebayo et al. 2018, cascading randomization.
@@ -412,7 +402,7 @@ def independent(
 ) -> dict[str, dict[str, Tensor]]:
     """Randomize one layer at a time, all others being as trained, and compare the maps.
 
-    Arguments, result and errors are those of `cascading`.
+    Arguments and result are those of `cascading`.
 
     Source:
         Adebayo et al. 2018, independent randomization.
@@ -500,11 +490,11 @@ def shuffled_labels(dataset: Dataset[Any], *, seed: int = 0, published: bool = F
 
     Train one model on the data set and one on this, as alike as can be, and compare their maps of
     the same images with `compare_maps`: what both have in common is not owed to the classes. Some
-    images keep their label by chance.
+    images keep their label by chance. Torch's random state is left alone.
 
     Args:
         dataset: Read by :func:`~captum_masking.data.labels_of`.
-        seed: The same seed draws the same labels. Torch's random state is left alone.
+        seed: The same seed draws the same labels.
         published: Draw each image's label uniformly from those that occur, as the published code
             does: the classes' shares then change too. Otherwise the labels are permuted.
 

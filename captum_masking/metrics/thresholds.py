@@ -58,19 +58,18 @@ def max_box_acc(
     """Return at which thresholds the box of each mask's largest part finds the object.
 
     A mask in [0, 1] is quantized to 0..255 and cut above ``floor(t * its maximum)`` for each
-    threshold t. Parts hang together by sides or corners. An object is found at an IoU of 0.5 or
-    more. A mask of zeros and one with NaN find nothing; any other constant mask is the whole frame
-    at every threshold. `MaxBoxAcc` takes the best threshold of a data set.
+    threshold t of 0, step, 2 step, ... below 1. Parts hang together by sides or corners. An object
+    is found at an IoU of 0.5 or more. A mask of zeros and one with NaN find nothing; any other
+    constant mask is the whole frame. `MaxBoxAcc` takes the best threshold of a data set.
 
     Args:
-        step: From one threshold to the next, in (0, 1].
         published: As the published code does, take the part with the largest area inside its
             contour rather than with most pixels, cut true boxes to whole pixels, end predicted
             ones at the last pixel of the frame at most, count the end of every box as inside
             (one pixel more each way), and take a map without any part for its first pixel.
 
     Returns:
-        Boolean ``(B, T)``; the thresholds are 0, step, 2 step, ... below 1.
+        Boolean ``(B, T)``.
 
     Source:
         Choe et al. 2020, MaxBoxAcc; the published code refuses NaN.
@@ -110,8 +109,7 @@ def max_box_acc_v2(
 
     Example:
         >>> mask = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
-        >>> found = max_box_acc_v2(mask, [torch.tensor([[2, 0, 3, 2]])], step=0.5)  # IoU 1 / 2
-        >>> found.tolist()
+        >>> max_box_acc_v2(mask, [torch.tensor([[2, 0, 3, 2]])], step=0.5).tolist()  # IoU 1 / 2
         [[[True, True], [True, True], [False, False]]]
     """
     _check_levels(levels)
