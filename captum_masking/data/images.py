@@ -23,6 +23,7 @@ BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 Box = tuple[float, float, float, float]
+_OTHER_COLUMN = ", or name the label's column with label_column (--label-column)"
 
 
 class BoxedImages(Dataset[tuple[Any, int]]):
@@ -298,7 +299,7 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]
     if not rows:
         raise ValueError(
             f"expected a header and at least one row, but {path} has no rows; write one line "
-            "'file,label,x0,y0,x1,y1' and then one line a box."
+            "'file,label' (and ',x0,y0,x1,y1' for boxes), and then one line a file or box."
         )
     for where, row in rows:
         if None in row:  # where the reader puts what is too much
@@ -319,14 +320,13 @@ def check_columns(columns: list[str], needed: list[str], path: Path, way_out: st
         )
 
 
-def whole_number(row: dict[str, str], column: str, where: str) -> int:
+def whole_number(row: dict[str, str], column: str, where: str, way_out: str = "") -> int:
     """Read a cell that counts from 0."""
     text = row[column].strip()
     if not (text.isascii() and text.isdigit()):
         raise ValueError(
             f"{where}: expected a whole number >= 0 in column {column!r}, but got "
-            f"{row[column]!r}; number the classes from 0, or name another column with "
-            "label_column (--label-column)."
+            f"{row[column]!r}; count from 0{way_out}."
         )
     return int(text)
 
@@ -345,7 +345,7 @@ def _read_csv(path: Path, label_column: str, mask_column: str | None) -> dict[Pa
     """Join the rows of each file, in the order of first appearance."""
     columns, rows = read_table(path)
     boxed = any(name in columns for name in BOX_COLUMNS)
-    way_out = "separate columns by commas, and name the label's with label_column (--label-column)."
+    way_out = f"separate columns by commas{_OTHER_COLUMN}."
     check_columns(columns, ["file", label_column, *(BOX_COLUMNS if boxed else ())], path, way_out)
     if mask_column is not None and mask_column not in columns:
         raise ValueError(
@@ -354,7 +354,7 @@ def _read_csv(path: Path, label_column: str, mask_column: str | None) -> dict[Pa
         )
     pictures: dict[Path, _Picture] = {}
     for where, row in rows:
-        label = whole_number(row, label_column, where)
+        label = whole_number(row, label_column, where, _OTHER_COLUMN)
         mask = "" if mask_column is None else _path_in(row, mask_column, "a pixel mask", where)
         file = _path_in(row, "file", "a picture", where)
         picture = pictures.setdefault(path.parent / file, _Picture(label, mask=mask))
