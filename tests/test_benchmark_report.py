@@ -8,6 +8,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,16 @@ def result(**changes: object) -> Result:
         "thresholds": {"ours": {"error_at_best": [0.25, 0.3]}},
     }
     return Result(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def read_interval(value: dict) -> Interval:
+    return Interval(**{end: math.nan if v is None else v for end, v in value.items()})
+
+
+def read_row(row: dict) -> Row:
+    """A row as the JSON file holds it."""
+    values = {key: read_interval(value) for key, value in row["values"].items()}
+    return Row(**{**row, "cost": row["cost"] and Cost(**row["cost"]), "values": values})
 
 
 def cells(text: str, section: str) -> dict[str, list[str]]:
@@ -435,17 +446,23 @@ def test_the_json_comes_back_as_the_result_and_nan_as_null(tmp_path):
     read = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
     assert read["setting"] == {"seed": 3, "share": 0.5}
     assert read["rows"][-1]["values"] == {"area": {"mean": None, "low": 0.0, "high": None}}
-    kept = [
-        Row(
-            **{
-                **r,
-                "cost": r["cost"] and Cost(**r["cost"]),
-                "values": {k: Interval(**v) for k, v in r["values"].items()},
-            }
-        )
-        for r in read["rows"][:-1]
-    ]
+    kept = [read_row(row) for row in read["rows"][:-1]]
     assert kept == list(result().rows)
+
+
+COMMITTED = sorted((Path(__file__).parent.parent / "benchmarks").glob("*/result.json"))
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
+def test_committed_results_are_printed_as_the_tables_beside_them(file):
+    read = json.loads(file.read_text(encoding="utf-8"))
+    gaps = {c: {n: read_interval(v) for n, v in d.items()} for c, d in read["differences"].items()}
+    columns = [Column(**column) for column in read["columns"]]
+    rows = [read_row(row) for row in read["rows"]]
+    whole = Result(**{**read, "columns": columns, "rows": rows, "differences": gaps})
+    assert markdown(whole) == file.with_name("table.md").read_text(encoding="utf-8")
+    csv_text = file.with_name("table.csv").read_text(encoding="utf-8")
+    assert whole.frame().to_csv(lineterminator="\n") == csv_text
 
 
 def test_the_csv_holds_plain_numbers_and_nothing_where_there_is_none(tmp_path):

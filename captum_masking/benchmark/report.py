@@ -33,9 +33,8 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 _SHADES = 7  # from the best, q0, to the worst, q6
 
-#: Titles of a table of verdicts, and what is to be known to read it.
-WINS = ("score", "its value", "best other", "other's value", "difference", "verdict")
-WINS_LEGEND = (
+_VERDICT_TITLES = ("score", "its value", "best other", "other's value", "difference", "verdict")
+_VERDICT_LEGEND = (
     "In each column against the one that is best there by its mean, on the same images. The "
     "difference is the reference's value minus the other's, with a 95 % interval; undecided where "
     "that holds 0. Trivial maps do not count as methods."
@@ -116,7 +115,7 @@ def text_table(result: Result) -> str:
         mine failed: it raised
     """
     columns = _short(result)
-    header = ["method", *(titled(result, column) for column in columns)]
+    header = ["method", *(_titled(result, column) for column in columns)]
     lines = [[_one_line(row.name), *(_mean(row, c) for c in columns)] for row in result.rows]
     failed = [f"{row.name} failed: {row.failure}" for row in result.rows if row.failure]
     return "\n".join([table(header, lines), *map(_one_line, failed)])
@@ -125,27 +124,14 @@ def text_table(result: Result) -> str:
 def _rendered(template: str, result: Result, **pictures: Any) -> str:
     """Fill in a template of this folder; both print the same."""
     frame = result.frame()
-    tables = {"": _short(result), **groups(result)}
+    tables = {"": _short(result), **_groups(result)}
     cells = {name: _cells(result, frame, columns) for name, columns in tables.items()}
-    failed = [row for row in result.rows if row.failure]
-    text: str = (
+    filled: str = (
         _environment(result)
         .get_template(template)
-        .render(
-            result=result,
-            facts=facts(result),
-            command=str(result.setting.get("command", "")),
-            short=cells.pop(""),
-            groups=cells,
-            costs=COSTS,
-            contests=contests(result),
-            failures=[f"{row.name} ({row.family}): {row.failure}" for row in failed],
-            remarks=remarks(result),
-            colors=family_colors(result),
-            **pictures,
-        )
+        .render(result=result, short=cells.pop(""), groups=cells, **pictures)
     )
-    return text
+    return filled
 
 
 def _environment(result: Result) -> Any:
@@ -158,9 +144,21 @@ def _environment(result: Result) -> Any:
         undefined=jinja2.StrictUndefined,
     )
     made.filters.update(plain=_plain, breakable=_breakable, signed=signed, mean=_mean)
-    made.filters.update(titled=partial(titled, result), heading=partial(_heading, result))
-    made.globals.update(summary=partial(summary, result), thresholds=partial(thresholds, result))
-    made.globals.update(TITLES=WINS, WINS=WINS_LEGEND, DASH=DASH)
+    made.filters.update(titled=partial(_titled, result), heading=partial(_heading, result))
+    made.globals.update(
+        summary=partial(_summary, result),
+        thresholds=partial(_thresholds, result),
+        contests=contests(result),
+        facts=_facts(result),
+        command=str(result.setting.get("command", "")),
+        failures=[f"{r.name} ({r.family}): {r.failure}" for r in result.rows if r.failure],
+        remarks=_remarks(result),
+        colors=family_colors(result),
+        costs=COSTS,
+        verdict_titles=_VERDICT_TITLES,
+        verdict_legend=_VERDICT_LEGEND,
+        dash=DASH,
+    )
     return made
 
 
@@ -201,7 +199,7 @@ def signed(value: Interval | None, column: Column) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def titled(result: Result, column: Column) -> str:
+def _titled(result: Result, column: Column) -> str:
     """Return a column's title, with its group where two columns share a title."""
     alike = [other for other in result.columns if other.title == column.title]
     return column.title if len(alike) < 2 else f"{column.title} ({column.group})"
@@ -210,10 +208,10 @@ def titled(result: Result, column: Column) -> str:
 def _heading(result: Result, column: Column, space: str = " ") -> str:
     """Return a column's title with an arrow that points up where higher is better."""
     arrow = {True: "↑", False: "↓", None: ""}[column.higher_is_better]
-    return f"{titled(result, column)}{space}{arrow}".strip()
+    return f"{_titled(result, column)}{space}{arrow}".strip()
 
 
-def facts(result: Result) -> dict[str, str]:
+def _facts(result: Result) -> dict[str, str]:
     """Return the setting as text, the number of images with it; the command stands apart."""
     listed = {"images": result.images, **result.setting}
     return {n.replace("_", " "): _listed(v) for n, v in listed.items() if n != "command"}
@@ -227,9 +225,9 @@ def _listed(value: Any) -> str:
     return str(value)
 
 
-def thresholds(result: Result, row: Row) -> str:
+def _thresholds(result: Result, row: Row) -> str:
     """Print the thresholds that were chosen for a row."""
-    titles = {column.key: titled(result, column) for column in result.columns}
+    titles = {column.key: _titled(result, column) for column in result.columns}
     return "; ".join(
         f"{titles.get(key, key)} {', '.join(f'{value:g}' for value in chosen)}"
         for key, chosen in result.thresholds.get(row.name, {}).items()
@@ -237,7 +235,7 @@ def thresholds(result: Result, row: Row) -> str:
     )
 
 
-def remarks(result: Result) -> list[str]:
+def _remarks(result: Result) -> list[str]:
     """Return the notes, and one more for each row whose maps held NaN."""
     nan = "maps held NaN or infinity, which counts as no evidence."
     broken = [row for row in result.rows if row.degenerate]
@@ -263,7 +261,7 @@ class Cells(NamedTuple):
     lines: Sequence[Sequence[Cell]]
 
 
-def groups(result: Result) -> dict[str, list[Column]]:
+def _groups(result: Result) -> dict[str, list[Column]]:
     """Return all columns by the table they belong to, in order."""
     found: dict[str, list[Column]] = {}
     for column in result.columns:
@@ -315,20 +313,12 @@ def _cells_of(frame: Any, column: Column) -> dict[str, Cell]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the reference did in one column against the best other method that is not trivial.
-
-    Attributes:
-        column: With a direction.
-        own: Of the reference.
-        other: The row whose mean is best among the others.
-        difference: What the reference has more than the other, on the same images; None where it
-            was not computed.
-    """
+    """How the reference did in one column against the row whose mean is best among the others."""
 
     column: Column
     own: Interval
     other: Row
-    difference: Interval | None
+    difference: Interval | None  # of the reference minus the other, on the same images
 
     @property
     def word(self) -> str:
@@ -341,11 +331,9 @@ class Verdict:
 
 
 def contests(result: Result) -> dict[str, list[Verdict]]:
-    """Compare the reference with the best other method, column by column.
+    """Compare the reference with the best other method that is not trivial, column by column.
 
-    Returns:
-        Verdicts by who the others are: all methods that are not trivial; and those of another
-        family, where the reference has others in its own, which may be its sisters.
+    Verdicts of methods of another family stand apart where the reference has others in its own.
     """
     family = {row.family for row in result.rows if row.name == result.reference}
     fields = {"other method": {TRIVIAL}, "method of another family": {TRIVIAL, *family}}
@@ -372,11 +360,11 @@ def _verdict(result: Result, rivals: Sequence[Row], column: Column) -> Verdict |
     return Verdict(column, own[0], result[other], Interval(-more.mean, -more.high, -more.low))
 
 
-def summary(result: Result, found: Sequence[Verdict]) -> list[str]:
+def _summary(result: Result, found: Sequence[Verdict]) -> list[str]:
     """Count wins and losses in sentences, each with the titles of its columns."""
     lines = []
     for word in ("better", "worse", "undecided", "not compared"):
-        names = [titled(result, v.column) for v in found if v.word == word]
+        names = [_titled(result, v.column) for v in found if v.word == word]
         if names or word in ("better", "worse"):
             listed = f": {'; '.join(names)}" if names else ""
             lines.append(f"{word} in {len(names)} of {len(found)}{listed}")
@@ -418,16 +406,7 @@ _Place = tuple[int, int, Panel]
 
 
 def draw_montage(samples: Sequence[Sample], result: Result, file: str | Path) -> None:
-    """Draw each image with its boxes and its maps, as many lines of panels as that takes.
-
-    Args:
-        samples: At least one.
-        result: Gives the order of the methods; those without any map are left out.
-        file: A PNG file.
-
-    Raises:
-        ValueError: If there is no sample.
-    """
+    """Draw each image with its boxes and its maps, as many lines of panels as that takes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
@@ -444,7 +423,7 @@ def draw_montage(samples: Sequence[Sample], result: Result, file: str | Path) ->
 
 
 def _place(samples: Sequence[Sample], result: Result) -> tuple[list[_Place], int, int]:
-    """Say where each panel goes, and the size of it all; in screen pixels."""
+    """Return each panel with its place, and the size of it all; in pixels."""
     names = [row.name for row in result.rows if any(row.name in s.maps for s in samples)]
     lines = math.ceil((1 + len(names)) / _PER_LINE)
     length = math.ceil((1 + len(names)) / lines)
@@ -474,17 +453,10 @@ def _draw_panel(axes: Any, left: int, top: int, panel: Panel) -> None:
 
 
 def _panels(sample: Sample, names: Sequence[str]) -> list[Panel]:
-    image = Panel(sample.pixels, _fit(sample.title, _TITLE), sample.boxes)
-    nothing = np.ones(sample.pixels.shape[:2])
-    panels = [
-        Panel(
-            _heat(sample, name) if name in sample.maps else nothing,
-            _fit(name, _TITLE),
-            sample.boxes,
-        )
-        for name in names
-    ]
-    return [image, *panels]
+    blank = np.ones(sample.pixels.shape[:2])
+    maps = [_heat(sample, name) if name in sample.maps else blank for name in names]
+    titled = zip((sample.title, *names), (sample.pixels, *maps), strict=True)
+    return [Panel(pixels, _fit(title, _TITLE), sample.boxes) for title, pixels in titled]
 
 
 def _heat(sample: Sample, name: str) -> np.ndarray:
@@ -512,48 +484,47 @@ _BESIDE = np.array([(s * x, y) for x in (17, 28, 40) for y in (0, 9, -9, 18, -18
 _ROOM = 14
 
 
+class _Point(NamedTuple):
+    """A row of the plot; without a cost, a line across."""
+
+    row: Row
+    forwards: float | None
+    mean: float
+    low: float
+    high: float
+
+
 def draw_cost_quality(result: Result, key: str, file: str | Path) -> bool:
     """Draw a column against the time an image takes, a numbered point a method.
 
-    Trivial rows and those without a cost are dashed lines across: on a scale of logarithms, no
-    cost has no place.
-
-    Args:
-        result: Finished.
-        key: Of the column.
-        file: A PNG file.
-
-    Returns:
-        Whether any row had a value to draw.
-
-    Raises:
-        ValueError: If there is no such column.
+    Trivial rows and those without a cost are dashed lines across: on a logarithmic scale, no cost
+    has no place. Return whether any row had a value to draw.
     """
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
-    column = _column(result, key)
-    rows = [(row, value) for row in result.rows if (value := row.value(column)) is not None]
-    points = [pair for pair in rows if _is_point(pair[0])]
-    lines = [pair for pair in rows if not _is_point(pair[0])]
+    column, colors = _column(result, key), family_colors(result)
+    rows = [_point(row, column, value) for row in result.rows if (value := row.value(column))]
     if not rows:
         return False
-    size = (10, max(4.8, 1.5 + 0.21 * len(rows)))
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    points = [point for point in rows if point.forwards]
+    lines = [point for point in rows if not point.forwards]
+    figure = Figure((10, max(4.8, 1.5 + 0.21 * len(rows))), dpi=130, layout="constrained")
     axes = figure.add_subplot()
-    colors = family_colors(result)
-    legend = _Legend()
-    for number, (row, value) in enumerate(points, 1):
-        legend.add(
-            row.family, f"{number} {row.name}", _draw_point(axes, column, row, value, colors)
-        )
-    for place, (row, value) in enumerate(lines):
-        legend.add(row.family, row.name, _draw_line(axes, column, row, value, place, colors))
-    legend.draw(figure)
+    handles = {f"{n} {p.row.name}": _draw_point(axes, p, colors) for n, p in enumerate(points, 1)}
+    handles |= {p.row.name: _draw_line(axes, p, n, colors) for n, p in enumerate(lines)}
+    _draw_legend(figure, [p.row.family for p in (*points, *lines)], handles)
     _label_axes(axes, column, bool(points))
     figure.draw_without_rendering()  # so that the scales are known
-    _number(axes, column, points)
+    _number(axes, points)
     figure.savefig(file, format="png", dpi="figure")
     return True
+
+
+def _point(row: Row, column: Column, value: Interval) -> _Point:
+    cost = row.cost.forwards if row.cost and row.family != TRIVIAL else 0.0
+    ends = (end if math.isfinite(end) else value.mean for end in (value.low, value.high))
+    mean, low, high = (column.scale * number for number in (value.mean, *ends))
+    return _Point(row, cost if 0 < cost < math.inf else None, mean, low, high)
 
 
 def _column(result: Result, key: str) -> Column:
@@ -565,56 +536,37 @@ def _column(result: Result, key: str) -> Column:
     return found[key]
 
 
-def _is_point(row: Row) -> bool:
-    return row.family != TRIVIAL and row.cost is not None and 0 < row.cost.forwards < math.inf
+def _draw_line(axes: Any, point: _Point, place: int, colors: Mapping[str, str]) -> Any:
+    style = {"color": colors[point.row.family], "linestyle": _DASHES[place % len(_DASHES)]}
+    return axes.axhline(point.mean, linewidth=1.2, zorder=1, **style)
 
 
-class _Legend:
-    """Names under the heading of their family."""
-
-    def __init__(self) -> None:
-        self.handles: list[Any] = []
-        self.labels: list[str] = []
-        self.family = ""
-
-    def add(self, family: str, label: str, handle: Any) -> None:
-        from matplotlib.lines import Line2D
-
-        if family != self.family or not self.labels:
-            self.family = family
-            self.handles.append(Line2D([], [], linestyle=""))
-            self.labels.append(f"{_fit(family, 40)}:")
-        self.handles.append(handle)
-        self.labels.append(_fit(label, 40))
-
-    def draw(self, figure: Any) -> None:
-        figure.legend(
-            self.handles, self.labels, loc="outside right upper", fontsize=8, frameon=False
-        )
-
-
-def _draw_line(
-    axes: Any, column: Column, row: Row, value: Interval, place: int, colors: Mapping[str, str]
-) -> Any:
-    height, style = column.scale * value.mean, _DASHES[place % len(_DASHES)]
-    return axes.axhline(height, color=colors[row.family], linestyle=style, linewidth=1.2, zorder=1)
-
-
-def _draw_point(
-    axes: Any, column: Column, row: Row, value: Interval, colors: Mapping[str, str]
-) -> Any:
-    assert row.cost is not None  # _is_point
-    ends = [[abs(value.mean - end)] for end in (value.low, value.high)]
+def _draw_point(axes: Any, point: _Point, colors: Mapping[str, str]) -> Any:
+    family = point.row.family
     return axes.errorbar(
-        [row.cost.forwards],
-        [column.scale * value.mean],
-        column.scale * np.nan_to_num(ends),
-        color=colors[row.family],
-        marker=_MARKERS[list(colors).index(row.family) % len(_MARKERS)],
+        [point.forwards],
+        [point.mean],
+        [[abs(point.mean - point.low)], [abs(point.high - point.mean)]],
+        color=colors[family],
+        marker=_MARKERS[list(colors).index(family) % len(_MARKERS)],
         markersize=6,
         elinewidth=0.9,
         capsize=2,
     )
+
+
+def _draw_legend(figure: Any, families: Sequence[str], handles: Mapping[str, Any]) -> None:
+    """List names under the heading of their family."""
+    from matplotlib.lines import Line2D
+
+    listed: list[tuple[Any, str]] = []
+    for family, before, (name, handle) in zip(
+        families, ("", *families[:-1]), handles.items(), strict=True
+    ):
+        if family != before or not listed:
+            listed.append((Line2D([], [], linestyle=""), f"{_fit(family, 40)}:"))
+        listed.append((handle, _fit(name, 40)))
+    figure.legend(*zip(*listed, strict=True), loc="outside right upper", fontsize=8, frameon=False)
 
 
 def _label_axes(axes: Any, column: Column, has_points: bool) -> None:
@@ -629,17 +581,18 @@ def _label_axes(axes: Any, column: Column, has_points: bool) -> None:
     axes.set_ylabel(_fit(f"{worse}{column.title}{better}", 60))
 
 
-def _number(axes: Any, column: Column, points: Sequence[tuple[Row, Interval]]) -> None:
+def _number(axes: Any, points: Sequence[_Point]) -> None:
     """Write each point's number beside it, where there is most room."""
-    bars = [_bar(axes, column, row, value) for row, value in points]
+    bars = [_bar(axes, point) for point in points]
     taken = np.concatenate(bars) if bars else np.empty((0, 2))
-    for number, (centre, *_) in enumerate(bars, 1):
-        places = centre + _BESIDE
-        free = places[np.argmax(_room(places, taken) - 0.4 * np.hypot(*_BESIDE.T))]
+    for number, (center, *_) in enumerate(bars, 1):
+        places = center + _BESIDE
+        gaps = np.linalg.norm(places[:, None] - taken[None], axis=2).min(1)
+        free = places[np.argmax(np.minimum(gaps, _ROOM) - 0.4 * np.hypot(*_BESIDE.T))]
         taken = np.concatenate([taken, free[None]])
         axes.annotate(
             str(number),
-            centre,
+            center,
             free,
             xycoords="figure pixels",
             textcoords="figure pixels",
@@ -651,14 +604,7 @@ def _number(axes: Any, column: Column, points: Sequence[tuple[Row, Interval]]) -
         )
 
 
-def _bar(axes: Any, column: Column, row: Row, value: Interval) -> np.ndarray:
+def _bar(axes: Any, point: _Point) -> np.ndarray:
     """Return points all along an error bar, its middle first, on the canvas."""
-    assert row.cost is not None  # _is_point
-    ends = np.nan_to_num([value.low, value.high], nan=value.mean)
-    heights = column.scale * np.array([value.mean, *np.linspace(ends[0], ends[1], 9)])
-    return axes.transData.transform([(row.cost.forwards, height) for height in heights])
-
-
-def _room(places: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    gaps = np.linalg.norm(places[:, None] - taken[None], axis=2).min(1)
-    return np.minimum(gaps, _ROOM)
+    heights = [point.mean, *np.linspace(point.low, point.high, 9)]
+    return axes.transData.transform([(point.forwards, height) for height in heights])
