@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
-from captum_masking.benchmark.methods import captum_methods, of_layer
+from captum_masking.benchmark.libraries import captum_methods
+from captum_masking.benchmark.methods import of_layer
 from captum_masking.data import BoxedImages
 from captum_masking.metrics import (
     MaxBoxAcc,

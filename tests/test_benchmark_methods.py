@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captum_masking.benchmark import trivial_methods
-from captum_masking.benchmark.methods import (
+from captum_masking.benchmark.libraries import (
     CAMS,
     RECIPES,
     SLOW,

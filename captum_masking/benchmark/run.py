@@ -17,13 +17,12 @@ from tqdm import tqdm
 from captum_masking._base.borrow import borrowed, eval_mode
 from captum_masking.benchmark.cost import measure_cost
 from captum_masking.benchmark.images import Batch, Images, stretched
+from captum_masking.benchmark.libraries import default_methods, in_words
 from captum_masking.benchmark.measures import Arrays, Scores, summarize
 from captum_masking.benchmark.methods import (
     Explain,
     Method,
     as_method,
-    default_methods,
-    in_words,
     random_states,
     trivial_methods,
 )

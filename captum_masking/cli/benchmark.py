@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
-from captum_masking.benchmark.methods import Method, default_methods, in_words, ours_of
+from captum_masking.benchmark.libraries import default_methods, in_words, ours_of
+from captum_masking.benchmark.methods import Method
 from captum_masking.benchmark.report import text_table
 from captum_masking.benchmark.result import digest
 from captum_masking.benchmark.run import benchmark

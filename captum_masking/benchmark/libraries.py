@@ -1,0 +1,443 @@
+"""Rows made of the methods of other libraries: Captum's and pytorch-grad-cam's."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, replace
+from importlib import import_module
+from io import StringIO
+from typing import Any
+
+import torch
+from captum import attr
+from captum.attr import Attribution
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from captum_masking.benchmark.methods import (
+    Explain,
+    Method,
+    Reduce,
+    as_method,
+    of_layer,
+    of_pixels,
+    one_by_one,
+    quiet,
+)
+from captum_masking.benchmark.result import digest
+from captum_masking.model.layers import find_layers
+from captum_masking.model.model import MaskingModel
+from captum_masking.model.taps import Taps
+from captum_masking.saliency.saliency import MaskingSaliency
+
+#: Rows by name, and by name why others do not apply.
+Rows = tuple[dict[str, Method], dict[str, str]]
+
+# ---- Copies of the classifier, on which methods work.
+
+
+def twin(classifier: nn.Module) -> nn.Module:
+    """Copy a classifier in eval mode, with nothing in place, for methods that hook or change it.
+
+    Its parameters share memory with the classifier's, but ask for no gradient.
+    """
+    shared: dict[int, Any] = {
+        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
+        for parameter in classifier.parameters()
+    }
+    network = copy.deepcopy(classifier, shared).eval()
+    for part in network.modules():
+        if getattr(part, "inplace", False):
+            part.inplace = False  # type: ignore[assignment]
+    return network
+
+
+class Lender:
+    """Lends the same twin again and again; one in whose hands a call failed is thrown away.
+
+    A method that raises may leave hooks, stored activations or a replaced part behind.
+    """
+
+    def __init__(self, classifier: nn.Module) -> None:
+        self.classifier = classifier
+        self._network: nn.Module | None = None
+
+    @contextmanager
+    def lent(self) -> Iterator[nn.Module]:
+        """Hold a twin without warnings; it is kept for the next time only if nothing is raised."""
+        network, self._network = self._network or twin(self.classifier), None
+        with quiet():
+            yield network
+        self._network = network
+
+
+# ---- Obstacles: each returns in one line why a method does not apply to a classifier, or nothing.
+
+Obstacle = Callable[[nn.Module, str, Tensor], str]
+
+# Of the change in the logit. Where every part has a rule, rounding is all that is missing.
+_MOST_UNEXPLAINED = 0.05
+
+
+def no_map(classifier: nn.Module, layer: str, example: Tensor) -> str:
+    """Class activation maps need a layer with maps ``(B, channels, h, w)``."""
+    with torch.no_grad():
+        _, (maps,) = Taps(twin(classifier), [layer])(example[:1])
+    if isinstance(maps, Tensor) and maps.dim() == 4:
+        return ""
+    given = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+    return f"layer {layer!r} gives {given}, but maps (B, channels, H, W) are needed"
+
+
+def no_relu(classifier: nn.Module, layer: str, example: Tensor) -> str:
+    """Captum's guided methods change the gradient of modules ``nn.ReLU`` only, in silence."""
+    calls, functions = _rectifiers(twin(classifier), example)
+    if calls[nn.ReLU6]:
+        return f"{calls[nn.ReLU6]} activations are nn.ReLU6, whose gradient it does not change"
+    if functions:
+        return (
+            f"{functions} of {calls[nn.ReLU] + functions} ReLUs are calls of a function, whose "
+            "gradient it cannot change; make them modules, nn.ReLU()"
+        )
+    return "" if calls[nn.ReLU] else "the classifier has no ReLU, whose gradient it would change"
+
+
+def no_sum(classifier: nn.Module, layer: str, example: Tensor) -> str:
+    """DeepLift's values have to sum to the change in the logit, which they miss without a rule."""
+    try:
+        share = _unexplained(twin(classifier), example.detach().clone())
+    except Exception as error:  # whatever a foreign library raises
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if share <= _MOST_UNEXPLAINED:
+        return ""
+    return (
+        f"its values miss {share:.0%} of the change in the logit to which they should sum: it "
+        "has no rule for some part of the classifier, such as an activation other than ReLU"
+    )
+
+
+class _Rectified(TorchFunctionMode):
+    """Counts calls of functions that rectify; an ``nn.ReLU`` makes one, too."""
+
+    calls = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.calls += getattr(func, "__name__", "") in ("relu", "relu_", "relu6")
+        return func(*args, **(kwargs or {}))
+
+
+def _rectifiers(network: nn.Module, example: Tensor) -> tuple[Counter[type], int]:
+    """Count how often a pass rectifies: by modules, by their class, and by mere functions."""
+    calls: Counter[type] = Counter()
+    for part in network.modules():
+        kind = next((kind for kind in (nn.ReLU, nn.ReLU6) if isinstance(part, kind)), None)
+        if kind is not None:
+            part.register_forward_hook(lambda *_, kind=kind: calls.update([kind]))
+    with torch.no_grad(), _Rectified() as seen:
+        network(example)
+    return calls, seen.calls - calls[nn.ReLU]
+
+
+def _unexplained(network: nn.Module, inputs: Tensor) -> float:
+    """Return the share of the change in the logits of the classes found that DeepLift misses."""
+    with torch.no_grad():
+        logits, of_zeros = network(inputs), network(torch.zeros_like(inputs))
+    target = logits.argmax(1)
+    with quiet():
+        values = attr.DeepLift(network).attribute(inputs.requires_grad_(), 0, target)
+    change = (logits - of_zeros).gather(1, target[:, None])[:, 0]
+    missing = change - values.detach().flatten(1).sum(1)
+    return float(missing.abs().sum() / change.abs().sum().clamp(min=1e-12))
+
+
+# ---- Options of Captum's methods that depend on the image, each printed as what it is.
+
+
+@dataclass(frozen=True)
+class Sevenths:
+    """A window over all channels whose sides are so many sevenths of the frame, rounded up."""
+
+    count: int
+
+    def __call__(self, inputs: Tensor) -> tuple[int, int, int]:
+        """Return ``(C, height, width)``."""
+        height, width = (min(side, self.count * math.ceil(side / 7)) for side in inputs.shape[2:])
+        return inputs.shape[1], height, width
+
+
+@dataclass(frozen=True)
+class Patches:
+    """A grid of patches, so many along each side, numbered in reading order."""
+
+    across: int
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return the number of each pixel's patch, ``(1, 1, H, W)``, without a gap."""
+        rows, columns = (
+            torch.arange(side, device=inputs.device) * min(self.across, side) // side
+            for side in inputs.shape[2:]
+        )
+        return (rows[:, None] * (columns[-1] + 1) + columns)[None, None]
+
+
+@dataclass(frozen=True)
+class OfRange:
+    """A share of the image's range of values, as Smilkov et al. 2017 measure noise."""
+
+    share: float
+
+    def __call__(self, inputs: Tensor) -> float:
+        """Return the share for the one image that is given."""
+        return self.share * float(inputs.detach().max() - inputs.detach().min())
+
+
+@dataclass(frozen=True)
+class ZeroAndNoise:
+    """Two baselines: zero, the mean color, and noise with the image's own mean and spread."""
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return ``(2, C, H, W)`` for the one image that is given."""
+        spread, mean = torch.std_mean(inputs.detach())
+        return torch.cat([torch.zeros_like(inputs), torch.randn_like(inputs) * spread + mean])
+
+
+# ---- Methods of other libraries: one row each, on twins of the classifier.
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a row comes about.
+
+    Attributes:
+        run: Called as ``run(network, layer, images, target)``; returns maps ``(B, 1, H, W)``.
+        settings: Its options as text.
+        obstacles: What may stand in its way.
+        alone: Whether each image is explained on its own, since its batch would change its map.
+        slow: Whether it takes one forward pass for each channel of the layer.
+    """
+
+    run: Callable[[nn.Module, nn.Module, Tensor, Tensor], Tensor]
+    settings: str = ""
+    obstacles: Sequence[Obstacle] = ()
+    alone: bool = False
+    slow: bool = False
+
+    def explain(self, classifier: nn.Module, layer: str) -> Explain:
+        """Return the row as a function of images and classes."""
+        lender = Lender(classifier)
+
+        def explain(inputs: Tensor, target: Tensor) -> Tensor:
+            images = inputs.detach().clone().requires_grad_()
+            with lender.lent() as network:
+                return self.run(network, network.get_submodule(layer), images, target)
+
+        return one_by_one(explain) if self.alone else explain
+
+
+def _captum(
+    build: Callable[[nn.Module, nn.Module], Attribution],
+    reduce: Reduce = of_pixels,
+    obstacles: Sequence[Obstacle] = (),
+    alone: bool = False,
+    **options: Any,
+) -> Recipe:
+    """Make a row of ``build(network, layer).attribute(**options)``; callables get the images."""
+
+    def run(network: nn.Module, layer: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+        given = {name: v(images) if callable(v) else v for name, v in options.items()}
+        values = build(network, layer).attribute(images, target=target, **given)
+        return reduce(values.detach(), images.shape[2:])
+
+    settings = ", ".join(f"{option}={value!r}" for option, value in options.items())
+    return Recipe(run, settings, obstacles, alone)
+
+
+def _of(kind: Callable[[nn.Module], Attribution]) -> Callable[[nn.Module, nn.Module], Attribution]:
+    return lambda network, layer: kind(network)
+
+
+#: By the names of Captum's classes. Baseline 0 is the mean color of normalized images.
+RECIPES = {
+    "Saliency": _captum(_of(attr.Saliency)),
+    "InputXGradient": _captum(_of(attr.InputXGradient)),
+    "GuidedBackprop": _captum(_of(attr.GuidedBackprop), obstacles=[no_relu]),
+    "Deconvolution": _captum(_of(attr.Deconvolution), obstacles=[no_relu]),
+    "IntegratedGradients": _captum(  # batches within bound the memory
+        _of(attr.IntegratedGradients), baselines=0, n_steps=50, internal_batch_size=16
+    ),
+    "GradientShap": _captum(  # 0.02 of the range is the 0.09 of Captum's examples on ImageNet
+        _of(attr.GradientShap),
+        baselines=ZeroAndNoise(),
+        n_samples=5,
+        stdevs=OfRange(0.02),
+        alone=True,
+    ),
+    "DeepLift": _captum(_of(attr.DeepLift), obstacles=[no_sum], baselines=0),
+    "LayerGradCam": _captum(attr.LayerGradCam, of_layer, [no_map], relu_attributions=True),
+    "GuidedGradCam": _captum(
+        attr.GuidedGradCam, obstacles=[no_relu, no_map], interpolate_mode="bilinear"
+    ),
+    "Occlusion": _captum(  # 36 windows of 64 pixels on 224
+        _of(attr.Occlusion),
+        baselines=0,
+        sliding_window_shapes=Sevenths(2),
+        strides=Sevenths(1),
+        perturbations_per_eval=8,
+    ),
+    "FeatureAblation": _captum(
+        _of(attr.FeatureAblation), baselines=0, feature_mask=Patches(7), perturbations_per_eval=8
+    ),
+    "NoiseTunnel": _captum(  # Smilkov et al. 2017: noise of 10 to 20 % of the range
+        lambda network, layer: attr.NoiseTunnel(attr.Saliency(network)),
+        nt_type="smoothgrad",
+        nt_samples=10,
+        stdevs=OfRange(0.15),
+        alone=True,
+    ),
+}
+
+
+def captum_methods(classifier: nn.Module, layer: str, example: Tensor) -> Rows:
+    """Make a row of each method of Captum that applies; the classifier is not changed.
+
+    Args:
+        classifier: An eager module.
+        layer: Whose maps Grad-CAM weights, usually the deepest.
+        example: Inputs ``(B, C, H, W)`` to try on; real images at best. Two are used.
+    """
+    methods, left_out = {}, {}
+    for name, recipe in RECIPES.items():
+        reasons = (no(classifier, layer, example[:2]) for no in recipe.obstacles)
+        if reason := next(filter(None, reasons), ""):
+            left_out[name] = reason
+        else:
+            methods[name] = Method(recipe.explain(classifier, layer), "captum", recipe.settings)
+    return methods, left_out
+
+
+_CAM = "pytorch-grad-cam"
+
+
+def _cam(
+    name: str,
+    make: Callable[..., Any] | None = None,
+    alone: bool = False,
+    slow: bool = False,
+) -> Recipe:
+    """Make a row of a class of pytorch-grad-cam, with its defaults: no smoothing."""
+
+    def run(network: nn.Module, layer: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+        output = import_module("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
+        kind = make or getattr(import_module("pytorch_grad_cam"), name)
+        # The slow ones draw a progress bar for each image. Gradients reach the layer from the
+        # images: the parameters of the twin ask for none.
+        with redirect_stderr(StringIO()), torch.enable_grad():
+            cam = kind(model=network, target_layers=[layer])
+            try:  # not as a context manager: that swallows an IndexError
+                maps = cam(input_tensor=images, targets=[output(i) for i in target.tolist()])
+            finally:
+                cam.activations_and_grads.release()
+        return torch.from_numpy(maps)[:, None].to(images.device)
+
+    return Recipe(run, alone=alone, slow=slow)
+
+
+def _ablation_cam(model: nn.Module, target_layers: list[nn.Module]) -> Any:
+    """Make an AblationCAM for layers that take more than one tensor: its stand-in takes just one.
+
+    The stand-in is also its own: the package's default is shared by all objects.
+    """
+    package = import_module("pytorch_grad_cam")
+
+    class StandIn(package.AblationLayer):  # type: ignore[name-defined]
+        def __call__(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(inputs)
+
+    return package.AblationCAM(model, target_layers, ablation_layer=StandIn())
+
+
+#: By the names of the package's classes.
+CAMS = {
+    "GradCAM": _cam("GradCAM"),
+    "HiResCAM": _cam("HiResCAM"),
+    "GradCAMPlusPlus": _cam("GradCAMPlusPlus"),
+    "XGradCAM": _cam("XGradCAM"),
+    "LayerCAM": _cam("LayerCAM"),
+    # The sign of a first component hangs on rounding, and so on the batch that an image comes in.
+    "EigenCAM": _cam("EigenCAM", alone=True),
+    "EigenGradCAM": _cam("EigenGradCAM", alone=True),
+    "ScoreCAM": _cam("ScoreCAM", slow=True),
+    "AblationCAM": _cam("AblationCAM", _ablation_cam, slow=True),
+}
+
+#: Names of rows that take one forward pass for each channel of the layer.
+SLOW = frozenset(f"{_CAM} {name}" for name, recipe in CAMS.items() if recipe.slow)
+
+
+def cam_methods(classifier: nn.Module, layer: str, example: Tensor) -> Rows:
+    """Make a row of each method of pytorch-grad-cam that applies, those in `SLOW` last."""
+    if reason := no_map(classifier, layer, example):
+        return {}, {_CAM: reason}
+    try:
+        import_module("pytorch_grad_cam")
+    except ImportError as error:
+        return {}, {_CAM: f"it cannot be imported ({error}); pip install grad-cam"}
+    settings = f"layer={layer!r}"
+    rows = {n: Method(r.explain(classifier, layer), _CAM, settings) for n, r in CAMS.items()}
+    return {f"{_CAM} {name}": row for name, row in rows.items()}, {}
+
+
+# ---- The rows of a benchmark if nobody names any: ours, all of Captum that applies, and CAMs.
+
+
+def default_methods(model: nn.Module, example: Tensor, *, slow: bool = False) -> Rows:
+    """Make every method that applies to a classifier.
+
+    Layer methods read the deepest map, which is the last that a ``MaskingModel`` reads.
+
+    Args:
+        model: A ``MaskingModel``, whose own masks are the first row; or a classifier.
+        example: Images ``(B, C, H, W)`` to try methods on.
+        slow: Also those that take hundreds of forward passes an image.
+
+    Returns:
+        ``(methods, left_out)``: rows by name, and why others do not apply.
+
+    Example:
+        >>> import torch
+        >>> classifier = nn.Sequential(
+        ...     nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 8, 3, 2), nn.ReLU(),
+        ...     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+        ... )
+        >>> methods, left_out = default_methods(classifier, torch.rand(1, 3, 32, 32))
+        >>> methods["LayerGradCam"].family
+        'captum'
+    """
+    ours: dict[str, Method] = {}
+    if isinstance(model, MaskingModel):
+        classifier, layer = model.classifier, model.layers[-1]
+        ours = {"MaskingSaliency": ours_of(model)}
+    else:
+        classifier, layer = model, find_layers(model, example[:1])[-1]
+    captum, no_captum = captum_methods(classifier, layer, example)
+    cams, no_cams = cam_methods(classifier, layer, example)
+    found = {**ours, **captum, **cams}
+    chosen = {name: row for name, row in found.items() if slow or name not in SLOW}
+    return chosen, {**no_captum, **no_cams}
+
+
+def in_words(left_out: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each method that does not apply."""
+    return [f"{name} is left out: {reason}" for name, reason in left_out.items()]
+
+
+def ours_of(model: MaskingModel, settings: str = "") -> Method:
+    """Make the row of a trained model's own masks."""
+    settings = settings or f"masker on {', '.join(model.layers)}, weights {digest(model)}"
+    return replace(as_method(MaskingSaliency(model)), family="ours", settings=settings)
