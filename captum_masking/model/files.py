@@ -21,23 +21,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_masking._base.files import replacing, sha256
-from captum_masking.model.layouts import ChannelsFirst, ChannelsLast, OfInput, Tokens, Vectors
-from captum_masking.parts.gate import GatedMasker
-from captum_masking.parts.masker import (
-    ClassSelector,
-    Masker,
-    MaskPerClass,
-    UNetMasker,
-    linear,
-    nearest,
-)
-from captum_masking.parts.other_maskers import MultiInputMasker, StandaloneMasker, VectorMasker
-from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
+from captum_masking.model import layouts
+from captum_masking.parts import gate, masker, other_maskers, sampler
 
 __all__ = [
     "CheckpointError",
     "fingerprint",
 ]
+
+
+_WAY_OUT = "give a folder written by model.save(folder), or save the model again"
 
 
 class CheckpointError(ValueError):
@@ -58,7 +51,7 @@ class CheckpointError(ValueError):
         self,
         path: str | Path,
         reason: str,
-        way_out: str = "give a folder written by model.save(folder), or save the model again",
+        way_out: str = _WAY_OUT,
     ) -> None:
         super().__init__(f"cannot load {path}: {reason}; {way_out}.")
 
@@ -169,41 +162,27 @@ def _explained(file: Path) -> Iterator[None]:
 # ---- The package's own maskers, samplers and layouts, by name and settings
 
 #: What brings a mask to the size of the inputs, by name.
-UPSAMPLERS = {function.__name__: function for function in (linear, nearest)}
-
-_KINDS: tuple[Any, ...] = (
-    *(Masker, UNetMasker, ClassSelector, MaskPerClass, GatedMasker),
-    *(VectorMasker, StandaloneMasker, MultiInputMasker),
-    *(Sigmoid, GumbelSigmoid),
-    *(ChannelsFirst, ChannelsLast, Tokens, Vectors, OfInput),
-)
-_PARTS = {kind.__name__: kind for kind in _KINDS}
+UPSAMPLERS = {"linear": masker.linear, "nearest": masker.nearest}
+_MODULES: tuple[Any, ...] = (masker, other_maskers, gate, sampler, layouts)
+_PARTS = {name: getattr(module, name) for module in _MODULES for name in module.__all__}
 
 
 def describe(part: Any) -> dict[str, Any]:
-    """Return the JSON-like ``class`` and ``settings`` of a part; None for those of other people.
-
-    Settings are ``part.settings``, or else its attributes, as of a dataclass.
-    """
+    """Return the JSON-like ``class`` and ``settings`` of a part; None for those of other people."""
     if not _is_own(part):
         return {"class": type(part).__name__, "settings": None}
-    settings = getattr(part, "settings", None)
-    settings = vars(part) if settings is None else settings
+    settings = part.settings if hasattr(part, "settings") else vars(part)  # of a dataclass
     described = {name: describe(v) if _is_own(v) else v for name, v in settings.items()}
     return {"class": type(part).__name__, "settings": described}
 
 
 def rebuild(name: str, entry: Mapping[str, Any], folder: str | Path) -> Any:
     """Make a part, such as the ``"masker"``, from what :func:`describe` returned."""
-    kind, settings = entry["class"], entry["settings"]
-    if kind not in _PARTS or settings is None:
-        raise CheckpointError(folder, f"its {name} is a {kind}; pass it as {name}=...")
-    return _PARTS[kind](
-        **{
-            setting: rebuild(name, value, folder) if isinstance(value, dict) else value
-            for setting, value in settings.items()
-        }
-    )
+    kind, settings = _PARTS.get(entry["class"]), entry["settings"]
+    if not isinstance(kind, type) or settings is None:
+        raise CheckpointError(folder, f"its {name} is a {entry['class']}; pass it as {name}=...")
+    parts = {n: rebuild(name, v, folder) for n, v in settings.items() if isinstance(v, dict)}
+    return kind(**{**settings, **parts})
 
 
 def _is_own(part: Any) -> bool:
@@ -243,7 +222,7 @@ def read_model(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     folder = Path(folder)
     if not (folder / MODEL).is_file():
         raise CheckpointError(folder, f"it has no {MODEL}")
-    way_out = "give a folder written by model.save(folder), or save the model again"
+    way_out = _WAY_OUT
     if (folder / "config.json").exists():
         way_out = (
             "models of older versions had a config.json beside their weights and are not read: "
