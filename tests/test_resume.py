@@ -25,7 +25,7 @@ from captum_masking._base.rates import step_decay
 from captum_masking.data import BalancedSampler
 from captum_masking.model.files import CheckpointError
 from captum_masking.parts.infill import Mean, Noise
-from captum_masking.parts.masker import Masker
+from captum_masking.parts.masker import Masker, nearest
 from captum_masking.parts.objective import Dual
 from captum_masking.parts.pool import History, Latest
 from captum_masking.parts.regularizer import Area, smooth
@@ -453,6 +453,10 @@ TRAINERS = {
     ),
     "layers": (lambda: in_model(layers=["2"]), r"model: was .*'2', '5'.*is .*\('2',\)"),
     "sampler": (lambda: in_model(sampler=Sigmoid()), r"model: was .*Gumbel.*is .*Sigmoid\("),
+    "upsample": (
+        lambda: in_model(upsample=lambda maps, size: nearest(maps, size)),
+        "upsample: was <function linear>, is <function .*<lambda> ",
+    ),
     "stride": (lambda: in_model(stride=1), "model: was .*stride=None.*stride=1"),
     "masker": (
         lambda: in_model(layers=["2", "5"], masker=Masker([6, 8], width=5)),

@@ -341,7 +341,7 @@ def training_state(trainer: MaskingTrainer) -> dict[str, Any]:
             "update."
         )
     state = {
-        "settings": trainer.settings(),
+        "settings": _settings(trainer),
         "model": trainer.model.state_dict(),
         "trained": _trained(trainer),
         "original": {} if trainer.original is None else trainer.original.state_dict(),
@@ -419,24 +419,66 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 def check_resumable(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
     """Refuse the state of another kind of training; the trainer is only looked at."""
-    check_settings(state["settings"], trainer.settings())
+    check_settings(state["settings"], _settings(trainer))
     saved, own = state["model"], trainer.model.state_dict()
-    _check_alike("a model of the same architecture", _shapes(saved), _shapes(own))
-    trained = _marked(state["trained"]), _marked(_trained(trainer))
-    _check_alike("the same layers to be trained", *trained, absent="frozen")
-    if trainer.joint is None:
-        _check_frozen(saved, own)
+    shapes = _differences(_shapes(saved), _shapes(own))
+    _refuse_tensors("a model of the same architecture", shapes, "Make the model as it was")
+    trained = _differences(_marked(state["trained"]), _marked(_trained(trainer)), absent="frozen")
+    _refuse_tensors("the same layers to be trained", trained, "Make the model as it was")
+    if trainer.joint is None:  # then the classifier would be overwritten
+        frozen = [name for name in own if name.startswith("classifier.")]
+        others = [n for n in frozen if not torch.equal(saved[n].cpu(), own[n].cpu())]
+        _refuse_tensors("the frozen classifier", others, "Give that classifier")
 
 
 def check_settings(saved: Mapping[str, str], own: Mapping[str, str]) -> None:
     """Refuse to go on with other settings than a training was begun with; name all of them."""
-    names, lines = _differences(saved, own, absent="absent")
-    if names:
+    differing = _differences(saved, own)
+    if differing:
         raise ValueError(
-            "expected the settings that this training was begun with, but "
-            f"{len(names)} differ:\n{lines}\nMake the trainer, the loader and the call of fit() as "
-            "they were, or begin a new training."
+            f"expected the settings that this training was begun with, but {len(differing)} "
+            f"differ:\n{_indented(differing)}\nMake the trainer, the loader and the call of fit() "
+            "as they were, or begin a new training."
         )
+
+
+def _refuse_tensors(what: str, differing: list[str], way_out: str) -> None:
+    if differing:
+        left = len(differing) - _LISTED
+        listed = [*differing[:_LISTED], *[f"and {left} more"] * (left > 0)]
+        raise ValueError(
+            f"expected {what} as when this training was begun, but {len(differing)} tensors "
+            f"differ:\n{_indented(listed)}\n{way_out}, or begin a new training."
+        )
+
+
+def _indented(lines: list[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _differences(
+    saved: Mapping[str, str], own: Mapping[str, str], *, absent: str = "absent"
+) -> list[str]:
+    names = [n for n in {**saved, **own} if saved.get(n) != own.get(n)]
+    return [f"{n}: was {saved.get(n, absent)}, is {own.get(n, absent)}" for n in names]
+
+
+def _settings(trainer: MaskingTrainer) -> dict[str, str]:
+    return {**trainer.settings(), "upsample": setting(trainer.model.upsample)}
+
+
+def _trained(trainer: MaskingTrainer) -> list[list[str]]:
+    """Name the parameters of each optimizer."""
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    return [[names[p] for p in parameters_of(o)] for o in trainer.optimizers]
+
+
+def _marked(trained: Sequence[Sequence[str]]) -> dict[str, str]:
+    return {name: "trained" for names in trained for name in names}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: str(tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 def loader_settings(loading: Loading) -> dict[str, str]:
@@ -501,57 +543,6 @@ def _instructions(code: CodeType) -> str:
         for each in code.co_consts
     ]
     return repr((code.co_code, code.co_names, constants))
-
-
-def _trained(trainer: MaskingTrainer) -> list[list[str]]:
-    """Name the parameters of each optimizer."""
-    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
-    return [[names[p] for p in parameters_of(o)] for o in trainer.optimizers]
-
-
-def _marked(trained: Sequence[Sequence[str]]) -> dict[str, str]:
-    return {name: "trained" for names in trained for name in names}
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    return {name: str(tuple(tensor.shape)) for name, tensor in tensors.items()}
-
-
-def _check_alike(
-    what: str, saved: dict[str, str], own: dict[str, str], *, absent: str = "absent"
-) -> None:
-    names, lines = _differences(saved, own, absent=absent, most=_LISTED)
-    if names:
-        raise ValueError(
-            f"expected {what} as when this training was begun, but {len(names)} tensors differ:\n"
-            f"{lines}\nMake the model as it was, or begin a new training."
-        )
-
-
-def _check_frozen(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuse to overwrite a classifier that is to stay as it is."""
-    frozen = [name for name in own if name.startswith("classifier.")]
-    names = [n for n in frozen if not torch.equal(saved[n].cpu(), own[n].cpu())]
-    if names:
-        raise ValueError(
-            "expected the frozen classifier that this training was begun with, but "
-            f"{len(names)} tensors have other values:\n{_listed(names, _LISTED)}\n"
-            "Give that classifier, or begin a new training."
-        )
-
-
-def _differences(
-    saved: Mapping[str, str], own: Mapping[str, str], *, absent: str, most: int | None = None
-) -> tuple[list[str], str]:
-    """Return the names under which two descriptions differ, and the lines of an error."""
-    names = [n for n in {**saved, **own} if saved.get(n) != own.get(n)]
-    lines = [f"{n}: was {saved.get(n, absent)}, is {own.get(n, absent)}" for n in names]
-    return names, _listed(lines, most)
-
-
-def _listed(lines: list[str], most: int | None) -> str:
-    left = len(lines[most:]) if most else 0
-    return "\n".join(f"  {line}" for line in [*lines[:most], *[f"and {left} more"] * bool(left)])
 
 
 # ---- What stops a training: Ctrl-C and SIGTERM wait for the step to end, errors get a way out
