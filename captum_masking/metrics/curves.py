@@ -129,10 +129,7 @@ def insertion_curve(
 ) -> Curve:
     """Return the target's probability as the most salient pixels are restored first.
 
-    The arguments are those of `deletion_curve`; ``infill`` gives the image to start from.
-
-    Source:
-        Petsiuk et al. 2018 (RISE), insertion.
+    As in `deletion_curve`, where ``infill`` gives the image to start from.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])
@@ -184,9 +181,6 @@ def insertion(
     batch_size: int = 32,
 ) -> Tensor:
     """Return the area under the `insertion_curve` of each image.
-
-    Source:
-        Petsiuk et al. 2018 (RISE), as in `deletion`.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # 0.5, 0.8808, 0.8808

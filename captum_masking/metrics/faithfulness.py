@@ -266,12 +266,9 @@ def masked_scores(
     infill: Infill = Mean(),
     batch_size: int = 32,
 ) -> dict[str, Tensor]:
-    """Return the eight scores above, by the names of their functions, for three passes in all.
+    """Return `average_drop`, `average_gain` and so on to `masked_out_entropy`, by name.
 
-    Returns:
-        Float32 ``(B,)`` each: ``average_drop``, ``average_gain``, ``average_increase``,
-        ``faithfulness_drop``, ``fid_in``, ``masked_in_accuracy``, ``masked_out_accuracy``,
-        ``masked_out_entropy``.
+    Together the eight scores cost three passes over the images.
 
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])

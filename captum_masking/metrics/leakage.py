@@ -150,9 +150,8 @@ def leakage(
     reads that one, in turn. The same is done with each mask's box, drawn as a rectangle. What is
     read is a lower bound: a better reader might read more.
 
-    An honest mask of an object gives its outline away, and classes have outlines: some leakage is
-    no fraud. What counts is a masker that leaks more than true pixel masks of the same images do,
-    or than another method's maps.
+    An honest mask gives its object's outline away, and so part of its class: compare with true
+    pixel masks of the same images, or with another method's maps.
 
     Args:
         masks: In [0, 1]; one per image, or copies of an image fall into several folds.

@@ -105,6 +105,11 @@ class FiniteMeans(Means):
         Raises:
             RuntimeError: If there was no finite image.
         """
+        if self.seen == 0 and self.not_finite:
+            raise RuntimeError(
+                f"all {int(self.not_finite)} images had NaN or infinity: call update(...) with "
+                "finite maps before compute()."
+            )
         means = dict(zip(self.names, self.means(), strict=True))
         return means | {"not_finite": self.not_finite / (self.seen + self.not_finite)}
 
@@ -168,5 +173,8 @@ class MeanOf(Means):
 
 
 def _takes(function: Callable[..., Any], option: str) -> bool:
-    parameters = inspect.signature(function).parameters
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # a builtin
+        return True
     return option in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

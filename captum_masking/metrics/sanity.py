@@ -271,9 +271,8 @@ Layers = Mapping[str, nn.Module | Sequence[nn.Module]]
 def reset(module: nn.Module) -> None:
     """Start a module afresh, as when it was built; only what it owns directly is drawn.
 
-    Calls its ``reset_parameters`` where it has one: batch norm then also forgets its statistics.
-    Otherwise, parameters with two or more axes are drawn as in ``nn.Linear`` (uniformly within
-    +- 1 / sqrt(fan in)), the others uniformly within +- 1 / sqrt(n) for n numbers.
+    Without a ``reset_parameters``, parameters with two or more axes are drawn as in ``nn.Linear``
+    (uniformly within +- 1 / sqrt(fan in)), others within +- 1 / sqrt(n) for n numbers.
     """
     own = getattr(module, "reset_parameters", None)
     if callable(own):

@@ -131,9 +131,6 @@ def _check_levels(levels: Sequence[float]) -> None:
 class MaxBoxAcc(BestThreshold):
     """The best share over thresholds of objects that `max_box_acc` finds.
 
-    Source:
-        Choe et al. 2020, MaxBoxAcc.
-
     Example:
         >>> metric = MaxBoxAcc()
         >>> mask = torch.tensor([[[0.1, 0.1, 0.1], [0.1, 1.0, 1.0]]])
@@ -153,9 +150,6 @@ class MaxBoxAcc(BestThreshold):
 
 class MaxBoxAccV2(BestThreshold):
     """The mean over IoU levels of the best share over thresholds of what `max_box_acc_v2` finds.
-
-    Source:
-        Choe et al. 2020, MaxBoxAccV2.
 
     Example:
         >>> metric = MaxBoxAccV2()
