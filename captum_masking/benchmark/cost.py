@@ -47,17 +47,10 @@ def measure_cost(
     Each time of the method is divided by the mean of the forward passes just before and after it,
     so that a machine that is busy for a while slows both sides; medians are over turns.
 
-    Classifier and the method's model are held in eval mode; modes, gradients and random states
-    are given back. On a CPU the peak of memory is read from torch's profiler, which sees what torch
-    allocates (and no scratch memory of other libraries), and is None for a method of more than 100
-    forward passes and a second; on a GPU it is that of torch's own allocator; elsewhere it is None.
-
-    Args:
-        explain: Called as ``explain(inputs, target)``.
-        forward: The classifier, called as ``forward(inputs)`` without gradients.
-        inputs: ``(B, C, *spatial)``, one batch; left as they are.
-        target: Handed to ``explain``.
-        seconds: For the timed runs; > 0.
+    Modes, gradients and random states are given back. On a CPU the peak of memory is read from
+    torch's profiler, which sees what torch allocates (and no scratch memory of other libraries),
+    and is None for a method of more than 100 forward passes and a second; on a GPU it is that of
+    torch's own allocator; elsewhere it is None.
 
     Raises:
         ValueError: If there is no image, or ``seconds`` is not positive.

@@ -25,22 +25,13 @@ class Pixels(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images with their classes and their ground truth.
+    """Some images with their classes and their ground truth, if the data have any."""
 
-    Attributes:
-        first: Place of the first image in the order of the benchmark.
-        inputs: ``(B, C, H, W)``.
-        target: ``(B,)``, the class to explain.
-        correct: ``(B,)``, whether the judge predicts that class.
-        boxes: One tensor ``(n, 4)`` an image in pixels, n >= 0; None where the data have none.
-        pixels: None where the data have none.
-    """
-
-    first: int
-    inputs: Tensor
-    target: Tensor
-    correct: Tensor
-    boxes: list[Tensor] | None
+    first: int  # place of the first image in the order of the benchmark
+    inputs: Tensor  # (B, C, H, W)
+    target: Tensor  # (B,), the class to explain
+    correct: Tensor  # (B,), whether the judge predicts that class
+    boxes: list[Tensor] | None  # one (n, 4) an image in pixels, n >= 0
     pixels: Pixels | None
 
 
@@ -128,18 +119,11 @@ class Images:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of the montage with the maps of all methods.
+    """One image of the montage with the maps of all methods."""
 
-    Attributes:
-        pixels: ``(H, W, 3)`` or ``(H, W, 1)`` in [0, 1].
-        maps: ``(H, W)`` in [0, 1], array or tensor, by the name of the row; some may be missing.
-        boxes: ``(n, 4)`` in pixels, the true ones.
-        title: Written above it, such as its class.
-    """
-
-    pixels: np.ndarray
-    maps: Mapping[str, Any] = field(default_factory=dict)
-    boxes: Sequence[Sequence[float]] = ()
+    pixels: np.ndarray  # (H, W, 1 or 3) in [0, 1]
+    maps: Mapping[str, Any] = field(default_factory=dict)  # (H, W) in [0, 1]; some may be missing
+    boxes: Sequence[Sequence[float]] = ()  # (n, 4) in pixels, the true ones
     title: str = "image"
 
 

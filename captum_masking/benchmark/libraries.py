@@ -212,21 +212,13 @@ class ZeroAndNoise:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a row comes about.
-
-    Attributes:
-        run: Called as ``run(network, layer, images, target)``; returns maps ``(B, 1, H, W)``.
-        settings: Its options as text.
-        obstacles: What may stand in its way.
-        alone: Whether each image is explained on its own, since its batch would change its map.
-        slow: Whether it takes one forward pass for each channel of the layer.
-    """
+    """How a row comes about; ``run(network, layer, images, target)`` returns ``(B, 1, H, W)``."""
 
     run: Callable[[nn.Module, nn.Module, Tensor, Tensor], Tensor]
     settings: str = ""
     obstacles: Sequence[Obstacle] = ()
-    alone: bool = False
-    slow: bool = False
+    alone: bool = False  # each image is explained on its own, since its batch would change its map
+    slow: bool = False  # one forward pass for each channel of the layer
 
     def explain(self, classifier: nn.Module, layer: str) -> Explain:
         """Return the row as a function of images and classes."""
@@ -304,13 +296,7 @@ RECIPES = {
 
 
 def captum_methods(classifier: nn.Module, layer: str, example: Tensor) -> Rows:
-    """Make a row of each method of Captum that applies; the classifier is not changed.
-
-    Args:
-        classifier: An eager module.
-        layer: Whose maps Grad-CAM weights, usually the deepest.
-        example: Inputs ``(B, C, H, W)`` to try on; real images at best. Two are used.
-    """
+    """Make a row of each method of Captum that applies; the first two examples are tried."""
     methods, left_out = {}, {}
     for name, recipe in RECIPES.items():
         reasons = (no(classifier, layer, example[:2]) for no in recipe.obstacles)

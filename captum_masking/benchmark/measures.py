@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -88,19 +89,12 @@ def pooled_precision(rows: Array, draws: Array) -> Array:
 
 
 def at_best_threshold(rows: Array, parts: Array) -> tuple[Array, list[float]]:
-    """Choose thresholds on one part of the images and read the other part's values there.
+    """Choose thresholds on one part ``(n,)`` of the images; read the other part's values there.
 
-    Both parts take their turn, so that every image is scored by what others chose, as Choe et al.
-    2020 ask for; two folds are our own.
-
-    Args:
-        rows: ``(n, T)``, higher is better, by threshold; or ``(n, L, T)``, for each of L levels,
-            over which the mean is taken at the end.
-        parts: ``(n,)``, 0 or 1: the part of each image.
-
-    Returns:
-        ``(values, chosen)``: one value an image ``(n,)``, and the thresholds chosen: on part 1
-        for part 0, then the other way about, each by level. With all images in one part, NaN.
+    Rows ``(n, T)`` hold values by threshold, higher is better; ``(n, L, T)`` for each of L levels,
+    over which the mean is taken. Both parts take their turn, so that every image is scored by what
+    others chose, as Choe et al. 2020 ask for. Return one value an image, NaN with all of them in
+    one part, and the thresholds chosen for part 0, then for part 1, each by level.
     """
     levels = rows[:, None] if rows.ndim == 2 else rows
     steps = thresholds(1 / levels.shape[2]).numpy()
@@ -129,21 +123,15 @@ Arrays = dict[str, Tensor]
 _PIXEL_STEP = 0.01  # of average precision, as Phang et al. take it
 
 
+@dataclass
 class Scores:
     """All that is measured of a method's maps; for its options, see :func:`benchmark`."""
 
-    def __init__(
-        self,
-        judge: nn.Module,
-        *,
-        curve_steps: int = 10,
-        curve_images: int | None = None,
-        robustness: bool = False,
-        infill: Infill = Mean(),
-    ) -> None:
-        self.judge = judge
-        self.curve_steps, self.curve_images = curve_steps, curve_images
-        self.robustness, self.infill = robustness, infill
+    judge: nn.Module
+    curve_steps: int = 10
+    curve_images: int | None = None
+    robustness: bool = False
+    infill: Infill = Mean()
 
     def __call__(self, method: Method, maps: Tensor, batch: Batch) -> Arrays:
         """Measure maps ``(B, 1, H, W)`` in [0, 1]; return arrays ``(B, ...)`` by name."""
@@ -238,21 +226,13 @@ def _spread_out(values: Tensor, rows: Tensor) -> Tensor:
 
 
 class Measure(NamedTuple):
-    """A column and how it is made.
-
-    Attributes:
-        column: The place in the table.
-        array: The name in `Scores`.
-        statistic: Of the rows that are left after the choice of thresholds.
-        tuned: Whether thresholds are chosen on one part of the images and reported on the other.
-        turned: Whether the column is one minus the rows, such as an error.
-    """
+    """A column and how it is made."""
 
     column: Column
-    array: str
-    statistic: Statistic = mean
-    tuned: bool = False
-    turned: bool = False
+    array: str  # its name in `Scores`
+    statistic: Statistic = mean  # of the rows that are left after the choice of thresholds
+    tuned: bool = False  # thresholds are chosen on one part of the images, reported on the other
+    turned: bool = False  # one minus the rows, such as an error
 
     def rows(self, array: Array, parts: Array) -> tuple[Array, list[float]]:
         """Return one row an image, and the thresholds chosen, if any."""
@@ -393,19 +373,9 @@ def summarize(
     setting: dict[str, Any],
     notes: Sequence[str],
 ) -> Result:
-    """Make the table of a benchmark from what is stored.
+    """Make the table from what is stored, batch by batch, of all methods that did not fail.
 
     All rows are resampled alike, so that differences are paired; thresholds stay as chosen.
-
-    Args:
-        store: Holds the arrays of all batches of every method that did not fail.
-        methods: The rows, in order.
-        firsts: First image of each batch.
-        failures: By name, why a method has no scores.
-        reference: The row that the others are compared with; left out if it failed.
-        seed: Of the split into halves and of the bootstrap.
-        setting: For the report.
-        notes: Likewise.
     """
     arrays = {name: store.read(name, firsts) for name in methods if name not in failures}
     correct = next((found["correct"] for found in arrays.values()), np.zeros(0))

@@ -44,13 +44,7 @@ Picture = bytes | str | Path
 
 
 def write_report(result: Result, samples: Sequence[Sample], out: Path) -> list[Path]:
-    """Write all that a benchmark has to show, each file whole or not at all.
-
-    Returns:
-        The files: ``result.json``, ``table.md``, ``table.csv``, ``montage.png``,
-        ``cost-quality-KEY.png`` and ``report.html``; pictures only where there is something to
-        draw.
-    """
+    """Write tables, pictures and the page, each file whole or not at all; return the files."""
     write_json(out / "result.json", result.as_json())
     write_text(out / "table.md", markdown(result))
     write_text(out / "table.csv", result.frame().to_csv(lineterminator="\n"))
@@ -95,10 +89,7 @@ def markdown(result: Result) -> str:
 def html(result: Result, montage: Picture | None = None, plots: Sequence[Picture] = ()) -> str:
     """Return a result as one page that needs no other file; whatever the user named is escaped.
 
-    Args:
-        result: Finished.
-        montage: Of :func:`draw_montage`, its bytes or its file, PNG or JPEG; None leaves it out.
-        plots: Of :func:`draw_cost_quality`, likewise.
+    The pictures are files, or bytes, of PNG or JPEG.
     """
     pictures = {"montage": montage and _source(montage), "plots": [_source(p) for p in plots]}
     return _rendered("report.html", result, **pictures)

@@ -6,6 +6,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,8 @@ def benchmark(
         store = Store(Path(temporary if out is None else out))
         store.check_same({**options, "classifier": digest(judge), "data": images.digest()})
         store.forget_changed({name: method.settings for name, method in rows.items()})
-        scores = Scores(
-            judge, curve_steps=curve_steps, curve_images=curve_images, robustness=robustness
-        )
-        loop = _Loop(rows, judge, scores, store, seed=seed, cost_seconds=cost_seconds)
+        scores = Scores(judge, curve_steps, curve_images, robustness)
+        loop = _Loop(rows, judge, scores, store, seed, cost_seconds)
         loop.run(images, predicted=predicted, show_progress=show_progress)
         first = next((name for name, row in rows.items() if row.family != TRIVIAL), "")
         result = summarize(
@@ -169,22 +168,17 @@ def _notes(images: Images, left_out: Mapping[str, str], robustness: bool) -> lis
     return notes
 
 
+@dataclass
 class _Loop:
     """Measures methods, keeps what it finds in a store, and why methods were dropped."""
 
-    def __init__(
-        self,
-        methods: Mapping[str, Method],
-        judge: nn.Module,
-        scores: Scores,
-        store: Store,
-        *,
-        seed: int,
-        cost_seconds: float,
-    ) -> None:
-        self.methods, self.judge, self.scores = methods, judge, scores
-        self.store, self.seed, self.cost_seconds = store, seed, cost_seconds
-        self.failures: dict[str, str] = {}
+    methods: Mapping[str, Method]
+    judge: nn.Module
+    scores: Scores
+    store: Store
+    seed: int
+    cost_seconds: float
+    failures: dict[str, str] = field(default_factory=dict)
 
     def run(self, images: Images, *, predicted: bool, show_progress: bool) -> None:
         """Measure what is not yet in the store; a method that raises is dropped."""

@@ -108,12 +108,7 @@ class Study:
 
 @torch.no_grad()
 def score(model: MaskingModel, images: BoxedImages, *, batch_size: int = 16) -> Scores:
-    """Score a model's masks against boxes, and by its own classifier with holes in mean color.
-
-    Returns:
-        One number an image: ``error`` (LE), ``box_iou``, ``f1``, ``area``, ``clean``,
-        ``masked_in`` and ``masked_out`` (1 where recognized). One for all: ``max_box_acc_v2``.
-    """
+    """Score a model's masks against boxes, and by its own classifier with holes in mean color."""
     columns: dict[str, list[Tensor]] = {}
     boxes = iter(images.boxes)
     with eval_mode(model):
@@ -178,20 +173,12 @@ def _means(rows: Array, images: Array, seed: int) -> Array:
 
 
 class Claim(NamedTuple):
-    """That one row's localization error lies below another's by an amount within a range.
+    """That one row's localization error lies below another's by an amount within a range."""
 
-    Attributes:
-        text: What is claimed (Phang et al. 2020, abstract).
-        row: The one it is claimed of.
-        other: The one it is compared with.
-        low: The claim holds for gains above this, in points of error.
-        high: And up to this.
-    """
-
-    text: str
+    text: str  # Phang et al. 2020, abstract
     row: str
     other: str
-    low: float = -math.inf
+    low: float = -math.inf  # in points of error
     high: float = math.inf
 
     def verdict(self, gain: Interval) -> str:
@@ -236,15 +223,7 @@ CLAIM_TITLES = ["claim", "rows", "gain in LE", "by LE", "gain in box IoU", "by b
 
 
 def judge_claims(errors: Mapping[str, Array], ious: Mapping[str, Array]) -> list[list[str]]:
-    """Judge every claim whose rows were run; gains are positive where the first row is better.
-
-    Args:
-        errors: By row, ``(seeds, images)``, in points.
-        ious: Likewise, of the boxes' IoU: the finer measure.
-
-    Returns:
-        One list of `CLAIM_TITLES` a claim.
-    """
+    """Judge every claim whose rows were run, by errors and IoUs ``(seeds, images)`` in points."""
     lines = []
     for claim in CLAIMS:
         if claim.row in errors and claim.other in errors:
@@ -293,15 +272,7 @@ def file_of(folder: Path, name: str, seed: int) -> Path:
 
 
 def write_tables(folder: Path) -> str:
-    """Write the tables and pictures of all runs in a folder; return the Markdown.
-
-    Args:
-        folder: Of a study, whose facts are in ``study.json`` and whose runs in `file_of`.
-
-    Raises:
-        ValueError: If there is no run.
-        ImportError: Without pandas.
-    """
+    """Write the tables and pictures of all runs of a study's folder; return the Markdown."""
     frame = needed("pandas").DataFrame
     runs = read_runs(folder)
     if not runs:
@@ -337,13 +308,7 @@ def points(runs: Sequence[dict[str, Any]], column: str) -> Array:
 
 
 def summarize(runs: Runs) -> Lines:
-    """Reduce runs to one line a row.
-
-    Returns:
-        For each row its name, seeds, images trained on, mean and standard deviation over seeds of
-        each of `COLUMNS` (None for one seed), and LE and box IoU against the reference with their
-        intervals.
-    """
+    """Reduce runs to a line each: mean and deviation over seeds, and gaps to the reference."""
     lines = []
     for name, row in runs.items():
         line: dict[str, Any] = {"row": name, "seeds": len(row), "images": row[0]["images"]}
