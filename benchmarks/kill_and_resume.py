@@ -154,7 +154,7 @@ def killed(arguments: argparse.Namespace, folder: Path, moments: list[int]) -> l
 
 def in_place(folder: Path) -> list[int]:
     """List the steps of the checkpoints in a folder, without reading them."""
-    return [int(path.name.removeprefix("step-")) for path in (folder / "run").glob("step-*")]
+    return [int(path.stem.removeprefix("step-")) for path in (folder / "run").glob("step-*")]
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:

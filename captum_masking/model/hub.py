@@ -43,19 +43,16 @@ def from_pretrained(
 
     Args:
         repo_id: ``"user/name"``; or a folder of this machine, as ``model.save`` writes it.
-        classifier: As for :meth:`~captum_masking.model.model.MaskingModel.load`.
-        masker: Needed where the saved masker is not the package's own.
-        sampler: Needed where the saved sampler is not the package's own.
+        classifier, masker, sampler: As for ``MaskingModel.load``.
         **options: Of ``huggingface_hub.hf_hub_download``: ``revision`` (the name of a commit pins
             a model), ``token``, ``cache_dir``, ``local_files_only``.
 
     Raises:
         CheckpointError: If what was fetched is no saved model, was altered, or does not fit.
-        ImportError: If ``huggingface_hub`` is not installed.
         OSError: If there is no such repository, or no network and nothing in the cache.
 
     Example:
-        See :func:`push_to_hub`.
+        >>> model = from_pretrained("me/birds-masker", classifier)       # doctest: +SKIP
     """
     folder = Path(repo_id)
     if not folder.is_dir():
@@ -83,7 +80,7 @@ def push_to_hub(
     Args:
         model: A model, or a folder that ``model.save`` or ``captum-masking train`` wrote.
         repo_id: ``"user/name"``; made if it does not exist.
-        notes: Of a model: as for :meth:`~captum_masking.model.model.MaskingModel.save`.
+        notes: Of a model: as for ``MaskingModel.save``.
         figures: Of a model: what ``captum-masking evaluate --json`` measured, by its names.
         license: Named in the card; None names none. The weights are yours.
         private: Whether only you see it; None is your default on the Hub.
@@ -93,12 +90,10 @@ def push_to_hub(
 
     Raises:
         CheckpointError: If the folder is no saved model, or was altered.
-        ImportError: If ``huggingface_hub`` is not installed.
         OSError: Of the Hub, such as for want of a token.
 
     Example:
         >>> push_to_hub(model, "me/birds-masker", figures=figures)       # doctest: +SKIP
-        >>> model = from_pretrained("me/birds-masker", classifier)       # doctest: +SKIP
     """
     given = not isinstance(model, MaskingModel)
     with nullcontext(str(model)) if given else tempfile.TemporaryDirectory() as folder:
