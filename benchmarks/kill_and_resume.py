@@ -94,7 +94,7 @@ def train(arguments: argparse.Namespace) -> None:
         DataLoader(Noisy(images), BATCH_SIZE, shuffle=True, num_workers=arguments.workers),
         EPOCHS,
         validation=DataLoader(held_out, 50),
-        checkpoints=Checkpoints(arguments.folder / "run", every=arguments.every),
+        callbacks=[Checkpoints(arguments.folder / "run", every=arguments.every)],
         resume=arguments.folder / "run",
         show_progress=False,
     )

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from captum_masking import MaskingModel, MaskingTrainer
-from captum_masking._base.rates import constant, step_decay
 from captum_masking.parts.other_maskers import MultiInputMasker
 from captum_masking.parts.regularizer import Area, Sum, TotalVariation, UngatedArea, smooth
 from captum_masking.training import callbacks as pictures
@@ -29,10 +28,11 @@ from captum_masking.training.callbacks import (
     AdaptiveArea,
     Callback,
     EarlyStopping,
+    Measure,
     Pictures,
     TensorBoard,
     forget,
-    saliency_metric_figure,
+    measure_saliency_metric,
     zero_last_layer,
 )
 
@@ -542,42 +542,6 @@ def test_a_training_that_goes_well_is_left_alone(trained, training):
     assert callback.scale == 1.0 and callback.restarts == 0
 
 
-# Learning rates.
-
-
-def rates(make, steps: int, **options) -> list[float]:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
-    schedule, seen = make(optimizer, steps, **options), []
-    for _ in range(steps):
-        seen.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return seen
-
-
-def test_a_constant_rate_is_reached_after_its_warm_up():
-    assert rates(constant, 5) == [2.0] * 5
-    assert rates(constant, 8, warm_up=0.5) == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0, 2.0]
-
-
-def test_a_rate_that_decays_in_steps_is_the_published_one():
-    published = [2.0 * 0.1 ** (epoch // 20) for epoch in range(60)]
-    assert rates(step_decay, 60) == pytest.approx(published)
-
-
-def test_decay_parts_and_warm_up_are_free():
-    expected = [0.5, 1.0, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]  # 4 steps of 2, 4 of 1, 4 rising
-    assert rates(step_decay, 8, decay=0.5, parts=2, warm_up=0.5)[4:] == expected[4:]
-    assert rates(step_decay, 8, decay=0.5, parts=2, warm_up=0.5)[:4] == [0.5, 1.0, 1.5, 2.0]
-    assert rates(step_decay, 2, parts=5) == pytest.approx([2.0, 2.0 * 0.1**2])  # 0 and 5 // 2
-
-
-@pytest.mark.parametrize("wrong", [{"warm_up": 1.0}, {"decay": 0.0}, {"parts": 0}], ids=str)
-def test_schedules_refuse_numbers_out_of_range(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        rates(step_decay, 4, **wrong)
-
-
 # All of them.
 
 
@@ -603,8 +567,7 @@ def test_all_of_them_watch_one_training(model, images, labels, opened, tmp_path)
         batches,
         epochs=5,
         validation=batches,
-        figures=[saliency_metric_figure],
-        callbacks=watching,
+        callbacks=[Measure(measure_saliency_metric), *watching],
         show_progress=False,
     )
     assert len(records) == 2 and "val_saliency_metric" in learner.stopping

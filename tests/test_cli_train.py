@@ -146,7 +146,7 @@ def test_an_error_in_the_training_ends_with_its_way_out_on_the_same_line(folder,
 def test_early_stopping_ends_and_keep_chooses(folder, capsys, monkeypatch, keep, stopped):
     losses = iter([9.0, 1.0, 2.0, 3.0, 4.0, 5.0])
 
-    def evaluate(trainer, loader, figures=()):
+    def evaluate(trainer, loader, metrics=()):
         return {"loss": next(losses), "clean": 0.5, "masked_in": 0.5}
 
     monkeypatch.setattr(MaskingTrainer, "evaluate", evaluate)

@@ -169,11 +169,9 @@ def stopped(folder: Path) -> dict[str, Any]:
     whole = fit(build(JOINT, **how), loader(shuffle=True))
     saving = Checkpoints(folder / "checkpoints", every=1)
     with contextlib.suppress(ArithmeticError):
-        fit(build(JOINT, **how), loader(shuffle=True), checkpoints=saving, callbacks=[Raise(5)])
+        fit(build(JOINT, **how), loader(shuffle=True), callbacks=[Raise(5), saving])
     again = build(JOINT, seed=1, **how)
-    resumed = fit(
-        again, loader(shuffle=True), checkpoints=saving, callbacks=[Raise(99)], resume=saving.folder
-    )
+    resumed = fit(again, loader(shuffle=True), callbacks=[Raise(99), saving], resume=saving.folder)
     return {"whole": whole, "resumed": resumed}
 
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from networks import Flat, assert_same, cnn, same_weights
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
-from captum_masking._base.rates import constant
 from captum_masking.parts.pool import Latest
 from captum_masking.training.update import Engine
 
@@ -113,7 +113,7 @@ def test_nothing_moves_before_enough_batches_have_come(accelerator):
 def test_the_rest_of_an_epoch_is_an_update_of_its_own(how, accelerator):
     """Five batches, two at a time: the fifth does not wait for the next epoch."""
     images, labels = data(10)
-    steady = {"schedule": constant}
+    steady = {"schedule": lambda optimizer, steps: ConstantLR(optimizer, 1.0)}
     many = build(how, accelerator=accelerator(gradient_accumulation_steps=2), **steady)
     quiet(many, parts(images, labels, [2, 2, 2, 2, 2]))
     plain = build(how, **steady)

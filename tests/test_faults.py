@@ -36,9 +36,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
 from captum_masking.model.files import CheckpointError
-from captum_masking.training.callbacks import Best, Callback
+from captum_masking.training.callbacks import Callback, CSVLog, KeepBest, Measure, _write_csv
 from captum_masking.training.checkpoint import Checkpoints
-from captum_masking.training.records import write_csv
 
 FAULTS = Path(__file__).parents[1] / "docs" / "faults.rst"
 AT = 6  # the step of the fault, in the middle of the second of two epochs of four steps
@@ -201,7 +200,7 @@ def test_ctrl_c_without_checkpoints_acts_at_once_and_says_how_to_have_some(image
     trainer.objective = During(trainer.objective, sent(signal.SIGINT), call=2)
     with given_back(trainer), pytest.raises(KeyboardInterrupt) as caught:
         trainer.fit([(images, labels)] * 3, show_progress=False)
-    assert "step 1" in notes(caught.value) and "fit(..., checkpoints=folder)" in notes(caught.value)
+    assert "step 1" in notes(caught.value) and "Checkpoints(folder)" in notes(caught.value)
 
 
 @needs_fork
@@ -333,7 +332,7 @@ def test_nan_is_skipped_and_counted_where_that_is_asked_for(images, labels, brok
     trainer = MaskingTrainer(model, train_classifier=how, skip_not_finite=True)
     trainer.objective = During(During(trainer.objective, broken, 2), broken, 5)
     look, batches = Look(model), [(images, labels)] * 4
-    records = trainer.fit(batches, 3, callbacks=[look], log=log, show_progress=False)
+    records = trainer.fit(batches, 3, callbacks=[look, CSVLog(log)], show_progress=False)
     assert look.stayed == look.skipped == [2, 5]
     assert [record.get("skipped") for record in records] == [1.0, 1.0, None]
     assert all(math.isfinite(value) for record in records for value in record.values())
@@ -427,17 +426,17 @@ def test_a_log_that_cannot_be_written_is_warned_of_and_costs_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(csv.DictWriter, "writerows", full)
         with pytest.warns(UserWarning, match="could not write the log .*log.csv: No space left"):
-            records = fit(trainer, extra=[Watched()], log=log)
+            records = fit(trainer, extra=[Watched(), CSVLog(log)])
     assert_same_training(unharmed, (trainer, records))
 
 
 @needs_fork
 def test_a_log_is_whole_whenever_the_process_is_killed(tmp_path):
     log, records = tmp_path / "log.csv", [{"epoch": 1.0, "area": 0.5}, {"epoch": 2.0, "area": 0.4}]
-    write_csv(records[:1], log)
+    _write_csv(records[:1], log)
     before, call, died = log.read_text(), 0, True
     while died:
-        died = killed_before(call, lambda: write_csv(records, log))
+        died = killed_before(call, lambda: _write_csv(records, log))
         whole = list(csv.DictReader(log.open()))
         assert log.read_text() == before or [row["area"] for row in whole] == ["0.5", "0.4"]
         call += 1
@@ -624,7 +623,7 @@ def test_an_infinite_figure_of_validation_neither_stops_nor_is_chosen():
         return {"odd": torch.tensor(math.nan if trainer.epochs_done else 1.0)}
 
     trainer = made(0)
-    records = fit(trainer, figures=[figure], keep=Best("val_odd"), validation=still())
+    records = fit(trainer, extra=[Measure(figure)], keep=KeepBest("val_odd"), validation=still())
     assert [math.isnan(record["val_odd"]) for record in records] == [False, True]
 
 

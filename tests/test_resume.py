@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import torch
 from networks import assert_same, cnn, everything, same_weights
+from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
-from captum_masking._base.rates import step_decay
 from captum_masking.data import BalancedSampler
 from captum_masking.model.files import CheckpointError
 from captum_masking.parts.infill import Mean, Noise
@@ -30,7 +30,13 @@ from captum_masking.parts.objective import Dual
 from captum_masking.parts.pool import History, Latest
 from captum_masking.parts.regularizer import Area, smooth
 from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
-from captum_masking.training.callbacks import AdaptiveArea, Best, Callback, EarlyStopping, Newest
+from captum_masking.training.callbacks import (
+    AdaptiveArea,
+    Callback,
+    EarlyStopping,
+    KeepBest,
+    KeepLatest,
+)
 from captum_masking.training.checkpoint import Checkpoints, load_training_state, training_state
 
 pytestmark = [
@@ -117,10 +123,12 @@ def watchers() -> list[Callback]:
     return [EarlyStopping(patience=9), AdaptiveArea(every=3, low=0.3, high=0.45, factor=1.1)]
 
 
-def fit(trainer, batches=None, *, extra=(), epochs=EPOCHS, **options):
-    keep = Best("val_masked_in", higher_is_better=True)
-    options = {"validation": still(), "keep": keep} | options
-    callbacks = [*watchers(), *extra]
+def fit(trainer, batches=None, *, extra=(), epochs=EPOCHS, keep=None, checkpoints=None, **options):
+    options = {"validation": still()} | options
+    callbacks = [keep or KeepBest("val_masked_in", higher_is_better=True), *watchers(), *extra]
+    if checkpoints is not None:
+        own = isinstance(checkpoints, Checkpoints)
+        callbacks.append(checkpoints if own else Checkpoints(checkpoints))
     return trainer.fit(
         loader() if batches is None else batches,
         epochs,
@@ -433,7 +441,7 @@ def wider() -> torch.nn.Module:
 TRAINERS = {
     "lr": (lambda: build(seed=0, lr=0.02), "lr: was 0.01, is 0.02"),
     "weight decay": (lambda: build(seed=0, weight_decay=0.5), "weight_decay: was 0.0001, is 0.5"),
-    "schedule": (lambda: build(seed=0, schedule=step_decay), "schedule: was .*cosine.*step_decay"),
+    "schedule": (lambda: build(seed=0, schedule=StepLR), "schedule: was .*cosine.*StepLR"),
     "norm": (lambda: build(seed=0, max_gradient_norm=1.0), "max_gradient_norm: was 10.0, is 1.0"),
     "skipping": (lambda: build(seed=0, skip_not_finite=True), "skip_not_finite: was False, is T"),
     "pool": (lambda: build(seed=0, pool=Latest()), r"pool: was History\(size=2.*is Latest\(\)"),
@@ -549,8 +557,8 @@ CALLS = {
     "length": ({"batches": [1, 2, 3]}, "batches in an epoch: was 4, is 3"),
     "cut": ({"steps_per_epoch": 2}, "batches in an epoch: was 4, is 2"),
     "validation": ({"validation": None}, "validation: was True, is False"),
-    "keep": ({"keep": Newest()}, r"keep: was Best\(.*is Newest\(\)"),
-    "callbacks": ({"extra": [StopAfter(9)]}, r"callbacks: was \['EarlyS.*'AdaptiveArea', 'StopA"),
+    "keep": ({"keep": KeepLatest()}, r"callbacks: was .*KeepBest\(.*is .*KeepLatest\(\)"),
+    "callbacks": ({"extra": [StopAfter(9)]}, r"callbacks: was .*'EarlyS.*'AdaptiveArea', 'StopA"),
 }
 
 

@@ -15,9 +15,9 @@ from test_resume import Stream, accumulating, build, fit, without_time
 from torch.utils.data import DataLoader
 
 from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
-from captum_masking.training.callbacks import Best, Callback
+from captum_masking.training.callbacks import Callback, KeepBest, Measure
 from captum_masking.training.checkpoint import Checkpoints, Signals, causes_in_words, check_writable
-from captum_masking.training.records import Monitor
+from captum_masking.training.records import Records
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to be copied")
 pytestmark = [
@@ -108,9 +108,9 @@ def test_the_state_that_is_chosen_is_the_one_left_in_the_model(images, labels):
             seen.append(trainer.model.masker.final.bias.clone())
 
     trainer = build(seed=0)
-    figures = [lambda *batch: {"odd": torch.tensor([1.0, 5.0, 2.0][trainer.epochs_done])}]
-    keep = Best("val_odd", higher_is_better=True)
-    fit(trainer, [(images, labels)], epochs=3, figures=figures, keep=keep, extra=[Weights()])
+    odd = Measure(lambda *batch: {"odd": torch.tensor([1.0, 5.0, 2.0][trainer.epochs_done])})
+    keep = KeepBest("val_odd", higher_is_better=True)
+    fit(trainer, [(images, labels)], epochs=3, keep=keep, extra=[odd, Weights()])
     assert torch.equal(trainer.model.masker.final.bias, seen[1])
 
 
@@ -224,7 +224,8 @@ def test_an_error_says_how_far_it_was_saved(tmp_path):
         return caught.value.__notes__[-1]
 
     words = "The training stopped after step 2, in epoch 1 of 2. "
-    assert note(2) == words + "No checkpoints were asked for: fit(..., checkpoints=folder)."
+    way_out = "No checkpoints were asked for: fit(..., callbacks=[Checkpoints(folder)])."
+    assert note(2) == words + way_out
     assert note(2, checkpoints=tmp_path / "a") == words + "There was no checkpoint yet."
     keeping = Checkpoints(tmp_path / "b", every=3)
     resume = f"Go on from step 3 with fit(..., resume='{tmp_path / 'b'}')."
@@ -379,12 +380,12 @@ def test_other_errors_are_left_as_they_are(error):
 
 
 def test_skipped_steps_are_counted_and_do_not_enter_the_means():
-    monitor = Monitor(epochs=2, show_progress=False)
-    for _ in monitor.epoch([0]):
-        monitor.add({"loss": 1.0, "clean": 0.5}, 2)
-        monitor.add({"loss": math.nan, "clean": 0.0, "skipped": 1.0}, 2)
-    again = Monitor(epochs=2, show_progress=False)
-    again.load_state_dict(monitor.state_dict())
+    records = Records(epochs=2, show_progress=False)
+    for _ in records.epoch([0]):
+        records.add({"loss": 1.0, "clean": 0.5}, 2)
+        records.add({"loss": math.nan, "clean": 0.0, "skipped": 1.0}, 2)
+    again = Records(epochs=2, show_progress=False)
+    again.load_state_dict(records.state_dict())
     for _ in again.epoch([0]):
         again.add({"skipped": 1.0}, 2)
     first = again.close({})

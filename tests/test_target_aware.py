@@ -712,7 +712,7 @@ def test_labels_of_several_classes_are_refused_in_joint_training(classifier, ima
 def test_how_much_mask_an_absent_class_gets_can_be_watched(classifier, images, labels):
     model = MaskingModel(classifier, target_aware=True)
     trainer = MaskingTrainer(model, train_classifier=False)
-    found = trainer.evaluate([(images, labels)], figures=[absent_to_present])
+    found = trainer.evaluate([(images, labels)], metrics=[absent_to_present])
     assert 0 < found["absent_to_present"] < 2
 
 

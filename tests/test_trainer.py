@@ -34,6 +34,7 @@ from captum_masking.parts.masking import mask_images
 from captum_masking.parts.objective import Judgement, KeepRecognizing
 from captum_masking.parts.pool import History, Latest
 from captum_masking.parts.regularizer import Area, Sum, TotalVariation
+from captum_masking.training.callbacks import CSVLog
 
 FROZEN, GENTLE, SCRATCH = False, FineTune(), FromScratch()
 NAMES = ["frozen", "gentle", "scratch"]
@@ -330,11 +331,24 @@ def test_modes_and_flags_are_given_back_after_training(device, batches, how):
 
 
 @HOWS
+@pytest.mark.filterwarnings("ignore:every parameter of this classifier")
 def test_a_model_that_was_frozen_for_use_is_trained_and_frozen_again(model, batches, how):
     before = copy.deepcopy(model.eval().requires_grad_(False))
     fit(model, batches, train_classifier=how)
     assert not same_weights(before.masker, model.masker)
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_joint_training_of_a_classifier_that_was_frozen_warns_at_the_callers_line(classifier):
+    model = MaskingModel(classifier.requires_grad_(False))
+    with pytest.warns(UserWarning, match="requires_grad=False.*train_classifier=False") as caught:
+        MaskingTrainer(model)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MaskingTrainer(model, train_classifier=False)
+        next(classifier.parameters()).requires_grad_(True)
+        MaskingTrainer(model)
 
 
 def breaks_in_the_infill(model):
@@ -644,10 +658,12 @@ def test_evaluate_changes_nothing(model, batches):
 
 def test_the_log_is_a_csv_with_a_row_an_epoch(model, batches, tmp_path):
     log = tmp_path / "new" / "log.csv"
-    trainer = MaskingTrainer(model)
+    trainer, logs = MaskingTrainer(model), [CSVLog(log)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        records = trainer.fit(batches, 3, validation=batches[:1], log=str(log), show_progress=False)
+        records = trainer.fit(
+            batches, 3, validation=batches[:1], callbacks=logs, show_progress=False
+        )
     with log.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == len(records) == 3

@@ -124,9 +124,11 @@ def train(folder, die_at=None):
     trainer.fit(
         DataLoader(Moved(), batch_size=64, shuffle=True),
         epochs=4,
-        checkpoints=Checkpoints(folder / "checkpoints", every=15),
+        callbacks=[
+            Diary(folder / "diary.txt", die_at),
+            Checkpoints(folder / "checkpoints", every=15),
+        ],
         resume=folder / "checkpoints",
-        callbacks=[Diary(folder / "diary.txt", die_at)],
         show_progress=False,
     )
     if trainer.is_main:

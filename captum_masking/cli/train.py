@@ -21,10 +21,11 @@ from captum_masking.data.images import BoxedImages
 from captum_masking.model.files import check_destination
 from captum_masking.model.model import MaskingModel
 from captum_masking.training.callbacks import (
-    Best,
     Callback,
+    CSVLog,
     EarlyStopping,
-    Newest,
+    KeepBest,
+    KeepLatest,
     Pictures,
     TensorBoard,
 )
@@ -38,10 +39,10 @@ from captum_masking.zoo import Preprocess, load_classifier
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_KEPT: dict[str, Callable[[], Newest]] = {
-    "newest": Newest,
-    "loss": Best,
-    "masked-in": partial(Best, "val_masked_in", higher_is_better=True),
+_KEPT: dict[str, Callable[[], KeepLatest]] = {
+    "newest": KeepLatest,
+    "loss": KeepBest,
+    "masked-in": partial(KeepBest, "val_masked_in", higher_is_better=True),
 }
 _PICTURES = 8  # as many as fit side by side
 
@@ -100,11 +101,8 @@ def _fit(
             DataLoader(training, shuffle=True, drop_last=whole, **settings),
             options.epochs,
             validation=None if validation is None else DataLoader(validation, **settings),
-            keep=_KEPT[options.keep](),
-            callbacks=callbacks_of(options, preprocess, shown),
-            checkpoints=_checkpoints(options),
+            callbacks=[CSVLog(log), *callbacks_of(options, preprocess, shown)],
             resume=options.checkpoints if options.resume else None,
-            log=log,
         )
     reports = [_report(data) for data in (training, validation) if isinstance(data, Readable)]
     if not trainer.is_main:
@@ -166,15 +164,11 @@ def _how(options: Options) -> bool | FineTune:
     return not options.frozen and FineTune(masker_first=masker_first)
 
 
-def _checkpoints(options: Options) -> Checkpoints | None:
-    if options.checkpoints is None:
-        return None
-    return Checkpoints(options.checkpoints, every=options.checkpoint_every)
-
-
 def callbacks_of(options: Options, preprocess: Preprocess, images: Any) -> list[Callback]:
     """Make the callbacks that were asked for; maps are drawn of ``images``."""
-    callbacks: list[Callback] = []
+    callbacks: list[Callback] = [_KEPT[options.keep]()]
+    if options.checkpoints is not None:
+        callbacks.append(Checkpoints(options.checkpoints, every=options.checkpoint_every))
     if options.early_stopping is not None:
         callbacks.append(EarlyStopping(patience=options.early_stopping))
     if options.pictures:

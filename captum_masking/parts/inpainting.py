@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import given_back
 from captum_masking._base.checks import check_finite, check_inputs, check_loader
+from captum_masking._base.rates import cosine
 from captum_masking.parts.infill import Inpainter
 from captum_masking.parts.masker import linear
 
@@ -180,7 +180,7 @@ def train_inpainter(
     inpainter(*_exercise(network, first))  # refuses a network that returns no image
     with given_back(network), tqdm(total=steps, disable=not show_progress) as bar:
         optimizer = torch.optim.Adam(_ready_to_train(network), lr=lr)
-        schedule = _schedule(optimizer, steps)
+        schedule = cosine(optimizer, steps)
         for images in itertools.chain([first], batches):
             error = _step(network, images, optimizer)
             schedule.step()
@@ -204,14 +204,6 @@ def _ready_to_train(network: nn.Module) -> list[nn.Parameter]:
     for parameter in trained:
         parameter.requires_grad_(True)
     return trained
-
-
-def _schedule(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """Raise the rate along a line in a tenth of the steps, then let it fall along a cosine."""
-    rising = max(1, steps // 10)
-    rise = LinearLR(optimizer, 1 / rising, total_iters=rising - 1)
-    fall = CosineAnnealingLR(optimizer, max(1, steps - rising))
-    return SequentialLR(optimizer, [rise, fall], milestones=[rising])
 
 
 def _step(network: nn.Module, images: Tensor, optimizer: torch.optim.Optimizer) -> float:

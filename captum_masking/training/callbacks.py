@@ -1,11 +1,13 @@
-"""What watches a training and may steer it: called by ``fit`` at four moments."""
+"""What watches a training and may steer it: called by ``fit`` at a few moments."""
 
 from __future__ import annotations
 
+import csv
 import math
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import eval_mode
+from captum_masking._base.files import replacing
 from captum_masking.parts.objective import Judgement
 from captum_masking.parts.regularizer import Area, PowerArea, Regularizer, Sum, UngatedArea
-from captum_masking.training.records import Record, figure_of
+from captum_masking.training.records import Metric, Record, metric_of
 from captum_masking.viz import Panel, montage, overlay
 
 if TYPE_CHECKING:
@@ -25,31 +28,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdaptiveArea",
-    "Best",
+    "CSVLog",
     "Callback",
     "EarlyStopping",
-    "Newest",
+    "KeepBest",
+    "KeepLatest",
+    "Measure",
     "Pictures",
-    "TOLERANCE",
-    "TOLERANCE_OF_BEST",
     "TensorBoard",
-    "forget",
-    "saliency_metric_figure",
-    "stretch",
-    "warn_of_fall",
-    "zero_last_layer",
+    "measure_saliency_metric",
 ]
 
 
 class Callback:
     """Does nothing; override the moments that matter.
 
-    In a training over several processes every process calls its callbacks, with figures that are
+    In a training over several processes every process calls its callbacks, with records that are
     the same for all; ``trainer.is_main`` says who should write. A callback ends the training after
     the running step by setting ``trainer.stopping = "why"``.
 
-    Source:
-        Own.
+    Attributes:
+        in_checkpoint: Whether a checkpoint holds its state; a resumed training then needs it, too.
 
     Example:
         >>> class Count(Callback):
@@ -58,17 +57,29 @@ class Callback:
         ...         self.steps += 1
     """
 
+    in_checkpoint = True
+
+    def around(self, trainer: MaskingTrainer) -> AbstractContextManager[Any]:
+        """Return a context that is held during the whole training, also to its error."""
+        return nullcontext()
+
     def on_start(self, trainer: MaskingTrainer) -> None:
-        """Called before the first step, and before the first after a resume."""
+        """Run before the first step, and before the first after a resume."""
 
     def on_step(self, trainer: MaskingTrainer, record: Record) -> None:
-        """Called after each step with its figures; ``trainer.steps_done`` counts from 1."""
+        """Run after each step with its record; ``trainer.steps_done`` counts from 1."""
+
+    def measure(
+        self, model: MaskingModel, inputs: Any, target: Tensor, mask: Any
+    ) -> dict[str, Tensor]:
+        """Measure a batch of validation images: means by name, ``val_name`` in the records."""
+        return {}
 
     def on_epoch(self, trainer: MaskingTrainer, record: Record) -> None:
-        """Called after each epoch with its means and, under ``val_``, those of validation."""
+        """Run after each epoch with its means and, under ``val_``, those of validation."""
 
     def on_end(self, trainer: MaskingTrainer, records: list[Record]) -> None:
-        """Called once when the training has ended by itself, not after an error."""
+        """Run once when the training has ended by itself, not after an error."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a fresh one needs to go on: numbers, strings, tensors, lists and dicts."""
@@ -77,47 +88,70 @@ class Callback:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
 
+    def setting(self) -> str:
+        """Name what a resumed training must have again."""
+        return type(self).__name__
+
 
 # ---- Which state of a training is kept, chosen on labels alone.
 
-#: A fall of accuracy by more than this below the start is said aloud, and such a state not kept.
+#: A fall of accuracy by more than this below the start is warned of, and such a state not kept.
 TOLERANCE = 0.01
 #: The same, below the best accuracy since the start: wider, as that one is a lucky draw.
 TOLERANCE_OF_BEST = 0.05
 
 
-class Newest:
-    """Keeps the newest state of a model whose classifier has not lost accuracy.
+class KeepLatest(Callback):
+    """Keep the latest state of a model whose classifier has not lost accuracy: ``fit``'s default.
 
-    A state is safe while its validation accuracy on clean images is at most a point
-    (:data:`TOLERANCE`) below that of the classifier before training, and at most five
-    (:data:`TOLERANCE_OF_BEST`) below the best one seen; a larger fall is warned of. If no state is
-    safe, the most accurate one is kept.
+    A state is safe while its validation accuracy on clean images is at most a point below that of
+    the classifier before training, and at most five below the best one seen; a larger fall
+    triggers a warning. If no state is safe, the most accurate one is kept. Without validation the
+    last state stays.
 
-    Source:
-        Own. Newest, since both learning rates fall to zero and the loss of the masker cannot be
-        compared between epochs while its judge changes.
+    The latest, since both learning rates fall to zero and the loss of the masker cannot be
+    compared between epochs while its judge changes.
 
     Example:
-        >>> best, model = Newest(), nn.Linear(1, 1)
-        >>> best.start({"clean": 0.8})
-        >>> best.offer({"epoch": 1, "val_clean": 0.8}, model)
+        >>> keep, model = KeepLatest(), nn.Linear(1, 1)
+        >>> keep.start({"clean": 0.8})
+        >>> keep.offer({"epoch": 1, "val_clean": 0.8}, model)
         >>> kept = model.weight.item()
         >>> _ = nn.init.zeros_(model.weight)  # and now a state that lost two points
         >>> with warnings.catch_warnings():
         ...     warnings.simplefilter("ignore")
-        ...     best.offer({"epoch": 2, "val_clean": 0.78}, model)
-        >>> best.restore(model)
+        ...     keep.offer({"epoch": 2, "val_clean": 0.78}, model)
+        >>> keep.restore(model)
         >>> model.weight.item() == kept
         True
     """
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self.has_started = False
         self.before = self.highest = self.kept = 0.0
         self.state: dict[str, Tensor] = {}  # on CPU memory; empty until one is kept
 
+    def on_start(self, trainer: MaskingTrainer) -> None:
+        """Measure the classifier before training, but not again after a resume."""
+        if not self.has_started:
+            record = trainer.validate()
+            self.start(record) if record else None
+
+    def on_epoch(self, trainer: MaskingTrainer, record: Record) -> None:
+        """Keep the state of now, or warn."""
+        self.offer(record, trainer.model)
+
+    def on_end(self, trainer: MaskingTrainer, records: list[Record]) -> None:
+        """Load the kept state."""
+        self.restore(trainer.model)
+        self._reset()
+
     def start(self, record: Record) -> None:
         """Note the accuracy before training."""
+        self.has_started = True
         self.before = self.highest = record["clean"]
 
     def offer(self, record: Record, model: nn.Module) -> None:
@@ -127,13 +161,13 @@ class Newest:
         accuracy = record["val_clean"]
         floor = max(self.before - TOLERANCE, self.highest - TOLERANCE_OF_BEST)
         if accuracy < floor:
-            warn_of_fall(record, max(self.before, self.highest))
+            _warn_of_fall(record, max(self.before, self.highest))
         if self.is_better(record, safe=accuracy >= floor):
             self.state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         self.highest = max(self.highest, accuracy)
 
     def is_better(self, record: Record, *, safe: bool) -> bool:
-        """Whether a state is to be kept rather than the one kept before; notes that it is."""
+        """Whether to keep a state rather than the one kept before; notes it if so."""
         accuracy = record["val_clean"]
         better = safe or not self.state or accuracy > self.kept
         self.kept = accuracy if better else self.kept
@@ -152,64 +186,60 @@ class Newest:
         """Go on from there."""
         vars(self).update(state)
 
+    def setting(self) -> str:
+        """Name the rule by which it keeps."""
+        return repr(self)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
 
-class Best(Newest):
-    """Keeps the state with the best figure of those whose classifier has not lost accuracy.
+class KeepBest(KeepLatest):
+    """Keep the state with the best metric of those whose classifier has not lost accuracy.
 
-    Safe states are those of :class:`Newest`; if none is safe, the best of the others is kept.
+    Safe states are those of :class:`KeepLatest`; if none is safe, the best of the others is kept.
+    With a frozen classifier the judge never changes and ``val_loss`` can be compared between
+    epochs; in joint training it cannot.
 
     Args:
-        figure: A name in the records of :meth:`~captum_masking.MaskingTrainer.fit`.
+        metric: A name in the records of :meth:`~captum_masking.MaskingTrainer.fit`.
         higher_is_better: Which way it gets better.
 
     Raises:
-        KeyError: At the first epoch, if there is no such figure.
-
-    Source:
-        Own. With a frozen classifier the judge never changes and ``val_loss`` compares; in joint
-        training it does not.
+        KeyError: At the first epoch, if there is no such metric.
 
     Example:
-        >>> best, model = Best("val_masked_in", higher_is_better=True), nn.Linear(1, 1)
-        >>> best.start({"clean": 0.8})
-        >>> for figure in (0.5, 0.7, 0.6):
-        ...     _ = nn.init.constant_(model.weight, figure)
-        ...     best.offer({"val_clean": 0.8, "val_masked_in": figure}, model)
-        >>> best.restore(model)
+        >>> keep, model = KeepBest("val_masked_in", higher_is_better=True), nn.Linear(1, 1)
+        >>> keep.start({"clean": 0.8})
+        >>> for value in (0.5, 0.7, 0.6):
+        ...     _ = nn.init.constant_(model.weight, value)
+        ...     keep.offer({"val_clean": 0.8, "val_masked_in": value}, model)
+        >>> keep.restore(model)
         >>> round(model.weight.item(), 4)
         0.7
     """
 
-    def __init__(self, figure: str = "val_loss", *, higher_is_better: bool = False) -> None:
+    def __init__(self, metric: str = "val_loss", *, higher_is_better: bool = False) -> None:
+        self.metric, self.higher_is_better = metric, higher_is_better
         super().__init__()
-        self.figure, self.higher_is_better = figure, higher_is_better
+
+    def _reset(self) -> None:
+        super()._reset()
         self.best, self.is_safe = -math.inf, False
 
     def is_better(self, record: Record, *, safe: bool) -> bool:
-        """As for :class:`Newest`; NaN is never better."""
-        value = figure_of(self.figure, record) * (1 if self.higher_is_better else -1)
+        """As for :class:`KeepLatest`; NaN is never better."""
+        value = metric_of(self.metric, record) * (1 if self.higher_is_better else -1)
         better = not self.state or (safe, value) > (self.is_safe, self.best)
         if better:
             self.best, self.is_safe = -math.inf if math.isnan(value) else value, safe
         return better
 
     def __repr__(self) -> str:
-        return f"Best(figure={self.figure!r}, higher_is_better={self.higher_is_better})"
+        return f"KeepBest(metric={self.metric!r}, higher_is_better={self.higher_is_better})"
 
 
-def warn_of_fall(record: Record, before: float) -> None:
-    """Say aloud that the classifier lost accuracy on clean validation images.
-
-    Args:
-        record: Of an epoch, with ``val_clean``.
-        before: The accuracy it is measured against, as a fraction.
-
-    Source:
-        Own.
-    """
+def _warn_of_fall(record: Record, before: float) -> None:
     warnings.warn(
         f"the classifier has lost accuracy: {record['val_clean']:.1%} on clean validation images "
         f"after epoch {record['epoch']:.0f}, {before:.1%} before. This state is not kept if a "
@@ -219,21 +249,96 @@ def warn_of_fall(record: Record, before: float) -> None:
     )
 
 
+# ---- What is measured besides, and where it is written.
+
+
+class Measure(Callback):
+    """Measure more on the validation images: ``fit(..., callbacks=[Measure(my_metric)])``.
+
+    Args:
+        *metrics: Called as ``metric(model, inputs, target, mask)`` on each batch; each returns
+            means by name, which are ``val_name`` in the records.
+
+    Example:
+        >>> Measure(lambda model, inputs, target, mask: {"top": mask.max()}).measure(
+        ...     None, None, None, torch.ones(1, 1, 2, 2)
+        ... )
+        {'top': tensor(1.)}
+    """
+
+    def __init__(self, *metrics: Metric) -> None:
+        self.metrics = metrics
+
+    def measure(
+        self, model: MaskingModel, inputs: Any, target: Tensor, mask: Any
+    ) -> dict[str, Tensor]:
+        """Return what all of them return."""
+        found: dict[str, Tensor] = {}
+        for metric in self.metrics:
+            found |= metric(model, inputs, target, mask)
+        return found
+
+    def __repr__(self) -> str:
+        return f"Measure({', '.join(getattr(m, '__name__', repr(m)) for m in self.metrics)})"
+
+
+class CSVLog(Callback):
+    """Write the records to a CSV file, a row an epoch; a log that cannot be written is warned of.
+
+    Args:
+        file: Replaced as a whole after each epoch, so that a reader never sees half of it.
+
+    Example:
+        ``trainer.fit(loader, callbacks=[CSVLog("run/log.csv")])``
+    """
+
+    in_checkpoint = False
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = Path(file)
+
+    def on_epoch(self, trainer: MaskingTrainer, record: Record) -> None:
+        """Write all records so far, on the main process."""
+        if not trainer.is_main:
+            return
+        try:
+            _write_csv(trainer.records, self.file)
+        except OSError as error:  # no reason to lose a training
+            warnings.warn(
+                f"could not write the log {self.file}: {error.strerror}. The training goes on; the "
+                "next epoch writes the whole log, if there is space and it may be written by then.",
+                stacklevel=3,
+            )
+
+    def __repr__(self) -> str:
+        return f"CSVLog({str(self.file)!r})"
+
+
+def _write_csv(records: list[Record], file: Path) -> None:
+    """Write one row a record, with nan for what a record does not have."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as beside, beside.open("w", newline="", encoding="utf-8") as stream:
+        names = dict.fromkeys(name for record in records for name in record)
+        writer = csv.DictWriter(stream, list(names), restval="nan")
+        writer.writeheader()
+        writer.writerows(records)
+
+
 # ---- A training that ends when it no longer gets better.
 
 
 class EarlyStopping(Callback):
-    """Ends the training once a figure has not got better for some epochs.
+    """Ends the training once a metric has not improved for some epochs.
 
-    Epochs in which the classifier trains alone, and that lack a figure of the masker for this
+    Epochs in which the classifier trains alone, and that lack a metric of the masker for this
     reason, do not count. Learning rates are scheduled for the whole training, so that one that
     falls along a cosine has not reached its end.
 
     Args:
-        figure: A name in the records, such as ``val_loss``, ``val_masked_in`` or ``loss``.
+        metric: A name in the records, such as ``val_loss``, ``val_masked_in`` or ``loss``.
         patience: Epochs without a better value after which the training ends, >= 1.
         least: A value is better only if it is so by more than this, >= 0.
-        higher_is_better: Whether the figure is to grow, as accuracies are.
+        higher_is_better: Whether the metric should grow, as accuracies do.
 
     Attributes:
         best: The best value so far; NaN before there is one.
@@ -241,7 +346,7 @@ class EarlyStopping(Callback):
 
     Raises:
         ValueError: If a number lies outside its range.
-        KeyError: In use, if the records have no such figure.
+        KeyError: In use, if the records have no such metric.
 
     Source:
         Prechelt 1998.
@@ -258,7 +363,7 @@ class EarlyStopping(Callback):
 
     def __init__(
         self,
-        figure: str = "val_loss",
+        metric: str = "val_loss",
         *,
         patience: int = 3,
         least: float = 0.0,
@@ -271,21 +376,21 @@ class EarlyStopping(Callback):
                 f"least must be a finite number >= 0, but got {least}; 0 takes any improvement, "
                 "higher_is_better says which way is better."
             )
-        self.figure, self.patience, self.least = figure, patience, least
+        self.metric, self.patience, self.least = metric, patience, least
         self.higher_is_better = higher_is_better
         self.best, self.waited = math.nan, 0
 
     def on_epoch(self, trainer: MaskingTrainer, record: Record) -> None:
-        """Compare the figure with the best so far; say so if it is time to end."""
-        if "area" not in record and self.figure not in record and not self._of_validation:
+        """Compare the metric with the best so far; end the training if it is time to."""
+        if "area" not in record and self.metric not in record and not self._of_validation:
             return  # the classifier trained alone
-        if self._is_better(figure_of(self.figure, record)):
-            self.best, self.waited = record[self.figure], 0
+        if self._is_better(metric_of(self.metric, record)):
+            self.best, self.waited = record[self.metric], 0
             return
         self.waited += 1
         if self.waited >= self.patience:
             epochs = f"{self.waited} epoch{'s' * (self.waited > 1)}"
-            trainer.stopping = f"{self.figure} has not got better than {self.best:.4g} for {epochs}"
+            trainer.stopping = f"{self.metric} has not got better than {self.best:.4g} for {epochs}"
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epochs waited and, where there is one, the best value."""
@@ -299,13 +404,13 @@ class EarlyStopping(Callback):
     def __repr__(self) -> str:
         numbers = f"patience={self.patience}, least={self.least}"
         return (
-            f"EarlyStopping(figure={self.figure!r}, {numbers}, "
+            f"EarlyStopping(metric={self.metric!r}, {numbers}, "
             f"higher_is_better={self.higher_is_better})"
         )
 
     @property
     def _of_validation(self) -> bool:
-        return self.figure.startswith("val_")
+        return self.metric.startswith("val_")
 
     def _is_better(self, value: float) -> bool:
         """Whether the value beats the best; NaN never does, and any other value beats none."""
@@ -323,20 +428,8 @@ def zero_last_layer(masker: nn.Module) -> None:
     """Set the last layer's parameters to zero: all mask logits are 0 then, and masks one half.
 
     No random number is drawn, so that every process of a training ends with the same weights. One
-    step later the layer differs from place to place again, since what it reads does.
-
-    Args:
-        masker: Its last layer is the last of its modules that has parameters of its own; a
-            :class:`~captum_masking.parts.other_maskers.MultiInputMasker` has one for each input.
-
-    Source:
-        Own; a layer that starts at zero, as in Zhang et al. 2019 (Fixup).
-
-    Example:
-        >>> masker = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.Conv2d(3, 1, 1))
-        >>> zero_last_layer(masker)
-        >>> masker(torch.rand(1, 2, 1, 2))
-        tensor([[[[0., 0.]]]], grad_fn=<ConvolutionBackward0>)
+    step later the layer differs from place to place again, since what it reads does; a layer that
+    starts at zero is that of Zhang et al. 2019 (Fixup).
     """
     for head in getattr(masker, "heads", [masker]):
         last: list[nn.Parameter] = []
@@ -350,21 +443,7 @@ def zero_last_layer(masker: nn.Module) -> None:
 def forget(optimizers: Iterable[torch.optim.Optimizer], parameters: Iterable[nn.Parameter]) -> None:
     """Make optimizers forget the gradients of some parameters, as if no step had been taken.
 
-    Args:
-        optimizers: Their tensors of state become zero and keep their places, as a checkpoint
-            expects them.
-        parameters: Those concerned.
-
-    Source:
-        Own.
-
-    Example:
-        >>> weight = nn.Parameter(torch.ones(1))
-        >>> optimizer = torch.optim.Adam([weight])
-        >>> weight.sum().backward(); optimizer.step()
-        >>> forget([optimizer], [weight])
-        >>> optimizer.state[weight]["exp_avg"]
-        tensor([0.])
+    Their tensors of state become zero and keep their places, as a checkpoint expects them.
     """
     concerned = list(parameters)
     for optimizer in optimizers:
@@ -416,10 +495,6 @@ class AdaptiveArea(Callback):
     Raises:
         ValueError: If a number lies outside its range; in use, if the trainer's regularizer has no
             area term.
-
-    Source:
-        Own, after the tuned multipliers of constrained training, such as GECO (Rezende & Viola
-        2018).
 
     Example:
         >>> import torch
@@ -567,10 +642,10 @@ def _check(low: float, high: float, every: int, factor: float, most: float) -> N
 # ---- The Saliency Metric of validation images: a figure of the masks that needs no boxes.
 
 
-def saliency_metric_figure(
+def measure_saliency_metric(
     model: Callable[[Tensor], Tensor], inputs: Tensor, target: Tensor, mask: Tensor
 ) -> dict[str, Tensor]:
-    """Measure ``saliency_metric`` in validation: ``fit(..., figures=[saliency_metric_figure])``.
+    """Measure the Saliency Metric in validation: ``Measure(measure_saliency_metric)``.
 
     The records then have ``val_saliency_metric``, lower is better, by which
     :class:`~captum_masking.training.callbacks.EarlyStopping` can end a training. It costs one more
@@ -596,7 +671,7 @@ def saliency_metric_figure(
         >>> import torch
         >>> inputs = torch.tensor([[[[2.0, 2.0], [0.0, 0.0]]]])
         >>> mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])  # half; the crop is 2 everywhere
-        >>> saliency_metric_figure(torch.nn.Flatten(), inputs, torch.tensor([0]), mask)
+        >>> measure_saliency_metric(torch.nn.Flatten(), inputs, torch.tensor([0]), mask)
         {'saliency_metric': tensor(0.6931)}
     """
     from captum_masking.metrics.saliency_metric import (
@@ -617,9 +692,6 @@ def stretch(images: Tensor) -> Tensor:
 
     Returns:
         Shaped like ``images``.
-
-    Source:
-        Own.
 
     Example:
         >>> stretch(torch.tensor([[[[-1.0, 0.0, 3.0]]]]))
@@ -644,9 +716,6 @@ class Pictures(Callback):
 
     Raises:
         ValueError: If ``images`` are no images, or ``every`` is less than 1.
-
-    Source:
-        Own.
 
     Example:
         ``trainer.fit(loader, callbacks=[Pictures(next(iter(loader))[0][:8], "pictures")])``
@@ -726,9 +795,6 @@ class TensorBoard(Callback):
         ImportError: If TensorBoard is not installed.
         ValueError: If ``every`` is less than 1.
 
-    Source:
-        Own.
-
     Example:
         ``trainer.fit(loader, callbacks=[TensorBoard("runs/first")])``
     """
@@ -786,6 +852,6 @@ def _writer_class() -> Any:
     except ImportError as error:
         raise ImportError(
             f"the callback TensorBoard writes with the package tensorboard ({error}); install it "
-            "with pip install tensorboard, or write the CSV of fit(..., log=file) alone."
+            "with pip install tensorboard, or write a CSV with CSVLog(file)."
         ) from error
     return SummaryWriter

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from captum_masking._base.checks import check_count
 from captum_masking._base.files import sha256
-from captum_masking._base.processes import gathered, rank, world
+from captum_masking._base.processes import any_of, from_main, gathered, rank, world
 from captum_masking.model.files import CheckpointError, read, unfinished, write
+from captum_masking.training.callbacks import Callback
 from captum_masking.training.update import parameters_of
 
 if TYPE_CHECKING:
@@ -46,15 +47,15 @@ __all__ = [
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
-class Checkpoints:
-    """Writes states of a training to files ``step-00000123.safetensors`` and keeps the last few.
+class Checkpoints(Callback):
+    """Save a training to files ``step-00000123.safetensors``: ``fit(..., callbacks=[...])``.
 
     A checkpoint is in place before any other goes, so that a process may be killed at any moment.
-    One process writes; the state that it is given has to hold what the others need.
+    Ctrl-C and SIGTERM wait for the running step to end and save it. One process writes.
 
     Args:
         folder: Made at the first save. It holds nothing else, but for hidden files.
-        every: Steps from one checkpoint to the next, as :meth:`due` counts them; None is never.
+        every: Steps from one checkpoint to the next; None saves after every epoch.
         keep: How many are kept. Later ones than that which is saved, as when a training goes on
             from an earlier checkpoint, are neither counted nor removed.
 
@@ -80,6 +81,73 @@ class Checkpoints:
             check_count("every", every)
         self.folder, self.every, self.keep = Path(folder), every, keep
         _check_folder(self.folder)
+        self.signals = Signals()
+        self.is_due = False  # as soon as no gradients are waiting
+        self.saved: int | None = None  # step of the last one, of the running training
+
+    in_checkpoint = False
+
+    # ---- The moments of a training.
+
+    @contextmanager
+    def around(self, trainer: MaskingTrainer) -> Iterator[None]:
+        """Postpone signals to the end of a step."""
+        self.signals = Signals()
+        with self.signals.postponed():
+            yield
+            self.signals.act()
+
+    def on_start(self, trainer: MaskingTrainer) -> None:
+        """Refuse a folder that cannot be written to."""
+        if trainer.is_main:
+            check_writable(self.folder)
+
+    def on_step(self, trainer: MaskingTrainer, record: Any) -> None:
+        """Save if it is time to, or if a signal has come; then heed it."""
+        self.is_due |= self.due(trainer.steps_done)
+        self._save_if_due(trainer)
+
+    def on_epoch(self, trainer: MaskingTrainer, record: Any) -> None:
+        """Save, unless that is counted in steps."""
+        self.is_due |= self.every is None
+        self._save_if_due(trainer)
+
+    def on_end(self, trainer: MaskingTrainer, records: Any) -> None:
+        """Save the end."""
+        self._save_state(trainer)
+
+    def save_if_interrupted(self, trainer: MaskingTrainer) -> None:
+        """Save if a signal has come, which may have ended the loader's processes, too."""
+        if self.signals.caught is not None:
+            self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: MaskingTrainer) -> None:
+        if trainer.engine.between_updates:
+            return  # gradients that are being accumulated are not part of a state
+        is_stopped = self._is_stopped(trainer)
+        if self.is_due or is_stopped:
+            self._save_state(trainer)
+        self.signals.act()
+
+    def _is_stopped(self, trainer: MaskingTrainer) -> bool:
+        """Whether a signal has come, here or in another process: all save, and all stop."""
+        if not any_of(self.signals.caught is not None, trainer.device):
+            return False
+        everywhere = gathered(self.signals.caught)  # asked of all, also of the one that knows
+        self.signals.caught = self.signals.caught or next(filter(None, everywhere))
+        return True
+
+    def _save_state(self, trainer: MaskingTrainer) -> None:
+        self.is_due = False
+        if self.saved == trainer.steps_done:
+            return
+        state = trainer.state_dict()
+        if trainer.is_main:
+            self.save(state, trainer.steps_done)
+        from_main(None)  # nobody goes on, and perhaps dies, before it is written
+        self.saved = trainer.steps_done
+
+    # ---- The files.
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint is to be saved after this step, counted from 1."""

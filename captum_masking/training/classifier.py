@@ -119,7 +119,7 @@ class ClassifierTraining:
                 "every parameter of this classifier has requires_grad=False, but joint training "
                 "trains all of them; to leave it as it is: train_classifier=False; to train some "
                 "layers only, switch theirs on.",
-                stacklevel=4,
+                stacklevel=3,
             )
         trained = trained or parameters
         self.optimizer = how.optimizer(trained, lr=how.lr)

@@ -1,10 +1,9 @@
-"""What a training was made of, in words: printed, and compared when it is taken up again."""
+"""Train a masker and, by default, its classifier with it; ``step`` is the algorithm."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +16,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from captum_masking._base.borrow import eval_mode, given_back
 from captum_masking._base.checks import check_examples, check_labels, check_loader, check_logits
-from captum_masking._base.processes import (
-    any_of,
-    copy_from_main,
-    from_main,
-    gathered,
-    in_all,
-    rank,
-    world,
-)
-from captum_masking._base.rates import constant, cosine
+from captum_masking._base.processes import copy_from_main, rank, world
+from captum_masking._base.rates import cosine
 from captum_masking._base.tuples import Inputs, as_tuple, unpacked
 from captum_masking.model.model import MaskingModel
 from captum_masking.model.taps import logits_of
@@ -37,372 +28,26 @@ from captum_masking.parts.pool import History, Latest, Pool
 from captum_masking.parts.questions import Questions, as_labeled, one_label
 from captum_masking.parts.regularizer import Regularizer, over_inputs, smooth
 from captum_masking.parts.regularizer import asked as asked_area
-from captum_masking.training.callbacks import Callback, Newest
-from captum_masking.training.checkpoint import (
-    Checkpoints,
-    Signals,
-    causes_in_words,
-    check_no_checkpoints,
-    check_resumable,
-    check_settings,
-    check_writable,
-    load_training_state,
-    loader_settings,
-    lost_workers_in_words,
-    random_state,
-    set_random_state,
-    setting,
-    training_state,
-)
+from captum_masking.training.callbacks import Callback
+from captum_masking.training.checkpoint import setting
 from captum_masking.training.classifier import ClassifierTraining, FineTune
 from captum_masking.training.epochs import Loading
 from captum_masking.training.gate import questions_for
 from captum_masking.training.records import (
-    Figures,
     Means,
-    Monitor,
+    Metric,
     Record,
     as_record,
     judge_itself,
     measure,
 )
+from captum_masking.training.run import Run
 from captum_masking.training.update import Engine, laid_out, moved, precise
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = [
-    "MaskingTrainer",
-    "Run",
-    "settings_of",
-]
-
-
-def settings_of(trainer: MaskingTrainer) -> dict[str, str]:
-    """Say what a trainer was made of, by name, without where things lie in memory.
-
-    Example:
-        See :class:`~captum_masking.MaskingTrainer`, which prints them.
-    """
-    optimizer, engine = trainer.masker_optimizer.defaults, trainer.engine
-    parts = {
-        "model": trainer.model.recipe(),
-        "train_classifier": trainer.joint or False,
-        "infill": trainer.infill,
-        "infill_out": trainer.infill_out,
-        "objective": trainer.objective,
-        "regularizer": trainer.regularizer,
-        "questions": trainer.questions,
-        "pool": trainer.pool,
-        "lr": optimizer["lr"],
-        "weight_decay": optimizer["weight_decay"],
-        "schedule": trainer.schedule,
-        "max_gradient_norm": engine.max_gradient_norm,
-        "skip_not_finite": engine.skip_not_finite,
-        "accelerator": engine.describe(),
-    }
-    return {name: setting(part) for name, part in parts.items()}
-
-
-# ---- One call of ``fit``: the loop around the steps, and all of it that a checkpoint holds.
-
-_WARM_UP = 100  # steps, where nobody knows yet how many there will be
-
-
-class Run:
-    """Trains for some epochs; every attribute that changes meanwhile is part of its state.
-
-    Args:
-        trainer: Takes the steps.
-        loading: The batches.
-        epochs: Passes over them.
-        monitor: Keeps the records.
-        validation: A loader of other images, or None.
-        figures: What else to measure on them.
-        keep: Chooses the state that is kept.
-        callbacks: Watch, and may end the training.
-        checkpoints: Written as they are due; None for none.
-    """
-
-    def __init__(
-        self,
-        trainer: MaskingTrainer,
-        loading: Loading,
-        epochs: int,
-        *,
-        monitor: Monitor,
-        validation: Any = None,
-        figures: Sequence[Figures] = (),
-        keep: Newest,
-        callbacks: Sequence[Callback] = (),
-        checkpoints: Checkpoints | None = None,
-    ) -> None:
-        self.trainer, self.loading, self.epochs = trainer, loading, epochs
-        self.monitor, self.validation, self.keep = monitor, validation, keep
-        self.figures, self.callbacks, self.checkpoints = figures, callbacks, checkpoints
-        self.signals = Signals()
-        self.known_length = loading.length  # of a stream, None also when it has been found out
-        self.has_started = False
-        self.seed: int | None = None  # of the running epoch
-        self.position = 0  # batches of it that are done
-        self.is_due = False  # a checkpoint, as soon as no gradients are waiting
-        self.saved: int | None = None  # step of the last checkpoint
-        self.schedules: dict[Optimizer, LRScheduler] = {}  # until it is begun or resumed
-
-    def go(self) -> list[Record]:
-        """Train until the end, an error, or a callback's or the user's word."""
-        trainer = self.trainer
-        if not self.schedules:
-            self._begin()
-        with self._left_in_order(), causes_in_words():
-            if self.checkpoints is not None and trainer.is_main:
-                check_writable(self.checkpoints.folder)
-            if self.validation is not None and not self.has_started:
-                self.keep.start(self._validate())
-            self.has_started = True
-            self._start_callbacks()
-            while trainer.epochs_done < self.epochs and trainer.stopping is None:
-                self._epoch()
-            for callback in self.callbacks:
-                callback.on_end(trainer, self.monitor.records)
-            self._save()
-            self.keep.restore(trainer.model)
-            self.signals.act()
-        return self.monitor.records
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a run made alike needs to go on; every process must call this."""
-        names = ("has_started", "seed", "position")
-        return {
-            "settings": self.settings(),
-            "trainer": training_state(self.trainer),
-            **{name: getattr(self, name) for name in names},
-            "epochs_done": self.trainer.epochs_done,
-            "stopping": self.trainer.stopping,
-            "length": self.loading.length,
-            "loading": self.loading.state_dict(),
-            "schedules": [schedule.state_dict() for schedule in self.schedules.values()],
-            "monitor": self.monitor.state_dict(),
-            "keep": self.keep.state_dict(),
-            "callbacks": [callback.state_dict() for callback in self.callbacks],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there.
-
-        Raises:
-            ValueError: If the state is that of a run with other settings, which are named. Nothing
-                has changed then.
-        """
-        check_settings(state["settings"], self.settings())
-        check_resumable(self.trainer, state["trainer"])
-        self.loading.length = state["length"]
-        self.loading.load_state_dict(state["loading"])
-        self.schedules = self._schedules(self.loading.length)  # sets the rates to their first ones
-        load_training_state(self.trainer, state["trainer"])  # and this to those of now
-        for schedule, saved in zip(self.schedules.values(), state["schedules"], strict=True):
-            schedule.load_state_dict(saved)
-        for name in ("has_started", "seed", "position"):
-            setattr(self, name, state[name])
-        self.trainer.epochs_done = state["epochs_done"]
-        self.trainer.stopping = state["stopping"]
-        self.monitor.load_state_dict(state["monitor"])
-        self.keep.load_state_dict(state["keep"])
-        for callback, saved in zip(self.callbacks, state["callbacks"], strict=True):
-            callback.load_state_dict(saved)
-
-    def resume(self, folder: str | Path) -> None:
-        """Go on from the newest checkpoint in a folder; without one, begin.
-
-        Raises:
-            CheckpointError: If there are checkpoints, but none that can be read.
-            FileExistsError: If those of another training are where this one is to save its own.
-            ValueError: As for :meth:`load_state_dict`.
-        """
-        found, own = Checkpoints(folder), self.checkpoints
-        goes_on_there = own is not None and own.folder.resolve() == found.folder.resolve()
-        if own is not None and not goes_on_there:
-            check_no_checkpoints(own)
-        # A damaged one may be all that is left: not to be taken for none.
-        if not found.steps() and not any(found.folder.glob("step-*")):
-            warnings.warn(f"{folder} holds no checkpoint yet: the training begins.", stacklevel=3)
-            return
-        self.load_state_dict(found.latest())
-        self.saved = self.trainer.steps_done if goes_on_there else None
-
-    def settings(self) -> dict[str, str]:
-        """Name what a training must not be resumed without, each in words."""
-        return {
-            "epochs": str(self.epochs),
-            "batches in an epoch": str(self.loading.steps or self.known_length),
-            **loader_settings(self.loading),
-            "validation": str(self.validation is not None),
-            "keep": repr(self.keep),
-            "callbacks": str([type(callback).__name__ for callback in self.callbacks]),
-        }
-
-    def _begin(self) -> None:
-        """Count from zero, and take the learning rates in hand."""
-        trainer = self.trainer
-        trainer.steps_done, trainer.epochs_done, trainer.stopping = 0, 0, None
-        self.schedules = self._schedules(self.loading.length)
-
-    def _start_callbacks(self) -> None:
-        """Start them without a trace in the random numbers: after a resume they start again."""
-        before = random_state()
-        for callback in self.callbacks:
-            callback.on_start(self.trainer)
-        set_random_state(before)
-
-    def _epoch(self) -> None:
-        """Train on what is left of the running epoch, and close it."""
-        trainer, loading = self.trainer, self.loading
-        if self.seed is None:
-            self.seed = loading.draw_seed()
-        loading.set_epoch(trainer.epochs_done)
-        batches, length = self._batches(self.seed), loading.length
-        for inputs, target in self.monitor.epoch(batches, start=self.position, total=length):
-            self._step(inputs, target)
-            if trainer.stopping is not None:
-                break
-        if self.position == 0:
-            raise ValueError("the loader gave no batch; it must give images to read.")
-        trainer.finish_update()
-        if loading.length is None:
-            self._learn_length()
-        self._close_epoch()
-
-    def _batches(self, seed: int) -> Iterator[tuple[Inputs, Tensor]]:
-        """Give what is left of the epoch; save if Ctrl-C has ended the loader's processes."""
-        try:
-            with lost_workers_in_words():
-                yield from self.loading.batches(seed, self.position)
-        except Exception:
-            if self.signals.caught is not None and world() == 1:
-                self._save_if_due()
-            raise
-
-    def _step(self, inputs: Inputs, target: Tensor) -> None:
-        trainer = self.trainer
-        step, learners = trainer.turn(self._progress())
-        record = step(inputs, target)
-        self.monitor.add(record, in_all(len(target), trainer.device))
-        for optimizer in learners:
-            _advance(self.schedules[optimizer])
-        self.position += 1
-        for callback in self.callbacks:
-            callback.on_step(trainer, record)
-        self._save_if_due()
-
-    def _close_epoch(self) -> None:
-        trainer = self.trainer
-        record = self.monitor.close(self._validate())
-        trainer.epochs_done += 1
-        self.keep.offer(record, trainer.model)
-        self.seed, self.position = None, 0
-        for callback in self.callbacks:
-            callback.on_epoch(trainer, record)
-        self.is_due |= self.checkpoints is not None and self.checkpoints.every is None
-        self._save_if_due()
-
-    def _validate(self) -> Record:
-        if self.validation is None:
-            return {}
-        return self.trainer.evaluate(self.validation, figures=self.figures)
-
-    def _progress(self) -> float:
-        """Return the fraction of the training that is done; of a stream, in whole epochs."""
-        in_epoch = 0.0 if self.loading.length is None else self.position / self.loading.length
-        return (self.trainer.epochs_done + in_epoch) / self.epochs
-
-    def _learn_length(self) -> None:
-        """Note how long a stream is, once it has ended; rates then fall as they would have."""
-        self.loading.length = self.position
-        taken = {optimizer: schedule.last_epoch for optimizer, schedule in self.schedules.items()}
-        self.schedules = self._schedules(self.position)
-        for optimizer, schedule in self.schedules.items():
-            for _ in range(taken[optimizer]):
-                _advance(schedule)
-
-    def _schedules(self, length: int | None) -> dict[Optimizer, LRScheduler]:
-        """Give each network a schedule over the steps in which it learns."""
-        make = self.trainer.schedule
-        counts = self.trainer.steps_of_each((length or 0) * self.epochs)
-        if length is None:
-            return {o: constant(o, 2 * _WARM_UP, warm_up=0.5) for o in counts}
-        return {optimizer: make(optimizer, count) for optimizer, count in counts.items()}
-
-    def _save_if_due(self) -> None:
-        """Save between two updates, if a checkpoint is due or a signal has come; then heed it."""
-        if self.checkpoints is None:
-            return
-        self.is_due |= self.checkpoints.due(self.trainer.steps_done)
-        if self.trainer.engine.between_updates:
-            return  # gradients that are being accumulated are not part of a state
-        is_stopped = self._is_stopped()
-        if self.is_due or is_stopped:
-            self._save()
-        self.signals.act()
-
-    def _is_stopped(self) -> bool:
-        """Whether a signal has come, here or in another process: all save, and all stop."""
-        signals = self.signals
-        if not any_of(signals.caught is not None, self.trainer.device):
-            return False
-        everywhere = gathered(signals.caught)  # asked of all, also of the one that knows
-        signals.caught = signals.caught or next(filter(None, everywhere))
-        return True
-
-    def _save(self) -> None:
-        self.is_due = False
-        if self.checkpoints is None or self.saved == self.trainer.steps_done:
-            return
-        state = self.state_dict()
-        if self.trainer.is_main:
-            self.checkpoints.save(state, self.trainer.steps_done)
-        from_main(None)  # nobody goes on, and perhaps dies, before it is written
-        self.saved = self.trainer.steps_done
-
-    @contextmanager
-    def _left_in_order(self) -> Iterator[None]:
-        """Leave no gradients behind; tell an error from where to go on."""
-        try:
-            if self.checkpoints is None:
-                yield
-            else:
-                with self.signals.postponed():
-                    yield
-        except BaseException as error:
-            error.add_note(self._whereabouts())
-            raise
-        finally:
-            self.trainer.forget_gradients()
-
-    def _whereabouts(self) -> str:
-        epoch = min(self.trainer.epochs_done + 1, self.epochs)
-        words = f"The training stopped after step {self.trainer.steps_done}, in epoch {epoch} of "
-        words += f"{self.epochs}. "
-        if self.checkpoints is None:
-            return words + "No checkpoints were asked for: fit(..., checkpoints=folder)."
-        if self.saved is None:
-            return words + "There was no checkpoint yet."
-        folder: Path = self.checkpoints.folder
-        return words + f"Go on from step {self.saved} with fit(..., resume={str(folder)!r})."
-
-
-def _advance(schedule: LRScheduler) -> None:
-    """Go one step along a schedule, also where the optimizer has not stepped yet.
-
-    It has not where gradients are accumulated, or the first step was skipped; torch warns of that
-    at the schedule's first step, and only there.
-    """
-    with warnings.catch_warnings() if schedule.last_epoch == 0 else nullcontext():
-        if schedule.last_epoch == 0:
-            warnings.filterwarnings("ignore", message="Detected call of")
-        schedule.step()
-
-
-# ---- Train a masker and, by default, its classifier with it; ``step`` is the algorithm.
+__all__ = ["MaskingTrainer"]
 
 
 class MaskingTrainer:
@@ -517,6 +162,7 @@ class MaskingTrainer:
         self.steps_done = self.epochs_done = 0
         self.stopping: str | None = None
         self.same_everywhere = False
+        self.run: Run | None = None  # the last call of fit
 
     @property
     def original(self) -> nn.Module | None:
@@ -607,16 +253,12 @@ class MaskingTrainer:
         epochs: int = 10,
         *,
         validation: Any = None,
-        figures: Sequence[Figures] = (),
-        keep: Newest | None = None,
         callbacks: Sequence[Callback] = (),
-        checkpoints: Checkpoints | str | Path | None = None,
         resume: str | Path | None = None,
         steps_per_epoch: int | None = None,
-        log: str | Path | None = None,
         show_progress: bool = True,
     ) -> list[Record]:
-        """Train for some epochs and keep the best state.
+        """Train for some epochs and keep the latest state that lost no accuracy.
 
         Args:
             loader: Gives batches ``(inputs, labels)``, or dicts as
@@ -625,20 +267,13 @@ class MaskingTrainer:
             epochs: Passes over the loader.
             validation: Like ``loader``, with images that are not trained on; after each epoch the
                 model is measured on it. Without it the last state is kept.
-            figures: What else to measure on the validation images, as for :meth:`evaluate`.
-            keep: Which of the states after each epoch is kept in the end; None is
-                :class:`~captum_masking.training.callbacks.Newest`.
-            callbacks: Watch the training, and may end it.
-            checkpoints: Where to save the training: a folder, saved to after every epoch, or
-                :class:`~captum_masking.training.checkpoint.Checkpoints` with ``every`` so many
-                steps, for
-                one to be taken up again in the middle of an epoch. Ctrl-C and SIGTERM then wait for
-                the step to end and save it.
+            callbacks: Watch the training, and may end it:
+                :class:`~captum_masking.training.checkpoint.Checkpoints`, and those of
+                :mod:`captum_masking.training.callbacks`.
             resume: A folder of checkpoints. The training goes on from the newest that can be read,
-                bit by bit as if it had not stopped; if there is none it begins.
+                bit by bit as if it had not stopped; an empty folder starts a new training.
             steps_per_epoch: Batches in an epoch, to cut a stream.
-            log: A CSV file to write the records to, a row an epoch.
-            show_progress: Whether to show a bar with the running figures.
+            show_progress: Whether to show a bar with the running means.
 
         Returns:
             One record per epoch: the means of what :meth:`step` returns and, with the prefix
@@ -650,39 +285,41 @@ class MaskingTrainer:
                 other settings; the message says why.
             CheckpointError: If no checkpoint in ``resume`` can be read.
         """
+        # ---- What is read, and who watches.
         check_loader(loader, epochs)
         if validation is not None:
             check_loader(validation, epochs + 1, name="validation")
-        if isinstance(checkpoints, (str, Path)):
-            checkpoints = Checkpoints(checkpoints)
-        if checkpoints is not None and resume is None:
-            check_no_checkpoints(checkpoints)
-        run = Run(
-            self,
-            Loading(loader, steps=steps_per_epoch, device=self.device),
-            epochs,
-            monitor=Monitor(
-                epochs,
-                log=log if self.is_main else None,
-                show_progress=show_progress and self.is_main,
-            ),
-            validation=validation,
-            figures=figures,
-            keep=Newest() if keep is None else keep,
-            callbacks=callbacks,
-            checkpoints=checkpoints,
+        loading = Loading(loader, steps=steps_per_epoch, device=self.device)
+        self.run = run = Run(
+            self, loading, epochs, callbacks, validation=validation, show_progress=show_progress
         )
-        if resume is not None:
-            run.resume(resume)
-        return run.go()
+        run.begin(resume)
+        with run.watched():
+            while self.epochs_done < epochs and self.stopping is None:
+                # ---- An epoch, step by step.
+                for inputs, target in run.batches():
+                    step, optimizers = self._turn(run.progress)
+                    record = step(inputs, target)
+                    run.advance(record, len(target), optimizers)
+                    for callback in run.callbacks:
+                        callback.on_step(self, record)
+                    if self.stopping is not None:
+                        break
+                # ---- Its end: validation, and the record of the epoch.
+                record = run.close_epoch()
+                for callback in run.callbacks:
+                    callback.on_epoch(self, record)
+            for callback in reversed(run.callbacks):  # first save, last load the state that is kept
+                callback.on_end(self, self.records)
+        return self.records
 
     @torch.no_grad()
-    def evaluate(self, loader: Any, *, figures: Sequence[Figures] = ()) -> Record:
-        """Measure the model on labelled images, judged by its classifier as it is now.
+    def evaluate(self, loader: Any, *, metrics: Sequence[Metric] = ()) -> Record:
+        """Measure the model on labeled images, judged by its classifier as it is now.
 
         Args:
             loader: Gives batches as for :meth:`fit`.
-            figures: Called as ``figure(model, inputs, target, mask)`` on each batch; further means
+            metrics: Called as ``metric(model, inputs, target, mask)`` on each batch; further means
                 by name.
 
         Returns:
@@ -699,10 +336,27 @@ class MaskingTrainer:
                 )
                 loss = self.objective(judgement) + over_inputs(self.regularizer, masks, judgement)
                 found = {"loss": loss}
-                for figure in figures:
-                    found |= figure(self.model, unpacked(inputs), target, unpacked(masks))
+                for metric in metrics:
+                    found |= metric(self.model, unpacked(inputs), target, unpacked(masks))
                 means.add(measure(judgement, masks, found, alone=True), len(target))
         return means.over_processes().record()
+
+    # ---- What a callback may look at during ``fit``.
+
+    @property
+    def records(self) -> list[Record]:
+        """The records of the epochs that are done."""
+        return [] if self.run is None else self.run.records.closed
+
+    def validate(self) -> Record:
+        """Measure the model on the validation images of :meth:`fit`; nothing without them."""
+        return {} if self.run is None else self.run.validate()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the training that :meth:`fit` runs, between two updates."""
+        if self.run is None:
+            raise RuntimeError("there is no training to save yet: call fit() first.")
+        return self.run.state_dict()
 
     @property
     def device(self) -> torch.device:
@@ -710,8 +364,25 @@ class MaskingTrainer:
         return next(self.model.masker.parameters()).device
 
     def settings(self) -> dict[str, str]:
-        """Say what this trainer was made of, in words, by name."""
-        return settings_of(self)
+        """Describe what this trainer was made of, by name."""
+        optimizer, engine = self.masker_optimizer.defaults, self.engine
+        parts = {
+            "model": self.model.recipe(),
+            "train_classifier": self.joint or False,
+            "infill": self.infill,
+            "infill_out": self.infill_out,
+            "objective": self.objective,
+            "regularizer": self.regularizer,
+            "questions": self.questions,
+            "pool": self.pool,
+            "lr": optimizer["lr"],
+            "weight_decay": optimizer["weight_decay"],
+            "schedule": self.schedule,
+            "max_gradient_norm": engine.max_gradient_norm,
+            "skip_not_finite": engine.skip_not_finite,
+            "accelerator": engine.describe(),
+        }
+        return {name: setting(part) for name, part in parts.items()}
 
     def __repr__(self) -> str:
         lines = "".join(f"    {name}={value},\n" for name, value in self.settings().items())
@@ -785,7 +456,7 @@ class MaskingTrainer:
             self.pool_is_current = False
             self.classifier.agree()
 
-    def turn(self, progress: float) -> tuple[Callable[[Inputs, Tensor], Record], list[Optimizer]]:
+    def _turn(self, progress: float) -> tuple[Callable[[Inputs, Tensor], Record], list[Optimizer]]:
         """Say who learns at this fraction of the training: the step, and whose rates move."""
         if self.classifier and progress < self.classifier.how.classifier_first:
             return self.classifier_step, [self.classifier.optimizer]

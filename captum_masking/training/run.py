@@ -1,0 +1,276 @@
+"""What one call of ``fit`` has read and done: all of it that a checkpoint holds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from captum_masking._base.processes import in_all, world
+from captum_masking._base.rates import rise
+from captum_masking.training.callbacks import Callback, KeepLatest
+from captum_masking.training.checkpoint import (
+    Checkpoints,
+    causes_in_words,
+    check_no_checkpoints,
+    check_resumable,
+    check_settings,
+    load_training_state,
+    loader_settings,
+    lost_workers_in_words,
+    random_state,
+    set_random_state,
+    training_state,
+)
+from captum_masking.training.epochs import Loading
+from captum_masking.training.records import Record, Records
+
+if TYPE_CHECKING:
+    from captum_masking.training.trainer import MaskingTrainer
+
+_WARM_UP = 100  # steps, where nobody knows yet how many there will be
+
+
+class Run:
+    """One call of ``fit``; every attribute that changes meanwhile is part of its state."""
+
+    def __init__(
+        self,
+        trainer: MaskingTrainer,
+        loading: Loading,
+        epochs: int,
+        callbacks: Sequence[Callback],
+        *,
+        validation: Any = None,
+        show_progress: bool = True,
+    ) -> None:
+        self.trainer, self.loading, self.epochs = trainer, loading, epochs
+        self.callbacks, self.validation = in_order(callbacks), validation
+        self.store = next((c for c in self.callbacks if isinstance(c, Checkpoints)), None)
+        self.records = Records(epochs, show_progress=show_progress and trainer.is_main)
+        self.known_length = loading.length  # of a stream, None also when it has been found out
+        self.seed: int | None = None  # of the running epoch
+        self.position = 0  # batches of it that are done
+        self.schedules: dict[Optimizer, LRScheduler] = {}
+
+    # ---- Begin, or go on where a checkpoint was taken.
+
+    def begin(self, resume: str | Path | None) -> None:
+        """Take the learning rates in hand, and count from zero or from the newest checkpoint.
+
+        Raises:
+            CheckpointError: If there are checkpoints, but none that can be read.
+            FileExistsError: If those of another training are where this one saves its own.
+            ValueError: As for :meth:`load_state_dict`.
+        """
+        found = None if resume is None else Checkpoints(resume)
+        goes_on_there = (
+            found is not None
+            and self.store is not None
+            and self.store.folder.resolve() == found.folder.resolve()
+        )
+        if self.store is not None:
+            self.store.saved = None
+            if not goes_on_there:
+                check_no_checkpoints(self.store)
+        # A damaged one may be all that is left: not to be taken for none.
+        if found is not None and (found.steps() or any(found.folder.glob("step-*"))):
+            self.load_state_dict(found.latest())
+            if self.store is not None and goes_on_there:
+                self.store.saved = self.trainer.steps_done
+            return
+        if found is not None:
+            warnings.warn(f"{resume} holds no checkpoint yet: the training begins.", stacklevel=3)
+        self.trainer.steps_done = self.trainer.epochs_done = 0
+        self.trainer.stopping = None
+        self.schedules = self._schedules(self.loading.length)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Hold the callbacks around the training; leave no gradients, and add the way on to errors.
+
+        Callbacks start without advancing the random numbers: after a resume they start again.
+        """
+        before = random_state()
+        try:
+            with ExitStack() as around, causes_in_words():
+                for callback in self.callbacks:
+                    around.enter_context(callback.around(self.trainer))
+                for callback in self.callbacks:
+                    callback.on_start(self.trainer)
+                set_random_state(before)
+                yield
+        except BaseException as error:
+            error.add_note(self._whereabouts())
+            raise
+        finally:
+            self.trainer.forget_gradients()
+
+    # ---- One epoch.
+
+    def batches(self) -> Iterator[tuple[Any, Tensor]]:
+        """Give what is left of the running epoch, under a progress bar."""
+        loading = self.loading
+        if self.seed is None:
+            self.seed = loading.draw_seed()
+        loading.set_epoch(self.trainer.epochs_done)
+        batches = self._read(self.seed)
+        yield from self.records.epoch(batches, start=self.position, total=loading.length)
+        if self.position == 0:
+            raise ValueError("the loader gave no batch; it must give images to read.")
+
+    @property
+    def progress(self) -> float:
+        """The fraction of the training that is done; of a stream, in whole epochs."""
+        in_epoch = 0.0 if self.loading.length is None else self.position / self.loading.length
+        return (self.trainer.epochs_done + in_epoch) / self.epochs
+
+    def advance(self, record: Record, examples: int, optimizers: Sequence[Optimizer]) -> None:
+        """Note a step, and move the rates of those who learned."""
+        self.records.add(record, in_all(examples, self.trainer.device))
+        for optimizer in optimizers:
+            _advance(self.schedules[optimizer])
+        self.position += 1
+
+    def close_epoch(self) -> Record:
+        """End an epoch: validate, and return its record."""
+        self.trainer.finish_update()
+        if self.loading.length is None:
+            self._learn_length()
+        record = self.records.close(self.validate())
+        self.trainer.epochs_done += 1
+        self.seed, self.position = None, 0
+        return record
+
+    def validate(self) -> Record:
+        """Measure the model on the validation images; nothing where there are none."""
+        if self.validation is None:
+            return {}
+        metrics = [callback.measure for callback in self.callbacks]
+        return self.trainer.evaluate(self.validation, metrics=metrics)
+
+    def _read(self, seed: int) -> Iterator[tuple[Any, Tensor]]:
+        try:
+            with lost_workers_in_words():
+                yield from self.loading.batches(seed, self.position)
+        except Exception:
+            if (
+                self.store is not None and world() == 1
+            ):  # Ctrl-C may have ended the loader's workers
+                self.store.save_if_interrupted(self.trainer)
+            raise
+
+    # ---- Learning rates.
+
+    def _schedules(self, length: int | None) -> dict[Optimizer, LRScheduler]:
+        """Give each network a schedule over the steps in which it learns."""
+        counts = self.trainer.steps_of_each((length or 0) * self.epochs)
+        if length is None:
+            return {optimizer: rise(optimizer, _WARM_UP) for optimizer in counts}
+        return {optimizer: self.trainer.schedule(optimizer, n) for optimizer, n in counts.items()}
+
+    def _learn_length(self) -> None:
+        """Note how long a stream is, once it has ended; rates then fall as they would have."""
+        self.loading.length = self.position
+        taken = {optimizer: schedule.last_epoch for optimizer, schedule in self.schedules.items()}
+        for optimizer in self.schedules:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"]
+        self.schedules = self._schedules(self.position)
+        for optimizer, schedule in self.schedules.items():
+            for _ in range(taken[optimizer]):
+                _advance(schedule)
+
+    # ---- State.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a run made alike needs to go on; every process must call this."""
+        return {
+            "settings": self.settings(),
+            "trainer": training_state(self.trainer),
+            "seed": self.seed,
+            "position": self.position,
+            "epochs_done": self.trainer.epochs_done,
+            "stopping": self.trainer.stopping,
+            "length": self.loading.length,
+            "loading": self.loading.state_dict(),
+            "schedules": [schedule.state_dict() for schedule in self.schedules.values()],
+            "records": self.records.state_dict(),
+            "callbacks": [callback.state_dict() for callback in self._saved()],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            ValueError: If the state is that of a run with other settings, which are named. Nothing
+                has changed then.
+        """
+        trainer = self.trainer
+        check_settings(state["settings"], self.settings())
+        check_resumable(trainer, state["trainer"])
+        self.loading.length = state["length"]
+        self.loading.load_state_dict(state["loading"])
+        self.schedules = self._schedules(self.loading.length)  # sets the rates to their first ones
+        load_training_state(trainer, state["trainer"])  # and this to those of now
+        for schedule, saved in zip(self.schedules.values(), state["schedules"], strict=True):
+            schedule.load_state_dict(saved)
+        self.seed, self.position = state["seed"], state["position"]
+        trainer.epochs_done, trainer.stopping = state["epochs_done"], state["stopping"]
+        self.records.load_state_dict(state["records"])
+        for callback, saved in zip(self._saved(), state["callbacks"], strict=True):
+            callback.load_state_dict(saved)
+
+    def settings(self) -> dict[str, str]:
+        """Name what a training must not be resumed without."""
+        return {
+            "epochs": str(self.epochs),
+            "batches in an epoch": str(self.loading.steps or self.known_length),
+            **loader_settings(self.loading),
+            "validation": str(self.validation is not None),
+            "callbacks": str([callback.setting() for callback in self._saved()]),
+        }
+
+    def _saved(self) -> list[Callback]:
+        return [callback for callback in self.callbacks if callback.in_checkpoint]
+
+    def _whereabouts(self) -> str:
+        done, store = self.trainer.steps_done, self.store
+        epoch = min(self.trainer.epochs_done + 1, self.epochs)
+        words = f"The training stopped after step {done}, in epoch {epoch} of {self.epochs}. "
+        if store is None:
+            return (
+                words + "No checkpoints were asked for: fit(..., callbacks=[Checkpoints(folder)])."
+            )
+        if store.saved is None:
+            return words + "There was no checkpoint yet."
+        return words + f"Go on from step {store.saved} with fit(..., resume={str(store.folder)!r})."
+
+
+def in_order(callbacks: Sequence[Callback]) -> list[Callback]:
+    """Put what keeps a state first and what saves last; by default the latest state is kept."""
+    keeps = [callback for callback in callbacks if isinstance(callback, KeepLatest)]
+    saves = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
+    if len(keeps) > 1 or len(saves) > 1:
+        raise ValueError(
+            f"expected at most one callback that keeps a state and one that saves checkpoints, but "
+            f"got {[*keeps, *saves]}; leave out the others."
+        )
+    others = [c for c in callbacks if not isinstance(c, (KeepLatest, Checkpoints))]
+    return [*(keeps or [KeepLatest()]), *others, *saves]
+
+
+def _advance(schedule: LRScheduler) -> None:
+    """Go one step along a schedule, also where the optimizer has not stepped yet.
+
+    It has not where gradients are accumulated, or the first step was skipped; torch warns of that.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected call of")
+        schedule.step()
