@@ -37,7 +37,7 @@ def step() -> str:
 
 
 def per_input() -> str:
-    """Show masks optimised per input beside a trained masker."""
+    """Show masks optimized per input beside a trained masker."""
     found = _read("per_input")
     header = ["", "LE", "masked-in", "masked-out", "area", "forward passes (time)"]
     rows = [

@@ -11,38 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_masking import metrics
 from captum_masking.benchmark.images import Batch, Pixels
 from captum_masking.benchmark.methods import Method
 from captum_masking.benchmark.result import Array, Column, Interval, Result, Row, Store
-from captum_masking.metrics.boxes import best_box_iou
-from captum_masking.metrics.curves import deletion, insertion
-from captum_masking.metrics.faithfulness import completeness_and_soundness, masked_scores
-from captum_masking.metrics.localization import (
-    energy_pointing,
-    f1,
-    f1_mean,
-    localization_error,
-    mask_iou,
-    mask_iou_by_threshold,
-    om,
-    pointing_game,
-)
-from captum_masking.metrics.robustness import infidelity, max_sensitivity
-from captum_masking.metrics.saliency_metric import saliency_metric
-from captum_masking.metrics.statistics import (
-    binarized_area,
-    mask_area,
-    mask_entropy,
-    mask_sparseness,
-    mask_total_variation,
-)
-from captum_masking.metrics.thresholds import (
-    average_precision,
-    max_box_acc,
-    max_box_acc_v2,
-    pixel_histograms,
-    thresholds,
-)
+from captum_masking.metrics.localization import mask_iou_by_threshold
+from captum_masking.metrics.thresholds import average_precision, pixel_histograms, thresholds
 from captum_masking.parts.infill import Blur, Infill, Mean
 
 # ---- The bootstrap: from one row an image to one number for each draw of the images.
@@ -138,19 +112,19 @@ class Scores:
         arrays = {
             "correct": batch.correct.float(),
             "degenerate": (~maps.isfinite()).flatten(1).any(1).float(),
-            "area": mask_area(maps),
-            "binarized_area": binarized_area(maps),
-            "entropy": mask_entropy(maps),
-            "total_variation": mask_total_variation(maps),
-            "sparseness": mask_sparseness(maps),
+            "area": metrics.mask_area(maps),
+            "binarized_area": metrics.binarized_area(maps),
+            "entropy": metrics.mask_entropy(maps),
+            "total_variation": metrics.mask_total_variation(maps),
+            "sparseness": metrics.mask_sparseness(maps),
         }
         if batch.boxes is not None:
             arrays |= by_boxes(maps, batch.boxes, batch.correct)
         if batch.pixels is not None:
             arrays |= by_pixels(maps, batch.pixels)
         judged = (self.judge, batch.inputs, maps, batch.target)
-        arrays |= masked_scores(*judged, infill=self.infill)
-        arrays["saliency_metric"] = saliency_metric(*judged)
+        arrays |= metrics.masked_scores(*judged, infill=self.infill)
+        arrays["saliency_metric"] = metrics.saliency_metric(*judged)
         if self.curve_images is None or batch.first < self.curve_images:
             arrays |= self._curves(*judged)
         if self.robustness:
@@ -160,10 +134,10 @@ class Scores:
     def _curves(self, *judged: Any) -> Arrays:
         height, width = judged[1].shape[2:]
         curve: dict[str, Any] = {"step_px": max(height * width // self.curve_steps, 1)}
-        complete, sound = completeness_and_soundness(*judged, infill=self.infill, **curve)
+        complete, sound = metrics.completeness_and_soundness(*judged, infill=self.infill, **curve)
         return {
-            "insertion": insertion(*judged, infill=Blur(sigma_px=5.0), **curve),
-            "deletion": deletion(*judged, infill=self.infill, **curve),
+            "insertion": metrics.insertion(*judged, infill=Blur(sigma_px=5.0), **curve),
+            "deletion": metrics.deletion(*judged, infill=self.infill, **curve),
             "completeness": complete,
             "soundness": sound,
         }
@@ -173,7 +147,10 @@ class Scores:
             return method.maps(inputs.detach(), target)
 
         given: tuple[Any, ...] = (self.judge, batch.inputs, explain, batch.target)
-        return {"infidelity": infidelity(*given), "max_sensitivity": max_sensitivity(*given)}
+        return {
+            "infidelity": metrics.infidelity(*given),
+            "max_sensitivity": metrics.max_sensitivity(*given),
+        }
 
 
 def by_boxes(maps: Tensor, boxes: Sequence[Tensor], correct: Tensor) -> Arrays:
@@ -183,15 +160,15 @@ def by_boxes(maps: Tensor, boxes: Sequence[Tensor], correct: Tensor) -> Arrays:
         return {}
     some, known = maps[boxed], [found for found in boxes if len(found)]
     arrays = {
-        "error": localization_error(some, known),
-        "box_iou": best_box_iou(some, known),
-        "om": om(some, known, correct[boxed]),
-        "f1": f1(some, known),
-        "f1_mean": f1_mean(some, known),
-        "pointing": pointing_game(some, known),
-        "energy": energy_pointing(some, known),
-        "found": max_box_acc(some, known),
-        "found_v2": max_box_acc_v2(some, known),
+        "error": metrics.localization_error(some, known),
+        "box_iou": metrics.best_box_iou(some, known),
+        "om": metrics.om(some, known, correct[boxed]),
+        "f1": metrics.f1(some, known),
+        "f1_mean": metrics.f1_mean(some, known),
+        "pointing": metrics.pointing_game(some, known),
+        "energy": metrics.energy_pointing(some, known),
+        "found": metrics.max_box_acc(some, known),
+        "found_v2": metrics.max_box_acc_v2(some, known),
         "pixels": pixel_histograms(some, known, step=_PIXEL_STEP),
     }
     return {name: _spread_out(values, boxed) for name, values in arrays.items()}
@@ -206,10 +183,10 @@ def by_pixels(maps: Tensor, pixels: Pixels) -> Arrays:
     # A pixel that is not judged, given the least value, is neither found nor missed.
     some, known = maps[there].where(~ignore, 0), pixels.object[there][:, None]
     arrays = {
-        "mask_iou": mask_iou(some, known),
+        "mask_iou": metrics.mask_iou(some, known),
         "mask_ious": mask_iou_by_threshold(some, known),
-        "mask_pointing": pointing_game(some, known),
-        "mask_energy": energy_pointing(some, known),
+        "mask_pointing": metrics.pointing_game(some, known),
+        "mask_energy": metrics.energy_pointing(some, known),
         "mask_pixels": pixel_histograms(some, known, step=_PIXEL_STEP, ignore=ignore),
     }
     return {name: _spread_out(values, there) for name, values in arrays.items()}
