@@ -140,7 +140,7 @@ def _hash(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 @contextmanager
 def _explained(file: Path) -> Iterator[None]:
-    """Say what could not be written, how much space there is, and what to do."""
+    """Give errors of writing the file, the free space and what to do."""
     from safetensors import SafetensorError
 
     try:
@@ -241,7 +241,7 @@ def check_classifier(
     weights: Mapping[str, Tensor],
     classifier: nn.Module,
 ) -> None:
-    """Refuse a classifier the saved weights do not fit; warn of one the masker never saw.
+    """Check that the saved weights fit a classifier; warn of one the masker was not trained for.
 
     ``trained`` is the classifier of the saved model: ``class``, ``saved``, ``fingerprint``.
     """

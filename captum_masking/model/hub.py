@@ -27,7 +27,7 @@ __all__ = [
     "push_to_hub",
 ]
 
-#: How a model was trained, in words, and what ``captum-masking evaluate --json`` measured.
+#: How a model was trained, and what ``captum-masking evaluate --json`` measured.
 _TRAINING, _EVALUATION = "training.json", "evaluation.json"
 
 

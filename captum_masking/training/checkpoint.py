@@ -212,7 +212,7 @@ def _remove(file: Path) -> None:
 
 
 def check_no_checkpoints(checkpoints: Checkpoints) -> None:
-    """Refuse to begin a training where the checkpoints of another one are."""
+    """Check that no other training has its checkpoints there."""
     steps = checkpoints.steps()
     if steps:
         raise FileExistsError(
@@ -222,7 +222,7 @@ def check_no_checkpoints(checkpoints: Checkpoints) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder, and refuse one that cannot be written to before a training begins."""
+    """Make a folder, and check that it can be written to, before a training begins."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -235,7 +235,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a folder of something else, before a training rather than after it."""
+    """Check that a folder holds nothing else, before a training rather than after it."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; give a folder for the checkpoints.")
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
@@ -486,7 +486,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def check_resumable(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
-    """Refuse the state of another kind of training; the trainer is only looked at."""
+    """Check that a state is of a training like this one; the trainer is not changed."""
     check_settings(state["settings"], _settings(trainer))
     saved, own = state["model"], trainer.model.state_dict()
     shapes = _differences(_shapes(saved), _shapes(own))
@@ -500,7 +500,7 @@ def check_resumable(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
 
 
 def check_settings(saved: Mapping[str, str], own: Mapping[str, str]) -> None:
-    """Refuse to go on with other settings than a training was begun with; name all of them."""
+    """Check that settings are those a training was begun with; the error names all others."""
     differing = _differences(saved, own)
     if differing:
         raise ValueError(
