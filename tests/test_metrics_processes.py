@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from networks import cnn
+from processes import in_two_processes
 from torch import Tensor
 
 from captum_masking.metrics import (
@@ -46,17 +45,12 @@ def results(share: slice) -> dict[str, Tensor]:
     return {**found, **shape.compute(), "average_drop": drop.compute()}
 
 
-def process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    meeting = f"file://{folder}/meeting"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    found = results(slice(rank, None, 2))
-    torch.save(found, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+def process(rank: int, folder: Path) -> None:
+    torch.save(results(slice(rank, None, 2)), folder / f"{rank}.pt")
 
 
 def test_two_processes_get_what_one_gets(tmp_path):
-    mp.spawn(process, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(process, tmp_path)
     alone = results(slice(None))
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.pt")
