@@ -33,7 +33,7 @@ def grey(digits: DigitsOnTextures) -> tuple[Tensor, Tensor]:
     return (digits.images / 255 * luma).sum(1, keepdim=True), torch.tensor(digits.labels)
 
 
-pixels, labels = grey(DigitsOnTextures(4000, size=48))
+pixels, labels = grey(DigitsOnTextures(3000, size=48))
 held_out = DigitsOnTextures(300, size=48, train=False, seed=1)
 held_out_pixels, held_out_labels = grey(held_out)
 
@@ -68,8 +68,8 @@ class Reader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fine = nn.Sequential(convolution(1, 16, stride=2), convolution(16, 32, stride=1))
-        self.coarse = nn.Sequential(convolution(32, 48, stride=2), convolution(48, 64, stride=1))
+        self.fine = nn.Sequential(convolution(1, 16, stride=2), convolution(16, 24, stride=1))
+        self.coarse = nn.Sequential(convolution(24, 32, stride=2), convolution(32, 64, stride=1))
         self.head = nn.Linear(64, 10)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ print("the masker reads", model.layers)
 validation = DataLoader(TensorDataset(inputs, held_out_labels), batch_size=100)
 trainer = MaskingTrainer(model, train_classifier=False, lr=1e-2)
 records = trainer.fit(
-    loader, epochs=2, steps_per_epoch=60, validation=validation, show_progress=False
+    loader, epochs=2, steps_per_epoch=20, validation=validation, show_progress=False
 )
 for record in records:
     print(

@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking.benchmark import as_method, benchmark
 from captum_masking.data import DigitsOnTextures
-from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
 from captum_masking.zoo import small_classifier
 
@@ -20,17 +19,15 @@ from captum_masking.zoo import small_classifier
 # A classifier and its masker
 # ---------------------------
 #
-# Digits on textures, the small network of the demo, and a masker trained for 60 steps. The
-# classifier stays frozen, so that all methods explain the same one.
+# Digits on textures, a small network that was trained on such images, and a masker trained for 60
+# steps. The classifier stays frozen, so that all methods explain the same one.
 
 torch.manual_seed(0)
-data = DigitsOnTextures(4000, size=48)
-loader = DataLoader(data, batch_size=32, shuffle=True, drop_last=True)
+data = DigitsOnTextures(2000, size=48)
+loader = DataLoader(data, batch_size=16, shuffle=True, drop_last=True)
 
-classifier = small_classifier()
-train_alone(classifier, loader, epochs=4, lr=5e-3)
-
-model = MaskingModel(classifier.eval())
+classifier = small_classifier(trained=True)
+model = MaskingModel(classifier)
 trainer = MaskingTrainer(model, train_classifier=False, lr=1e-2)
 records = trainer.fit(loader, epochs=1, steps_per_epoch=60, show_progress=False)
 
@@ -59,7 +56,7 @@ methods = {
 # :func:`~captum_masking.benchmark.as_method` turns whatever they return into maps of one
 # channel. A mask is used as it is; every other map is stretched to [0, 1], image by image.
 
-held_out = DigitsOnTextures(60, size=48, train=False, seed=1)
+held_out = DigitsOnTextures(40, size=48, train=False, seed=1)
 images, labels = next(iter(DataLoader(held_out, batch_size=4)))
 seen = classifier(images).argmax(1)
 maps = {name: as_method(method).maps(images, seen) for name, method in methods.items()}
@@ -137,11 +134,11 @@ for key in ("error_at_best", "masked_in_accuracy", "insertion"):
     print(f"    {shown[key]:<8}{found.low:.0%} to {found.high:.0%}")
 
 # %%
-# Sixty images do not decide between two methods that are closer than such an interval is wide.
+# Forty images do not decide between two methods that are closer than such an interval is wide.
 #
 # Here the masker wins clearly where the digit is to be found, at a low price. It loses too:
 # occlusion with its large windows keeps the class better recognizable and takes more of it away, at
-# the price of dozens of passes and an area twice as large; and by insertion and deletion the
+# the price of dozens of passes and a larger area; and by insertion and deletion the
 # masker is no better than gradients. On photographs the distances are smaller, and cuts matter
 # more: :doc:`../benchmark`.
 

@@ -119,8 +119,8 @@ for name, layout in zip(model.layers, model.layouts, strict=True):
 #
 # As for any other classifier, which stays bit-identical.
 
-trainer = MaskingTrainer(model, train_classifier=False, lr=3e-3)
-trainer.fit(loader, epochs=2, show_progress=False)
+trainer = MaskingTrainer(model, train_classifier=False, lr=6e-3)
+trainer.fit(loader, epochs=1, show_progress=False)
 found = trainer.evaluate([(inputs, target)])
 print(f"area of the masks     {found['area']:.0%}")
 print(f"recognized            {found['clean']:.0%}")

@@ -153,8 +153,8 @@ print(f"recognized: {accuracy:.0%} of {len(kinds)} clips that were not trained o
 # mean level: where the mask leaves a hole, there is noise as everywhere.
 
 model = MaskingModel(classifier, example_inputs=train_inputs[:1])
-trainer = MaskingTrainer(model, train_classifier=False, infill=Mean(), lr=3e-3)
-trainer.fit(loader, epochs=4, show_progress=False)
+trainer = MaskingTrainer(model, train_classifier=False, infill=Mean(), lr=6e-3)
+trainer.fit(loader, epochs=2, show_progress=False)
 
 mask = MaskingSaliency(model).attribute(inputs)
 masked_in, masked_out = mask_images(inputs, mask, Mean())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from captum_masking.data.images import read_picture
@@ -284,13 +285,26 @@ def _from_function(spec: str) -> tuple[nn.Module, dict[str, Any]]:
     return network, {name: getattr(network, name) for name in names if hasattr(network, name)}
 
 
-def small_classifier(classes: int = 10) -> nn.Module:
-    """Make the untrained network of the demo and the tutorials: five convolutions, stride 8.
+def small_classifier(classes: int = 10, *, trained: bool = False) -> nn.Module:
+    """Make the network of the demo and the tutorials: five convolutions, stride 8.
+
+    Args:
+        classes: Number of logits.
+        trained: Whether to load, in eval mode, the weights that ship with the package; they
+            recognize 94 % of held-out :class:`~captum_masking.data.DigitsOnTextures` of 48 pixels.
 
     Example:
-        >>> small_classifier()(torch.zeros(2, 3, 64, 64)).shape
+        >>> small_classifier(trained=True)(torch.zeros(2, 3, 48, 48)).shape
         torch.Size([2, 10])
     """
+    network = _five_convolutions(classes)
+    if trained:
+        network.load_state_dict(load_file(Path(__file__).with_name("small-classifier.safetensors")))
+        network.eval()
+    return network
+
+
+def _five_convolutions(classes: int) -> nn.Module:
     return nn.Sequential(
         *_block(3, 16, stride=2),
         *_block(16, 32, stride=2),
