@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installs must not write to one environment at once
-.PHONY: help demo test tutorials check docs build
+.PHONY: help demo test tutorials lint check docs build
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1#\2/p' $(MAKEFILE_LIST) | tr '#' '\t'
@@ -21,10 +21,12 @@ test: $(VENV)/.installed-test ## run the tests and the examples in the docstring
 tutorials: $(VENV)/.installed-test ## run every tutorial from its first line to its last
 	$(BIN)/python -m pytest tests/test_tutorials.py
 
-check: $(VENV)/.installed-test $(VENV)/.installed-docs ## lint, formatting, types, docs without a warning
+lint: $(VENV)/.installed-test ## style, formatting, and that imports go one way; seconds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+
+check: lint $(VENV)/.installed-docs ## lint, types, docs without a warning
 	$(BIN)/mypy
 	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
 

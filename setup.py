@@ -40,6 +40,7 @@ CHECKS = [
     "pytest-xdist",
     "hypothesis",
     "ruff>=0.9",
+    "import-linter>=2.2",  # imports go one way
     "mypy>=1.13",
     "setuptools>=77",  # builds the wheel that is tested
 ]

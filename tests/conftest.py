@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     # Tensors here are tiny: threads cost more than they bring, and minutes on a busy machine.
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
+    os.environ.setdefault("MPLBACKEND", "agg")
 
 
 @pytest.fixture(scope="session")

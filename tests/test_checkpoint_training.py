@@ -480,12 +480,17 @@ def test_a_training_killed_at_random_moments_always_has_a_state_to_go_on_from(tm
     checkpoints.save(state_of(0), 0)
     step = 0
     for _ in range(25):
+        heard, told = os.pipe()
         process = os.fork()
         if process == 0:
             while True:  # a training that does nothing but save
                 step += 1
                 checkpoints.save(state_of(step), step)
-        time.sleep(random.uniform(0.005, 0.08))
+                os.write(told, b".")
+        os.close(told)
+        assert os.read(heard, 1) == b"."  # one save at least, however busy the machine
+        os.close(heard)
+        time.sleep(random.uniform(0, 0.03))  # then any moment of those that follow
         os.kill(process, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
         with warnings.catch_warnings():

@@ -260,7 +260,7 @@ def test_torchrun_trains_in_two_processes_what_one_trains_and_writes_once(folder
         | {"PYTHONPATH": package, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model: two") == done.stdout.count("last epoch: ") == 1

@@ -394,4 +394,6 @@ def test_when_one_process_fails_the_other_ends_with_an_error_soon(together):
     first, second = together(one_fails)
     assert second["words"] == "stop here"
     assert first["kind"] == "RuntimeError"
-    assert "onnection" in first["words"] and "imed out" not in first["words"]  # that is half an hour
+    assert (
+        "onnection" in first["words"] and "imed out" not in first["words"]
+    )  # that is half an hour

@@ -125,8 +125,8 @@ for name, model in models.items():
     print(f"    the one from before:   {judged(classifier, maps[name])}")
 
 # %%
-# Read the two lines of *joint* first: one map, two judges. What they differ by says something of the
-# two classifiers, not of the map. One that has learned to read masked images recognizes more in
+# Read the two lines of *joint* first: one map, two judges. What they differ by says something of
+# the two classifiers, not of the map. One that has learned to read masked images recognizes more in
 # them, and no map has become better by that.
 # Then compare the two maps under *one* judge, the one from before. What is left between them is a
 # few points, and with one seed, 300 images and a training this short that decides nothing. The

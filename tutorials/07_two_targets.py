@@ -99,7 +99,7 @@ classifier = nn.Sequential(
     *(block(1, 16, 2), block(16, 32, 1), block(32, 64, 2), block(64, 64, 1)),
     *(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, 10)),
 )
-train_alone(classifier, loader, epochs=4, lr=4e-3)
+train_alone(classifier, loader, epochs=3, lr=4e-3)
 alone, classes = scenes(digits[1350:]), labels[1350:]
 with torch.no_grad():
     recognized = classifier(alone).argmax(1) == classes
