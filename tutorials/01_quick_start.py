@@ -44,8 +44,8 @@ show([each.panels for each in explained], width=2.2)
 # ----------------------------
 #
 # Digits on textures stand for your data: real digits, real textures, and we know where each digit
-# is, which training never does. Five convolutions stand for your classifier. They come trained, with
-# labels and nothing about masks; :doc:`02_own_classifier_grey` has the loop.
+# is, which training never does. Five convolutions stand for your classifier. They come trained,
+# with labels and nothing about masks; :doc:`02_own_classifier_grey` has the loop.
 
 torch.manual_seed(0)
 classifier = zoo.small_classifier(trained=True)

@@ -164,8 +164,8 @@ print(line("the last, by SSIM", "classifier.0", "ssim"))
 # That is a failed test, and follows from the design; :doc:`07_two_targets` has maskers that are
 # told the class.
 #
-# Further down the map changes, but at the bottom neither figure is 0. Both compare shapes, whatever their
-# height. A picture shows what they leave out, and the other network that the map depends on:
+# Further down the map changes, but at the bottom neither figure is 0. Both compare shapes, whatever
+# their height. A picture shows what they leave out, and the other network that the map depends on:
 
 
 def with_random(part: str) -> Tensor:
