@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import captum_masking
 from captum_masking import MaskingModel, MaskingTrainer, zoo
 from captum_masking.cli.command import Terminated, terminable
-from captum_masking.cli.train import launched
+from captum_masking.cli.train import callbacks_of, launched
 from captum_masking.training.callbacks import Callback, Pictures
 
 folder = test_cli.folder  # a fixture: a classifier, twelve pictures, a CSV
@@ -42,8 +42,10 @@ def signal_at(monkeypatch):
     """Let the next commands get a signal after a step."""
 
     def set_it(number: int, step: int) -> None:
-        callbacks = [Signal(number, step)]
-        monkeypatch.setattr("captum_masking.cli.train.callbacks_of", lambda *_: callbacks)
+        def with_signal(*arguments):
+            return [*callbacks_of(*arguments), Signal(number, step)]
+
+        monkeypatch.setattr("captum_masking.cli.train.callbacks_of", with_signal)
 
     return set_it
 
