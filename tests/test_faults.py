@@ -190,8 +190,17 @@ def test_a_second_ctrl_c_acts_at_once(unharmed, tmp_path):
 
 
 def test_ctrl_c_during_validation_saves_the_epoch(unharmed, tmp_path):
-    figure = During(lambda *_: {}, sent(signal.SIGINT), call=3)  # two are from before training
-    options = {"figures": [figure], "every": 100}
+    class Interrupted(TensorDataset):
+        """What is validated on; six images are read before training, the seventh after an epoch."""
+
+        read = During(lambda: None, sent(signal.SIGINT), call=7)
+
+        def __getitem__(self, index):
+            self.read()
+            return super().__getitem__(index)
+
+    validation = DataLoader(Interrupted(*still().dataset.tensors), batch_size=4)
+    options = {"validation": validation, "every": 100}
     assert_survives(unharmed, tmp_path, made(0), KeyboardInterrupt, None, saved=4, **options)
 
 
