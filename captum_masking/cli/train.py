@@ -101,7 +101,7 @@ def _fit(
             DataLoader(training, shuffle=True, drop_last=whole, **settings),
             options.epochs,
             validation=None if validation is None else DataLoader(validation, **settings),
-            callbacks=[CSVLog(log), *callbacks_of(options, preprocess, shown)],
+            callbacks=[*_keepers(options), *callbacks_of(options, preprocess, shown)],
             resume=options.checkpoints if options.resume else None,
         )
     reports = [_report(data) for data in (training, validation) if isinstance(data, Readable)]
@@ -164,11 +164,18 @@ def _how(options: Options) -> bool | FineTune:
     return not options.frozen and FineTune(masker_first=masker_first)
 
 
+def _keepers(options: Options) -> list[Callback]:
+    """Make the callbacks that keep a state, the records and the training itself."""
+    log = options.out.with_name(options.out.name + "-log.csv")
+    keepers = [_KEPT[options.keep](), CSVLog(log)]
+    if options.checkpoints is None:
+        return keepers
+    return [*keepers, Checkpoints(options.checkpoints, every=options.checkpoint_every)]
+
+
 def callbacks_of(options: Options, preprocess: Preprocess, images: Any) -> list[Callback]:
     """Make the callbacks that were asked for; maps are drawn of ``images``."""
-    callbacks: list[Callback] = [_KEPT[options.keep]()]
-    if options.checkpoints is not None:
-        callbacks.append(Checkpoints(options.checkpoints, every=options.checkpoint_every))
+    callbacks: list[Callback] = []
     if options.early_stopping is not None:
         callbacks.append(EarlyStopping(patience=options.early_stopping))
     if options.pictures:
