@@ -51,7 +51,8 @@ nitpick_ignore_regex = [
     # What our own signatures abbreviate, and libraries whose names have no page that we know.
     ("py:.*", r"[A-Za-z_ ]+|PerInput\.__call__|(accelerate|torchmetrics|lightning|torch\._).*"),
     ("py:.*", r"captum\._utils\..*|torch\.nn\.modules\.batchnorm\._BatchNorm"),
-    ("py:class", r"dict\[str|captum_masking\.engine\.Module"),  # a type variable has no page
+    ("py:class", r"dict\[str|torch\.Size|pandas\..*"),
+    ("py:class", r"captum_masking\.parts\..*(_[A-Z]\w+|Posed)"),  # internal, behind a public one
 ]
 python_maximum_signature_line_length = 88
 intersphinx_mapping = addresses.write(HERE / "_build" / "inventories")
@@ -164,13 +165,17 @@ def visit_math_block(translator: nodes.NodeVisitor, node: nodes.math_block) -> N
 
 
 def find_shorter_name(app: Sphinx, env: Any, node: nodes.Element, content: nodes.Element) -> Any:
-    """Let ``captum_masking.metrics.om`` lead to where ``om`` is documented, a module deeper."""
+    """Let ``captum_masking.metrics.om`` lead to where ``om`` is documented, a module deeper.
+
+    And annotations, which name the module where a class is defined, lead to the front door.
+    """
     folder, _, name = node.get("reftarget", "").rpartition(".")
     objects = env.domains.python_domain.objects
+    front = f"captum_masking.{name}"
     deeper = {
         (entry.docname, entry.node_id)
         for full, entry in objects.items()
-        if full.startswith(f"{folder}.") and full.endswith(f".{name}")
+        if full == front or (full.startswith(f"{folder}.") and full.endswith(f".{name}"))
     }
     if not folder.startswith("captum_masking") or len(deeper) != 1:
         return None

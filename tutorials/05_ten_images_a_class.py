@@ -43,7 +43,7 @@ with torch.no_grad():
 # All the images that one masker will see
 # ---------------------------------------
 #
-# :func:`~captum_masking.data.subsets` chooses as many of each class, the same ones for the same
+# :func:`~captum_masking.data.few_shot` chooses as many of each class, the same ones for the same
 # seed; one a class is the beginning of ten a class.
 
 
