@@ -422,6 +422,20 @@ def test_a_classifier_of_one_input_size_is_asked_of_shrunken_images(images, labe
     assert questions.extra_loss(model, (images,), labels).isfinite()
 
 
+def test_memory_that_runs_out_is_no_sign_of_one_input_size(aware, images, labels, monkeypatch):
+    def full(inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    questions = GateQuestions(Questions(tiled=1.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(aware, "read", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            questions.extra_loss(aware, (images,), labels)
+    assert questions.takes_tiles is None
+    assert questions.extra_loss(aware, (images,), labels).isfinite()
+    assert questions.takes_tiles
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_a_gate_and_a_told_masker_take_any_number_of_dimensions(dims):
     network = cnn(dims=dims)
