@@ -229,7 +229,6 @@ def dabkowski_gal(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 
 
 def _five_layers(classifier: nn.Module) -> Sequence[str]:
-    """Find one module for each of five resolutions, finest first."""
     return find_layers(classifier, dry_run_inputs(classifier), count=5)
 
 
@@ -282,13 +281,11 @@ def _row(
 
 
 def _inside(criterion: Criterion) -> dict[str, Any]:
-    """The masked-in side alone: keep what is enough."""
     objective = Dual(inside=criterion, outside=None)
     return {"objective": objective, "regularizer": smooth(Area(1.0, 0.0))}
 
 
 def _outside(criterion: Criterion) -> dict[str, Any]:
-    """The masked-out side alone: remove what is needed."""
     objective = Dual(inside=None, outside=criterion)
     return {"objective": objective, "regularizer": smooth(Area(0.0, 10.0))}
 
@@ -298,12 +295,10 @@ def _infill(infill: Infill) -> Changes:
 
 
 def _gumbel(**options: Any) -> dict[str, Any]:
-    """Binary masks, sampled for each cell of the masker's grid, then upsampled."""
     return {"sampler": GumbelSigmoid(**options), "upsample_first": False}
 
 
 def _throughout(**parts: Any) -> dict[str, Any]:
-    """The classifier trained from the first step on."""
     return {"train_classifier": FineTune(masker_first=0.0), **parts}
 
 

@@ -155,7 +155,6 @@ def _expect(holds: object, expected: str, got: object, way_out: str) -> None:
 def _expect_close(
     got: Tensor, wanted: Tensor, expected: str, way_out: str, *, tolerance: float = 1e-4
 ) -> None:
-    """Expect the same but for rounding; the tolerance is that of Captum's suite for targets."""
     shapes = f"shapes {tuple(got.shape)} and {tuple(wanted.shape)}"
     _expect(got.shape == wanted.shape, expected, shapes, way_out)
     same = torch.isclose(got, wanted, atol=tolerance, rtol=tolerance, equal_nan=True)
@@ -225,7 +224,6 @@ _ASPECTS: dict[str, Callable[[nn.Module], dict[str, Any]]] = {  # by their names
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """List what differs, tensors bit by bit."""
     names = dict.fromkeys([*before, *after])
     return [name for name in names if not _same(before.get(name), after.get(name))]
 
@@ -266,7 +264,6 @@ class _Case:
         return self.attribution.attribute(inputs, target=target, **self.options)
 
     def explain(self, inputs: Any = None, target: Any = 0) -> Any:
-        """Call ``attribute``; an error becomes an ``AssertionError`` with the way out."""
         return _attempt(
             lambda: self.attribute(self.inputs if inputs is None else inputs, target),
             "attribute(inputs, target=...) to return a map",
@@ -293,26 +290,22 @@ def the_map_has_the_shape_of_the_input(case: _Case) -> None:
 
 
 def the_map_has_the_dtype_of_the_input(case: _Case) -> None:
-    """Maps are added to and compared with inputs."""
     got, wanted = case.explain().dtype, case.inputs.dtype
     _expect(got == wanted, f"a map of {wanted}", got, "return attribution.to(inputs.dtype).")
 
 
 def the_map_is_on_the_device_of_the_input(case: _Case) -> None:
-    """Maps are added to and compared with inputs."""
     got, wanted = case.explain().device, case.inputs.device
     _expect(got == wanted, f"a map on {wanted}", got, "move it there.")
 
 
 def the_map_is_finite(case: _Case) -> None:
-    """NaN spreads through every metric and breaks Captum's pictures."""
     good = case.explain().isfinite()
     bad = f"{int((~good).sum())} of {good.numel()} values NaN or infinite"
     _expect(good.all(), "finite values", bad, "look for a division by zero.")
 
 
 def the_map_asks_for_no_gradient(case: _Case) -> None:
-    """A graph that hangs on to the map holds the model's memory."""
     asks = case.explain().requires_grad
     _expect(not asks, "a detached map", "one with a graph", "return it .detach()-ed.")
 
@@ -364,7 +357,6 @@ def asking_twice_gives_the_same_map(case: _Case) -> None:
 
 
 def it_works_without_gradients(case: _Case) -> None:
-    """NoiseTunnel and Captum's metrics call it under no_grad."""
     wanted = case.explain()
     with torch.no_grad():
         got = case.explain()
@@ -386,7 +378,6 @@ def noise_tunnel_takes_it(case: _Case) -> None:
 
 
 def a_deep_copy_gives_the_same_map(case: _Case) -> None:
-    """Users send attributions to other processes."""
     copied = replace(case, attribution=_deep_copy(case.attribution))
     way_out = "copy all that the map depends on."
     _expect_close(copied.explain(), case.explain(), "the same map of a copy", way_out)
@@ -459,7 +450,6 @@ def the_input_is_left_as_it_was(case: _Case) -> None:
 
 
 def everything_is_given_back_after_a_wrong_target(case: _Case) -> None:
-    """Users correct the target and go on with the same model."""
     with _kept(case.model, list(_ASPECTS), "a wrong target"), suppress(Exception):
         case.attribute(case.inputs, 10**6)
 
@@ -595,7 +585,6 @@ class _Masker:
         masker: nn.Module | None = None,
         training: bool = False,
     ) -> Tensor:
-        """Call it, or another masker, in eval or train mode, and leave it as it was."""
         masker = masker or self.masker
         with _borrowed(masker), torch.no_grad():
             return _call(masker.train(training), features, grid)
@@ -649,7 +638,6 @@ def a_batch_gives_what_its_examples_give_one_by_one(case: _Masker) -> None:
 
 
 def asking_twice_gives_the_same_logits(case: _Masker) -> None:
-    """In eval mode, without random numbers."""
     with _borrowed(case.masker), torch.no_grad():  # once: it gives random numbers back
         first, second = (_call(case.masker.eval(), case.features()) for _ in range(2))
     _expect_close(second, first, "the same logits when asked twice", _EVAL)
@@ -764,7 +752,6 @@ def a_deep_copy_gives_the_same_logits_and_is_independent(case: _Masker) -> None:
 
 
 def a_pickled_copy_gives_the_same_logits(case: _Masker) -> None:
-    """Maskers travel to other processes."""
     way_out = "define its class at the top of a module, and keep no lambda or open file in it."
     copied = _attempt(lambda: pickle.loads(pickle.dumps(case.masker)), "pickle to work", way_out)
     wanted, got = case.run(case.features()), case.run(case.features(), masker=copied)

@@ -210,7 +210,6 @@ def _figure(rows: Sequence[Sequence[Panel]], width: float = 2.4) -> Figure:
 
 
 def _heights(rows: Sequence[Sequence[Panel]], width: float) -> list[float]:
-    """Return how high each row is, in inches, with room for two lines of title."""
     if not rows:
         raise ValueError("expected at least one row of panels to draw, but got none.")
     return [width * _aspect(row[0]) + 0.4 for row in rows]

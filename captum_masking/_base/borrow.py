@@ -13,13 +13,11 @@ from torch import Tensor, nn
 
 
 def module_of(function: Callable) -> nn.Module | None:
-    """Return the module itself, the one behind a bound method, or None."""
     owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     return owner if isinstance(owner, nn.Module) else None
 
 
 def unwrapped(classifier: Any) -> Any:
-    """Take a module out of ``DataParallel`` and kin, whose copies would not be tapped."""
     # accelerate's extract_model_from_parallel would look into compiled modules, too: these go
     # through, and an error at their taps names the cure.
     while isinstance(classifier, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -67,7 +65,6 @@ def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
 
 @contextmanager
 def frozen(function: Callable) -> Iterator[None]:
-    """Hold a module in eval mode with no parameter asking for a gradient; give both back."""
     module = module_of(function) or nn.Module()
     with given_back(function), eval_mode(function):
         for parameter in module.parameters():  # one by one: scripted modules refuse the whole

@@ -138,7 +138,6 @@ class TargetError(AssertionError, ValueError, IndexError):
 
 
 def check_output(output: Any) -> None:
-    """Check that a classifier returned a tensor."""
     if not isinstance(output, Tensor):
         raise TypeError(
             f"the classifier must return a tensor of logits (B, classes), but returned "
@@ -209,7 +208,6 @@ def baseline_of_each(
 
 
 def check_examples(inputs: Any, target: Any) -> None:
-    """Check that a batch, of one tensor or a tuple of several, can be trained on."""
     for tensor in inputs if isinstance(inputs, tuple) else (inputs,):
         check_inputs(tensor, vectors=True)
         check_labels(target, tensor)
@@ -237,7 +235,6 @@ def check_loader(loader: Any, epochs: int = 1, *, name: str = "loader") -> None:
 
 
 def length_of(loader: Any) -> int | None:
-    """Return the number of batches, or None where a loader does not know it."""
     try:
         return len(loader)
     except TypeError:  # a DataLoader has __len__, also where its stream has none
@@ -294,7 +291,6 @@ def check_count(name: str, value: Any, *, least: int = 1, way_out: str = "use in
 
 
 def check_weights(*, way_out: str = "0 switches the term off.", **weights: float) -> None:
-    """Check that the weights of losses, by the names of the arguments, are finite and >= 0."""
     for name, weight in weights.items():
         if not isinstance(weight, Real):
             raise TypeError(f"{name} must be a number, but got {type(weight).__name__}; {way_out}")

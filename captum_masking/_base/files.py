@@ -36,7 +36,6 @@ def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator
 
 
 def _sync(path: Path) -> None:
-    """Have the disk itself hold a file's content, or a folder's names."""
     descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -45,18 +44,15 @@ def _sync(path: Path) -> None:
 
 
 def write_text(file: str | os.PathLike[str], text: str) -> None:
-    """Write a UTF-8 text file whole or not at all."""
     with replacing(file, shared=True) as staged:
         staged.write_text(text, encoding="utf-8")
 
 
 def write_json(file: str | os.PathLike[str], value: Any, *, indent: int | None = None) -> None:
-    """Write a JSON file whole or not at all; see :func:`plain` for what is not JSON."""
     write_text(file, dumps(value, indent=indent) + "\n")
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
-    """Write JSON as RFC 8259 has it, with null for NaN and infinity."""
     return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
@@ -76,7 +72,6 @@ def plain(value: Any) -> Any:
 
 
 def sha256(*contents: Any) -> str:
-    """Hash files (as ``Path``), modules' states, tensors, and the ``repr`` of anything else."""
     digest = hashlib.sha256()
     for content in contents:
         for block in _blocks(content):

@@ -14,18 +14,15 @@ from torch import Tensor, distributed, nn
 
 
 def world() -> int:
-    """Return how many processes train together; 1 where torch.distributed is not in use."""
     started = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if started else 1
 
 
 def rank() -> int:
-    """Return this process's number, 0 for the one that writes."""
     return distributed.get_rank() if world() > 1 else 0
 
 
 def summed(values: Tensor) -> Tensor:
-    """Add up tensors of the same shape over all processes; gradients flow to each of them."""
     if world() == 1:
         return values
     from torch.distributed.nn.functional import all_reduce  # slow to import, and rarely needed
@@ -34,17 +31,14 @@ def summed(values: Tensor) -> Tensor:
 
 
 def any_of(flag: bool, device: torch.device) -> bool:
-    """Return whether a flag is set in any process, so that all take the same way."""
     return in_all(int(flag), device) > 0
 
 
 def in_all(count: int, device: torch.device) -> int:
-    """Add up a number over all processes."""
     return count if world() == 1 else int(summed(torch.tensor(count, device=device)))
 
 
 def from_main(value: Any) -> Any:
-    """Return the value of the main process."""
     held = [value]
     if world() > 1:
         distributed.broadcast_object_list(held, src=0)
@@ -52,7 +46,6 @@ def from_main(value: Any) -> Any:
 
 
 def gathered(value: Any) -> list[Any]:
-    """List the values of all processes, in their order."""
     values = [value] * world()
     if world() > 1:
         distributed.all_gather_object(values, value)
@@ -81,7 +74,6 @@ def average_gradients(parameters: Iterable[nn.Parameter], examples: int) -> None
 
 @torch.no_grad()
 def copy_from_main(module: nn.Module) -> None:
-    """Give every process the weights and buffers of the main one."""
     if world() > 1:
         for tensor in module.state_dict().values():
             distributed.broadcast(tensor, src=0)
@@ -89,7 +81,6 @@ def copy_from_main(module: nn.Module) -> None:
 
 @torch.no_grad()
 def average_buffers(module: nn.Module) -> None:
-    """Average what a module keeps without learning it, such as batch-norm statistics."""
     if world() > 1:
         for buffer in module.buffers():
             if buffer.is_floating_point():

@@ -7,12 +7,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, S
 
 
 def cosine(optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Raise the rate along a line in a tenth of the steps, then let it fall along a cosine."""
     rising = max(1, steps // 10)
     fall = CosineAnnealingLR(optimizer, max(1, steps - rising))
     return SequentialLR(optimizer, [rise(optimizer, rising), fall], milestones=[rising])
 
 
 def rise(optimizer: Optimizer, steps: int) -> LinearLR:
-    """Raise the rate along a line, and keep it from then on."""
     return LinearLR(optimizer, 1 / steps, total_iters=steps - 1)

@@ -10,7 +10,6 @@ from captum_masking._base.checks import TargetError, check_output
 
 
 def as_class_logits(output: Tensor) -> Tensor:
-    """Bring an output to (B, classes) of two at least; of a single score, that is class 1."""
     logits = output.reshape(len(output), -1) if len(output) else output.reshape(0, 2)
     return logits if logits.shape[1] > 1 else torch.cat([torch.zeros_like(logits), logits], dim=1)
 

@@ -11,10 +11,8 @@ Inputs = Tensor | tuple[Tensor, ...]
 
 
 def as_tuple(inputs: Any) -> tuple[Any, ...]:
-    """Pack one tensor into a tuple, at the door."""
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
 def unpacked(values: tuple[Any, ...]) -> Any:
-    """Unpack a tuple of one, at the exit: what users gave alone they get back alone."""
     return values[0] if len(values) == 1 else values

@@ -78,7 +78,6 @@ def terminable() -> Iterator[None]:
 
 
 def _print(kind: str, error: BaseException) -> None:
-    """Print an error, with the notes that were added to it, as one line."""
     where = f" (process {_process()})" if _process() else ""
     words = " ".join([kind, str(error), *getattr(error, "__notes__", ())]).split()
     print(f"captum-masking{where}: {' '.join(words).rstrip(':')}", file=sys.stderr)
@@ -90,5 +89,4 @@ def _print_warning(message: Warning | str, *_: object) -> None:
 
 
 def _process() -> int:
-    """Return the rank that the launcher gave: process groups may be gone by now."""
     return int(os.environ.get("RANK", 0))

@@ -116,7 +116,6 @@ def _facts(options: Options, validation: BoxedImages) -> dict[str, Any]:
 
 
 def _trivial(box: Tensor, images: BoxedImages, side: int) -> str:
-    """Score one box for all images, which needs no model: what every row has to beat."""
     truth = [boxes_to_pixels(boxes, side, side) for boxes in images.boxes]
     error = localization_error_of_boxes(box, truth).mean()
     iou = best_box_iou_of_boxes(box, truth).mean()

@@ -77,7 +77,6 @@ def run(options: Options) -> dict[str, Any] | None:
 def _data(
     options: Options, images: BoxedImages, classifier: nn.Module, preprocess: Preprocess
 ) -> tuple[Any, Any, Any]:
-    """Return the images to train on, to validate on, and to draw maps of."""
     readable: Callable[[Any], Any] = Readable if options.skip_unreadable else lambda data: data
     whole = options.val or (options.data if options.pictures else None)
     shown = None if whole is None else readable(still(whole, classifier, preprocess))
@@ -165,7 +164,6 @@ def _how(options: Options) -> bool | FineTune:
 
 
 def _keepers(options: Options) -> list[Callback]:
-    """Make the callbacks that keep a state, the records and the training itself."""
     log = options.out.with_name(options.out.name + "-log.csv")
     keepers = [_KEPT[options.keep](), CSVLog(log)]
     if options.checkpoints is None:
@@ -197,7 +195,6 @@ def _pictures(out: Path, preprocess: Preprocess, images: Any) -> Pictures:
 
 
 def _report(images: Readable) -> str:
-    """List the pictures that could not be read; each process has met its own."""
     for index in set().union(*gathered(list(images.unreadable))):
         images[index]  # notes it, where another process found it
     return images.report()

@@ -111,7 +111,6 @@ def _check_batched(inputs: Inputs, labels: Tensor) -> None:
 
 
 def _kind(part: Any) -> str:
-    """Name the type of what came, and of what it holds."""
     name = type(part).__name__
     if not isinstance(part, (tuple, list)):
         return name
@@ -164,7 +163,6 @@ class Readable(Around):
         self._words: dict[int, str] = {}
 
     def __getitem__(self, index: int) -> Any:
-        """Return the item, or the next one that can be read."""
         start = self._position(index)
         for step in range(len(self)):
             position = (start + step) % len(self)
@@ -211,7 +209,6 @@ class Readable(Around):
         )
 
     def _explain(self, index: int) -> str:
-        """Return what is wrong with an image; what a worker found is read once more."""
         if index not in self._words:
             self._words[index] = self._read_again(index)
         return self._words[index]
@@ -244,7 +241,6 @@ def _describe(dataset: Any, index: int, error: Exception) -> str:
 
 
 def _is_unreadable(error: Exception) -> bool:
-    """Tell a damaged image from a fault of the machine, or of the code."""
     from PIL.Image import DecompressionBombError  # not needed while all images can be read
 
     kinds = OSError, ValueError, SyntaxError, DecompressionBombError

@@ -87,7 +87,6 @@ class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return ``(image, label)``: float32 ``(3, size, size)`` in [-1, 1], 0 is mid gray."""
         return self.images[index] / 127.5 - 1, self.labels[index]
 
     def pixel_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -162,7 +161,6 @@ def _compose(source: _Source, size: int, rng: np.random.Generator) -> tuple[Arra
 
 
 def _draw_relief(texture: Array, size: int, rng: np.random.Generator) -> Array:
-    """Cut a random square from a texture, turn and mirror it, scale it to ``(size, size)``."""
     side = min(int(rng.integers(*CROP_PX, endpoint=True)), 2 * size)
     top, left = rng.integers(0, np.array(texture.shape) - side, endpoint=True)
     crop = np.rot90(texture[top : top + side, left : left + side], int(rng.integers(4)))
@@ -195,14 +193,12 @@ def _draw_cover(digit: Array, size: int, rng: np.random.Generator) -> Array:
 
 @lru_cache(maxsize=256)
 def _bicubic(before: int, after: int) -> Array:
-    """Return the matrix ``(after, before)`` that scales a signal; it does for rows and columns."""
     identity = torch.eye(before, dtype=torch.float64)[None, None]
     weights: Array = F.interpolate(identity, size=(after, before), mode="bicubic")[0, 0].numpy()
     return weights
 
 
 def _draw_colors(rng: np.random.Generator) -> tuple[Array, Array]:
-    """Draw the colors of texture and digit, ``(3, 1, 1)`` each in about [0, 1]."""
     # Lighter or darker than the ground by a third of the range, so that the ink can be read.
     ground, step = rng.uniform(0.25, 0.75), rng.uniform(0.32, 0.45)
     fits = [luma for luma in (ground - step, ground + step) if 0.05 <= luma <= 0.95]
@@ -210,7 +206,6 @@ def _draw_colors(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def _draw_hue(luma: float, rng: np.random.Generator) -> Array:
-    """Give a gray a random hue; the weights of luma (0.3, 0.59, 0.11) cancel in both directions."""
     angle, chroma = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.25)
     red_green, blue = np.array([0.89, -0.45, 0.0]), np.array([-0.11, -0.11, 0.89])
     color: Array = luma + chroma * (np.cos(angle) * red_green + np.sin(angle) * blue)
@@ -218,7 +213,6 @@ def _draw_hue(luma: float, rng: np.random.Generator) -> Array:
 
 
 def _tight_boxes(masks: Tensor) -> Tensor:
-    """Return the tight box around each non-empty mask, in pixels, half-open."""
     (x0, x1), (y0, y1) = (_first_and_end(masks.any(axis)) for axis in (1, 2))
     return torch.stack((x0, y0, x1, y1), dim=1).float()
 

@@ -38,7 +38,6 @@ class Around(Dataset[Any]):
         return getattr(self.dataset, name)
 
     def _position(self, index: Any) -> int:
-        """Return the index counted from the front."""
         count, position = len(self), operator.index(index)
         if not -count <= position < count:
             # `for item in dataset` ends here.

@@ -256,7 +256,6 @@ class BalancedSampler(Sampler[int]):
         return f"BalancedSampler({images} images, {len(self.classes)} classes)"
 
     def _cycle(self, members: Tensor, generator: torch.Generator) -> Tensor:
-        """Repeat the members of a class, each round in another order, until there are enough."""
         rounds = -(-self._each // len(members))
         order = _rand(rounds, len(members), generator=generator).argsort(1)
         return members[order].flatten()[: self._each]
