@@ -69,12 +69,12 @@ def processes(monkeypatch) -> Callable[[int, Callable[[], Any]], list[Any]]:
     def ask(count: int, question: Callable[[], Any]) -> list[Any]:
         answers = []
         for place in range(count):
-            monkeypatch.setattr("captum_masking._base.processes.world", lambda: count)
-            monkeypatch.setattr("captum_masking._base.processes.rank", lambda place=place: place)
+            monkeypatch.setattr("captum_masking.training.epochs.world", lambda: count)
+            monkeypatch.setattr("captum_masking.training.epochs.rank", lambda place=place: place)
             answers.append(question())
         return answers
 
-    monkeypatch.setattr("captum_masking._base.processes.any_of", lambda flag, device: flag)
+    monkeypatch.setattr("captum_masking.training.epochs.any_of", lambda flag, device: flag)
     return ask
 
 

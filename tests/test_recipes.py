@@ -107,7 +107,7 @@ def test_ca_has_the_published_constants(recipe, pool):
     area, variation = trainer.regularizer.terms
     assert (area.weight_in, area.weight_out, variation.weight) == (1.0, 15.0, 0.002)
     assert repr(trainer.pool) == repr(pool)
-    (group,) = trainer.learner.optimizer.param_groups
+    (group,) = trainer.classifier.optimizer.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-3, 0.9, 1e-4)
     assert trainer.joint.train_mode and trainer.joint.masker_first == 0
 
