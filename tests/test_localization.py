@@ -11,7 +11,6 @@ from torch import Tensor
 from captum_masking.metrics import (
     MeanOf,
     best_box_iou,
-    best_box_iou_of_boxes,
     boxes_to_masks,
     boxes_to_pixels,
     centered_square,
@@ -21,7 +20,7 @@ from captum_masking.metrics import (
     om,
     whole_frame,
 )
-from captum_masking.metrics.boxes import box_iou
+from captum_masking.metrics.boxes import best_box_iou_of_boxes, box_iou
 
 NO_BOX = [0.0, 0.0, 0.0, 0.0]
 

@@ -16,6 +16,7 @@ from captum_masking._base.checks import TargetError
 from captum_masking.metrics import MeanOf
 from captum_masking.metrics.boxes import salient_boxes
 from captum_masking.metrics.curves import counts_of
+from captum_masking.metrics.saliency_metric import saliency_metric_of_boxes
 from captum_masking.parts import infill
 from captum_masking.parts.infill import Color, Mean
 
@@ -574,7 +575,7 @@ def test_the_published_box_holds_the_largest_part_and_the_defined_one_all_parts(
         expected = torch.tensor([slow_saliency_metric(said, 0, box)])
         values = m.saliency_metric(*said[:4], published=published)
         torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
-    largest = m.saliency_metric_of_boxes(*said[:2], m.masks_to_boxes(masks), said.target)
+    largest = saliency_metric_of_boxes(*said[:2], m.masks_to_boxes(masks), said.target)
     expected = torch.tensor([slow_saliency_metric(said, 0, (3, 2, 8, 6))])
     torch.testing.assert_close(largest, expected, atol=1e-5, rtol=1e-5)
 
@@ -596,7 +597,7 @@ def test_a_threshold_makes_a_constant_mask_the_whole_frame():
     probabilities = said.classifier.eval()(said.inputs).detach().softmax(1)
     expected = -probabilities[torch.arange(2), said.target].log()  # area 1, the crop is the image
     torch.testing.assert_close(values, expected.float())
-    frame = m.saliency_metric_of_boxes(*said[:2], m.whole_frame(8, 12), said.target)
+    frame = saliency_metric_of_boxes(*said[:2], m.whole_frame(8, 12), said.target)
     torch.testing.assert_close(frame, values)
 
 
@@ -604,7 +605,7 @@ def test_boxes_are_rounded_clipped_and_empty_outside_the_frame():
     said = case(3)
     box = torch.tensor([[2.4, -3.0, 7.6, 99.0], [20.0, 0.0, 30.0, 8.0], [NAN, 0.0, 4.0, 4.0]])
     whole = torch.tensor([[2, 0, 8, 8], [0, 0, 0, 0], [0, 0, 4, 4]])
-    score = lambda boxes: m.saliency_metric_of_boxes(*said[:2], boxes, said.target)  # noqa: E731
+    score = lambda boxes: saliency_metric_of_boxes(*said[:2], boxes, said.target)  # noqa: E731
     torch.testing.assert_close(score(box), score(whole))
     with pytest.raises(ValueError, match="each of 3 images.*got 2 boxes"):
         score(box[:2])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -37,32 +37,7 @@ def measure_cost(
     *,
     seconds: float = 2.0,
 ) -> Cost:
-    """Measure what it costs to explain a batch, beside a plain forward pass of the classifier.
-
-    After one warm-up of each, forward pass and method are timed in turns, ``forward, method,
-    forward, method, ..., forward``: at least three turns, and as many as fit into ``seconds``. A
-    method that takes longer than ``seconds`` is timed once. One more run, which is not timed,
-    measures memory; so a slow method runs three times in all.
-
-    Each time of the method is divided by the mean of the forward passes just before and after it,
-    so that a machine that is busy for a while slows both sides; medians are over turns.
-
-    Modes, gradients and random states are given back. On a CPU the peak of memory is read from
-    torch's profiler, which sees what torch allocates (and no scratch memory of other libraries),
-    and is None for a method of more than 100 forward passes and a second; on a GPU it is that of
-    torch's own allocator; elsewhere it is None.
-
-    Raises:
-        ValueError: If there is no image, or ``seconds`` is not positive.
-
-    Example:
-        >>> classifier = torch.nn.Conv2d(3, 8, 3)
-        >>> inputs, target = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
-        >>> explain = lambda inputs, target: classifier(inputs).mean(1)
-        >>> cost = measure_cost(explain, classifier, inputs, target, seconds=0.01)
-        >>> cost.batch_size, cost.forwards > 0.5
-        (2, True)
-    """
+    """Measure what it costs to explain a batch, beside a plain forward pass of the classifier."""
     _check(inputs, seconds)
     images = inputs.detach().clone()
     with models_lent(forward, explain), random_states(images.device):
@@ -80,8 +55,6 @@ def measure_cost(
 
 
 def timed(run: Callable[[], Any], device: torch.device) -> Callable[[], float]:
-    """Make a function that runs another one and returns the seconds it took."""
-
     def seconds() -> float:
         _synchronize(device)
         start = perf_counter()
@@ -115,7 +88,6 @@ def _synchronize(device: torch.device) -> None:
 
 
 def peak_mb(run: Callable[[], Any], device: torch.device, *, profiled: bool) -> float | None:
-    """Return the peak of allocated memory during a run, on top of what was there before."""
     if device.type == "cuda":
         return _peak_on_gpu(run, device) / 1e6
     if device.type == "cpu" and profiled:
@@ -133,7 +105,9 @@ def _peak_on_gpu(run: Callable[[], Any], device: torch.device) -> int:
 
 
 def _peak_on_cpu(run: Callable[[], Any]) -> int:
-    with _quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    # Keep the profiler from telling the shell that it starts and stops.
+    quiet = patch.dict(os.environ, KINETO_LOG_LEVEL=os.environ.get("KINETO_LOG_LEVEL") or "6")
+    with quiet, profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     with TemporaryDirectory() as folder:
         file = Path(folder) / "trace.json"
@@ -145,21 +119,7 @@ def _peak_on_cpu(run: Callable[[], Any]) -> int:
 
 
 def _memory_only(read: dict[str, Any]) -> dict[str, Any] | None:
-    """Drop the events of a trace, as they are read, that are not about memory."""
     return None if "ph" in read and read.get("name") != "[memory]" else read
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the profiler from telling the shell that it starts and stops."""
-    name = "KINETO_LOG_LEVEL"
-    given = os.environ.get(name)
-    os.environ[name] = given or "6"
-    try:
-        yield
-    finally:
-        if given is None:
-            del os.environ[name]
 
 
 def _check(inputs: Any, seconds: float) -> None:

@@ -53,22 +53,18 @@ class Images:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether any image has a box."""
         boxes = getattr(self.data, "boxes", None)
         return boxes is not None and any(len(boxes[index]) for index in self.indices)
 
     @property
     def has_pixels(self) -> bool:
-        """Whether the data have pixel masks."""
         return hasattr(self.data, "pixel_mask")
 
     def digest(self) -> str:
-        """Return a hash of the choice of images, of the first one and of all labels and boxes."""
         known = [getattr(self.data, name, None) for name in ("labels", "boxes", "files")]
         return digest(self.indices, self.data[self.indices[0]][0], *known)
 
     def example(self) -> Tensor:
-        """Return the first two images, ``(2, C, H, W)``, or one if there is no other."""
         return torch.stack([self.data[index][0] for index in self.indices[:2]])
 
     def batches(self, judge: nn.Module, *, predicted: bool) -> Iterator[Batch]:
@@ -119,8 +115,6 @@ class Images:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of the montage with the maps of all methods."""
-
     pixels: np.ndarray  # (H, W, 1 or 3) in [0, 1]
     maps: Mapping[str, Any] = field(default_factory=dict)  # (H, W) in [0, 1]; some may be missing
     boxes: Sequence[Sequence[float]] = ()  # (n, 4) in pixels, the true ones

@@ -41,10 +41,7 @@ Rows = tuple[dict[str, Method], dict[str, str]]
 
 
 def twin(classifier: nn.Module) -> nn.Module:
-    """Copy a classifier in eval mode, with nothing in place, for methods that hook or change it.
-
-    Its parameters share memory with the classifier's, but ask for no gradient.
-    """
+    """Copy a classifier in eval mode, nothing in place; its parameters are shared and frozen."""
     shared: dict[int, Any] = {
         id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
         for parameter in classifier.parameters()
@@ -57,10 +54,7 @@ def twin(classifier: nn.Module) -> nn.Module:
 
 
 class Lender:
-    """Lends the same twin again and again; one in whose hands a call failed is thrown away.
-
-    A method that raises may leave hooks, stored activations or a replaced part behind.
-    """
+    """Lends the same twin again and again, but none that a failed call may have left with hooks."""
 
     def __init__(self, classifier: nn.Module) -> None:
         self.classifier = classifier
@@ -68,7 +62,6 @@ class Lender:
 
     @contextmanager
     def lent(self) -> Iterator[nn.Module]:
-        """Hold a twin without warnings; it is kept for the next time only if nothing is raised."""
         network, self._network = self._network or twin(self.classifier), None
         with quiet():
             yield network
@@ -84,7 +77,6 @@ _MOST_UNEXPLAINED = 0.05
 
 
 def no_map(classifier: nn.Module, layer: str, example: Tensor) -> str:
-    """Class activation maps need a layer with maps ``(B, channels, h, w)``."""
     with torch.no_grad():
         _, (maps,) = Taps(twin(classifier), [layer])(example[:1])
     if isinstance(maps, Tensor) and maps.dim() == 4:
@@ -94,7 +86,6 @@ def no_map(classifier: nn.Module, layer: str, example: Tensor) -> str:
 
 
 def no_relu(classifier: nn.Module, layer: str, example: Tensor) -> str:
-    """Captum's guided methods change the gradient of modules ``nn.ReLU`` only, in silence."""
     calls, functions = _rectifiers(twin(classifier), example)
     if calls[nn.ReLU6]:
         return f"{calls[nn.ReLU6]} activations are nn.ReLU6, whose gradient it does not change"
@@ -107,7 +98,6 @@ def no_relu(classifier: nn.Module, layer: str, example: Tensor) -> str:
 
 
 def no_sum(classifier: nn.Module, layer: str, example: Tensor) -> str:
-    """DeepLift's values have to sum to the change in the logit, which they miss without a rule."""
     try:
         share = _unexplained(twin(classifier), example.detach().clone())
     except Exception as error:  # whatever a foreign library raises
@@ -166,7 +156,6 @@ class Sevenths:
     count: int
 
     def __call__(self, inputs: Tensor) -> tuple[int, int, int]:
-        """Return ``(C, height, width)``."""
         height, width = (min(side, self.count * math.ceil(side / 7)) for side in inputs.shape[2:])
         return inputs.shape[1], height, width
 
@@ -178,7 +167,6 @@ class Patches:
     across: int
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return the number of each pixel's patch, ``(1, 1, H, W)``, without a gap."""
         rows, columns = (
             torch.arange(side, device=inputs.device) * min(self.across, side) // side
             for side in inputs.shape[2:]
@@ -193,7 +181,6 @@ class OfRange:
     share: float
 
     def __call__(self, inputs: Tensor) -> float:
-        """Return the share for the one image that is given."""
         return self.share * float(inputs.detach().max() - inputs.detach().min())
 
 
@@ -202,7 +189,6 @@ class ZeroAndNoise:
     """Two baselines: zero, the mean color, and noise with the image's own mean and spread."""
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return ``(2, C, H, W)`` for the one image that is given."""
         spread, mean = torch.std_mean(inputs.detach())
         return torch.cat([torch.zeros_like(inputs), torch.randn_like(inputs) * spread + mean])
 
@@ -221,7 +207,6 @@ class Recipe:
     slow: bool = False  # one forward pass for each channel of the layer
 
     def explain(self, classifier: nn.Module, layer: str) -> Explain:
-        """Return the row as a function of images and classes."""
         lender = Lender(classifier)
 
         def explain(inputs: Tensor, target: Tensor) -> Tensor:
@@ -335,10 +320,7 @@ def _cam(
 
 
 def _ablation_cam(model: nn.Module, target_layers: list[nn.Module]) -> Any:
-    """Make an AblationCAM for layers that take more than one tensor: its stand-in takes just one.
-
-    The stand-in is also its own: the package's default is shared by all objects.
-    """
+    """Make an AblationCAM with a stand-in of its own, for layers that take more than one tensor."""
     package = import_module("pytorch_grad_cam")
 
     class StandIn(package.AblationLayer):  # type: ignore[name-defined]
@@ -383,7 +365,7 @@ def cam_methods(classifier: nn.Module, layer: str, example: Tensor) -> Rows:
 
 
 def default_methods(model: nn.Module, example: Tensor, *, slow: bool = False) -> Rows:
-    """Make every method that applies to a classifier.
+    """Make every method that applies to a classifier; return them, and why others do not, by name.
 
     Layer methods read the deepest map, which is the last that a ``MaskingModel`` reads.
 
@@ -392,17 +374,10 @@ def default_methods(model: nn.Module, example: Tensor, *, slow: bool = False) ->
         example: Images ``(B, C, H, W)`` to try methods on.
         slow: Also those that take hundreds of forward passes an image.
 
-    Returns:
-        ``(methods, left_out)``: rows by name, and why others do not apply.
-
     Example:
-        >>> import torch
-        >>> classifier = nn.Sequential(
-        ...     nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 8, 3, 2), nn.ReLU(),
-        ...     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
-        ... )
-        >>> methods, left_out = default_methods(classifier, torch.rand(1, 3, 32, 32))
-        >>> methods["LayerGradCam"].family
+        >>> head = nn.Sequential(nn.Flatten(), nn.LazyLinear(9))
+        >>> classifier = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), head)
+        >>> default_methods(classifier, torch.rand(1, 3, 32, 32))[0]["LayerGradCam"].family
         'captum'
     """
     ours: dict[str, Method] = {}
@@ -419,11 +394,9 @@ def default_methods(model: nn.Module, example: Tensor, *, slow: bool = False) ->
 
 
 def in_words(left_out: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each method that does not apply."""
     return [f"{name} is left out: {reason}" for name, reason in left_out.items()]
 
 
 def ours_of(model: MaskingModel, settings: str = "") -> Method:
-    """Make the row of a trained model's own masks."""
     settings = settings or f"masker on {', '.join(model.layers)}, weights {digest(model)}"
     return replace(as_method(MaskingSaliency(model)), family="ours", settings=settings)

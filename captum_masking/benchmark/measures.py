@@ -26,10 +26,7 @@ Statistic = Callable[[Array, Array], Array]
 
 
 def draw(count: int, *, resamples: int, seed: int) -> Array:
-    """Draw images with replacement: how often each is drawn ``(1 + resamples, count)``.
-
-    The first row is each image once, which gives the estimate itself (Efron & Tibshirani 1993).
-    """
+    """Draw images with replacement, ``(1 + resamples, count)``; the first row is each once."""
     random = np.random.default_rng(seed)
     drawn = random.multinomial(count, np.full(count, 1 / count), size=resamples)
     return np.concatenate([np.ones((1, count), dtype=drawn.dtype), drawn])
@@ -63,14 +60,8 @@ def pooled_precision(rows: Array, draws: Array) -> Array:
 
 
 def at_best_threshold(rows: Array, parts: Array) -> tuple[Array, list[float]]:
-    """Choose thresholds on one part ``(n,)`` of the images; read the other part's values there.
-
-    Rows ``(n, T)`` hold values by threshold, higher is better; ``(n, L, T)`` for each of L levels,
-    over which the mean is taken. Both parts take their turn, so that every image is scored by what
-    others chose, as Choe et al. 2020 ask for. Return one value an image, NaN with all of them in
-    one part, and the thresholds chosen for part 0, then for part 1, each by level.
-    """
-    levels = rows[:, None] if rows.ndim == 2 else rows
+    """Choose thresholds on one part ``(n,)`` of the images, read the other part, and vice versa."""
+    levels = rows[:, None] if rows.ndim == 2 else rows  # (n, L, T), higher is better
     steps = thresholds(1 / levels.shape[2]).numpy()
     values, chosen = np.full(len(rows), np.nan), []
     known = np.isfinite(levels).all((1, 2))
@@ -78,14 +69,13 @@ def at_best_threshold(rows: Array, parts: Array) -> tuple[Array, list[float]]:
         choose_on, report_on = known & (parts != part), known & (parts == part)
         if not choose_on.any():
             continue
-        best = levels[choose_on].mean(0).argmax(1)  # (L,)
+        best = levels[choose_on].mean(0).argmax(1)  # (L,), as Choe et al. 2020 ask
         chosen += [round(float(step), 4) for step in steps[best]]
         values[report_on] = levels[report_on][:, np.arange(len(best)), best].mean(1)
     return values, chosen
 
 
 def halves(count: int, seed: int) -> Array:
-    """Split images into two random parts of equal size, ``(n,)`` of 0 and 1."""
     return np.random.default_rng(seed).permutation(count) % 2
 
 
@@ -99,8 +89,6 @@ _PIXEL_STEP = 0.01  # of average precision, as Phang et al. take it
 
 @dataclass
 class Scores:
-    """All that is measured of a method's maps; for its options, see :func:`benchmark`."""
-
     judge: nn.Module
     curve_steps: int = 10
     curve_images: int | None = None
@@ -108,7 +96,6 @@ class Scores:
     infill: Infill = Mean()
 
     def __call__(self, method: Method, maps: Tensor, batch: Batch) -> Arrays:
-        """Measure maps ``(B, 1, H, W)`` in [0, 1]; return arrays ``(B, ...)`` by name."""
         arrays = {
             "correct": batch.correct.float(),
             "degenerate": (~maps.isfinite()).flatten(1).any(1).float(),
@@ -154,7 +141,6 @@ class Scores:
 
 
 def by_boxes(maps: Tensor, boxes: Sequence[Tensor], correct: Tensor) -> Arrays:
-    """Compare maps ``(B, 1, H, W)`` with boxes, one tensor ``(n, 4)`` an image, n >= 0."""
     boxed = torch.tensor([len(found) > 0 for found in boxes])
     if not boxed.any():
         return {}
@@ -175,7 +161,6 @@ def by_boxes(maps: Tensor, boxes: Sequence[Tensor], correct: Tensor) -> Arrays:
 
 
 def by_pixels(maps: Tensor, pixels: Pixels) -> Arrays:
-    """Compare maps ``(B, 1, H, W)`` with pixel masks."""
     there = pixels.object.flatten(1).any(1)
     if not there.any():
         return {}
@@ -203,8 +188,6 @@ def _spread_out(values: Tensor, rows: Tensor) -> Tensor:
 
 
 class Measure(NamedTuple):
-    """A column and how it is made."""
-
     column: Column
     array: str  # its name in `Scores`
     statistic: Statistic = mean  # of the rows that are left after the choice of thresholds
@@ -212,29 +195,28 @@ class Measure(NamedTuple):
     turned: bool = False  # one minus the rows, such as an error
 
     def rows(self, array: Array, parts: Array) -> tuple[Array, list[float]]:
-        """Return one row an image, and the thresholds chosen, if any."""
         found, chosen = at_best_threshold(array, parts) if self.tuned else (array, [])
         rows = np.asarray(found, dtype=float)
         return (1 - rows if self.turned else rows), chosen
 
 
-def _percent(
+def _plain(
     group: str,
     key: str,
     title: str,
     better: bool | None,
     array: str = "",
+    *,
+    printed: tuple[float, int] = (1.0, 3),
     headline: bool = False,
     **how: Any,
 ) -> Measure:
-    column = Column(key, f"{title}, %", group, better, 100.0, 1, _LEGENDS[key], headline)
+    column = Column(key, title, group, better, *printed, _LEGENDS[key], headline)
     return Measure(column, array or key, **how)
 
 
-def _plain(
-    group: str, key: str, title: str, better: bool | None, headline: bool = False
-) -> Measure:
-    return Measure(Column(key, title, group, better, 1.0, 3, _LEGENDS[key], headline), key)
+def _percent(group: str, key: str, title: str, *given: Any, **how: Any) -> Measure:
+    return _plain(group, key, f"{title}, %", *given, printed=(100.0, 1), **how)
 
 
 _LEGENDS = {
@@ -350,10 +332,7 @@ def summarize(
     setting: dict[str, Any],
     notes: Sequence[str],
 ) -> Result:
-    """Make the table from what is stored, batch by batch, of all methods that did not fail.
-
-    All rows are resampled alike, so that differences are paired; thresholds stay as chosen.
-    """
+    """Make the table of stored scores; rows are resampled alike, so differences are paired."""
     arrays = {name: store.read(name, firsts) for name in methods if name not in failures}
     correct = next((found["correct"] for found in arrays.values()), np.zeros(0))
     count = len(correct)
@@ -399,7 +378,6 @@ def _drawn(arrays: dict[str, Array], parts: Array, draws: Array) -> dict[str, _D
 def _differences(
     drawn: dict[str, dict[str, _Drawn]], reference: str
 ) -> dict[str, dict[str, Interval]]:
-    """Return, by column, what each row has more than the reference."""
     base = drawn.get(reference, {})
     differences: dict[str, dict[str, Interval]] = {}
     for name, found in drawn.items():

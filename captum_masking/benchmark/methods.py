@@ -43,7 +43,6 @@ class Method:
             the benchmark's own copy.
 
     Example:
-        >>> import torch
         >>> method = Method(lambda inputs, target: inputs[:, :1], settings="the red channel")
         >>> method.maps(torch.tensor([[[[2.0, 4.0]]]]), torch.tensor([0]))
         tensor([[[[0., 1.]]]])
@@ -56,12 +55,7 @@ class Method:
     module: nn.Module | None = None
 
     def maps(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Return maps ``(B, 1, H, W)`` in [0, 1], detached; NaN all over where a value is NaN.
-
-        Raises:
-            TypeError: If the method does not return a tensor.
-            ValueError: If its maps do not fit the images, or a mask leaves [0, 1].
-        """
+        """Return maps ``(B, 1, H, W)`` in [0, 1], detached; NaN all over where a value is NaN."""
         maps = self.explain(inputs, target)
         _check_shape(maps, inputs)
         plane = _one_channel(maps.detach())
@@ -76,9 +70,6 @@ def as_method(given: Attribution | Explain | Method) -> Method:
     Attributions shaped as the images become one channel by the sum of absolute values; those of a
     layer by the positive part of their sum, enlarged. Masks of ours, and what a callable returns
     in one channel, are taken as they are.
-
-    Raises:
-        TypeError: If it cannot be called.
 
     Example:
         >>> from captum.attr import Saliency
@@ -111,7 +102,6 @@ def _attributed(attribution: Attribution, reduce: Reduce, *, warn: bool) -> Expl
 
 
 def of_pixels(attributions: Tensor, size: torch.Size) -> Tensor:
-    """Return the sum over channels of absolute values, ``(B, 1, H, W)``."""
     return attributions.abs().sum(1, keepdim=True)
 
 
@@ -188,7 +178,6 @@ def one_by_one(explain: Explain) -> Explain:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back warnings: Captum warns at every call that it sets hooks."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -203,8 +192,7 @@ def trivial_methods() -> dict[str, Method]:
     """Return the four baselines by name: the whole frame, a centered square, noise and edges.
 
     Source:
-        Phang et al. 2020, baselines "max" and "center"; noise and edges are those of sanity
-        checks (Adebayo et al. 2018).
+        Phang et al. 2020, baselines "max" and "center"; noise and edges: Adebayo et al. 2018.
 
     Example:
         >>> list(trivial_methods())
@@ -232,7 +220,6 @@ def _centered_square(inputs: Tensor, target: Tensor) -> Tensor:
 
 
 def _noise(inputs: Tensor, target: Tensor) -> Tensor:
-    """Return noise in [0, 1): the same for the same image in any batch, and on any device."""
     return torch.stack([_noise_of(image) for image in inputs]).to(inputs.device)
 
 
@@ -243,7 +230,6 @@ def _noise_of(image: Tensor) -> Tensor:
 
 
 def _edges(inputs: Tensor, target: Tensor) -> Tensor:
-    """Return the length of the gradient of all channels, by Sobel's filters, edges replicated."""
     across = torch.tensor(_SOBEL, dtype=inputs.dtype, device=inputs.device)
     filters = torch.stack([across, across.T])[:, None]  # (2, 1, 3, 3)
     planes = inputs.flatten(0, 1)[:, None]  # (B * C, 1, H, W)

@@ -1,6 +1,5 @@
-"""Our maps in the metrics of Quantus.
+"""Our maps in the metrics of `Quantus <https://quantus.readthedocs.io>`_, which is installed apart.
 
-`Quantus <https://quantus.readthedocs.io>`_ is installed on its own, ``pip install quantus``.
 Nothing here imports it, and this package does not depend on it (its licence is the LGPL).
 """
 
@@ -49,18 +48,11 @@ class Explainer:
     def __call__(
         self, model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **options: Any
     ) -> np.ndarray:
-        """Explain a batch.
+        """Explain a batch ``(B, C, *spatial)``; return maps ``(B, 1, *spatial)`` in float32.
 
-        Args:
-            model: A ``MaskingModel``, or what ``attribution`` takes.
-            inputs: ``(B, C, *spatial)``, channels first.
-            targets: Classes ``(B,)``.
-            **options: Of the ``attribute`` call, such as ``area``. What Quantus adds is understood:
-                ``device``, and ``method``, the name under which it lists this.
-
-        Returns:
-            Maps ``(B, 1, *spatial)`` in float32: a mask as it is, of another method the sum over
-            channels, as in ``quantus.explain``.
+        A mask is returned as it is, of another method the sum over channels, as in
+        ``quantus.explain``. ``options`` are those of the ``attribute`` call, such as ``area``; what
+        Quantus adds is understood: ``device``, and ``method``, the name under which it lists this.
         """
         options.pop("method", None)
         weight = next(model.parameters(), torch.zeros(0))

@@ -44,7 +44,6 @@ Picture = bytes | str | Path
 
 
 def write_report(result: Result, samples: Sequence[Sample], out: Path) -> list[Path]:
-    """Write tables, pictures and the page, each file whole or not at all; return the files."""
     write_json(out / "result.json", result.as_json())
     write_text(out / "table.md", markdown(result))
     write_text(out / "table.csv", result.frame().to_csv(lineterminator="\n"))
@@ -74,12 +73,11 @@ def _plotted(result: Result) -> str:
 def markdown(result: Result) -> str:
     """Return a result as Markdown; in bold the best value of a column that is not trivial.
 
-    Raises:
-        ImportError: Without pandas and jinja2.
+    Needs pandas and jinja2.
 
     Example:
-        >>> column = Column("error", "LE, %", "Where", False, scale=100, headline=True)
         >>> rows = [Row("mine", "yours", values={"error": Interval(0.3, 0.25, 0.36)})]
+        >>> column = Column("error", "LE, %", "Where", False, scale=100, headline=True)
         >>> "| mine | **30.0** [25.0, 36.0] |" in markdown(Result([column], rows, images=9))
         True
     """
@@ -87,10 +85,7 @@ def markdown(result: Result) -> str:
 
 
 def html(result: Result, montage: Picture | None = None, plots: Sequence[Picture] = ()) -> str:
-    """Return a result as one page that needs no other file; whatever the user named is escaped.
-
-    The pictures are files, or bytes, of PNG or JPEG.
-    """
+    """Return a page that needs no other file; names are escaped, pictures are PNG or JPEG."""
     pictures = {"montage": montage and _source(montage), "plots": [_source(p) for p in plots]}
     return _rendered("report.html", result, **pictures)
 
@@ -161,7 +156,6 @@ def _one_line(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Escape what Markdown would read as more than text."""
     return re.sub(r"([\\`*_<>|\[\]&~$])", r"\\\1", _one_line(text))
 
 
@@ -183,7 +177,6 @@ def _limits(column: Column, low: float, high: float) -> str:
 
 
 def signed(value: Interval | None, column: Column) -> str:
-    """Print a difference with its interval."""
     if value is None:
         return DASH
     mean, low, high = (column.text(number, "+") for number in (value.mean, value.low, value.high))
@@ -217,7 +210,6 @@ def _listed(value: Any) -> str:
 
 
 def _thresholds(result: Result, row: Row) -> str:
-    """Print the thresholds that were chosen for a row."""
     titles = {column.key: _titled(result, column) for column in result.columns}
     return "; ".join(
         f"{titles.get(key, key)} {', '.join(f'{value:g}' for value in chosen)}"
@@ -237,7 +229,7 @@ def _remarks(result: Result) -> list[str]:
 
 
 class Cell(NamedTuple):
-    """A value as text, its interval, its shade from 0 to 6 (None without a rank), and if bold."""
+    """A value and its interval as text, its shade from 0 to 6, None without a rank, and if bold."""
 
     mean: str
     limits: str = ""
@@ -246,14 +238,11 @@ class Cell(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """A table: its columns, and a line of cells for each row of the result."""
-
     columns: Sequence[Column]
     lines: Sequence[Sequence[Cell]]
 
 
 def _groups(result: Result) -> dict[str, list[Column]]:
-    """Return all columns by the table they belong to, in order."""
     found: dict[str, list[Column]] = {}
     for column in result.columns:
         found.setdefault(column.group, []).append(column)
@@ -261,7 +250,6 @@ def _groups(result: Result) -> dict[str, list[Column]]:
 
 
 def _short(result: Result) -> list[Column]:
-    """Return the columns of the first table: the headlines, then the cost."""
     return [*(column for column in result.columns if column.headline), *COSTS]
 
 
@@ -276,7 +264,6 @@ def ranks(frame: Any, column: Column) -> dict[str, float]:
 
 
 def best(frame: Any, column: Column) -> set[str]:
-    """Name the rows that are not trivial and print the best value of a column."""
     places = ranks(frame[frame["family"] != TRIVIAL], column)
     return {name for name, place in places.items() if place == 0}
 
@@ -313,7 +300,6 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """``"better"``, ``"worse"``, ``"undecided"`` (0 is inside) or ``"not compared"``."""
         if self.difference is None:
             return "not compared"
         if not (self.difference.low > 0 or self.difference.high < 0):
@@ -322,10 +308,7 @@ class Verdict:
 
 
 def contests(result: Result) -> dict[str, list[Verdict]]:
-    """Compare the reference with the best other method that is not trivial, column by column.
-
-    Verdicts of methods of another family stand apart where the reference has others in its own.
-    """
+    """Compare the reference with the best other method, and the best of another family."""
     family = {row.family for row in result.rows if row.name == result.reference}
     fields = {"other method": {TRIVIAL}, "method of another family": {TRIVIAL, *family}}
     found = {name: _verdicts(result, without) for name, without in fields.items()}
@@ -352,7 +335,6 @@ def _verdict(result: Result, rivals: Sequence[Row], column: Column) -> Verdict |
 
 
 def _summary(result: Result, found: Sequence[Verdict]) -> list[str]:
-    """Count wins and losses in sentences, each with the titles of its columns."""
     lines = []
     for word in ("better", "worse", "undecided", "not compared"):
         names = [_titled(result, v.column) for v in found if v.word == word]
@@ -366,7 +348,6 @@ def _summary(result: Result, found: Sequence[Verdict]) -> list[str]:
 
 
 def family_colors(result: Result) -> dict[str, str]:
-    """Give each family a color, the trivial one gray."""
     families = dict.fromkeys(row.family for row in result.rows if row.family != TRIVIAL)
     colors = {name: COLORS[place % len(COLORS)] for place, name in enumerate(families)}
     return {**colors, TRIVIAL: "#767676"}
@@ -381,7 +362,6 @@ def _fit(text: str, width: int) -> str:
 
 
 def _source(picture: Picture) -> str:
-    """Return a picture as the source of an image."""
     content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
     coding = "jpeg" if content.startswith(b"\xff\xd8") else "png"
     return f"data:image/{coding};base64,{base64.b64encode(content).decode()}"
@@ -397,7 +377,6 @@ _Place = tuple[int, int, Panel]
 
 
 def draw_montage(samples: Sequence[Sample], result: Result, file: str | Path) -> None:
-    """Draw each image with its boxes and its maps, as many lines of panels as that takes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
@@ -486,11 +465,7 @@ class _Point(NamedTuple):
 
 
 def draw_cost_quality(result: Result, key: str, file: str | Path) -> bool:
-    """Draw a column against the time an image takes, a numbered point a method.
-
-    Trivial rows and those without a cost are dashed lines across: on a logarithmic scale, no cost
-    has no place. Return whether any row had a value to draw.
-    """
+    """Draw a column against time; rows that are trivial or have no cost are lines across."""
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
     column, colors = _column(result, key), family_colors(result)
@@ -547,7 +522,6 @@ def _draw_point(axes: Any, point: _Point, colors: Mapping[str, str]) -> Any:
 
 
 def _draw_legend(figure: Any, families: Sequence[str], handles: Mapping[str, Any]) -> None:
-    """List names under the heading of their family."""
     from matplotlib.lines import Line2D
 
     listed: list[tuple[Any, str]] = []

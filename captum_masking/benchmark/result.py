@@ -39,17 +39,10 @@ def needed(library: str) -> Any:
 
 @dataclass(frozen=True)
 class Column:
-    """One score.
+    """One score, ``key`` in JSON, with a ``title`` above it and a ``legend`` that explains it.
 
-    Args:
-        key: Its name in JSON, such as ``"saliency_metric"``.
-        title: Printed above it, such as ``"SM"``.
-        group: The table it belongs to, such as ``"Faithfulness"``.
-        higher_is_better: None where neither is.
-        scale: Printed is ``scale`` times the value: 100 for percent.
-        digits: Printed behind the point.
-        legend: One sentence that explains it.
-        headline: Whether it also stands in the first, short table.
+    ``group`` is the table it belongs to, and ``headline`` puts it into the first, short one too.
+    ``scale`` times the value is printed, with ``digits`` behind the point.
 
     Example:
         >>> Column("error", "LE, %", "Where", higher_is_better=False, scale=100).text(0.3384)
@@ -86,14 +79,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs.
+    """What one image costs, in milliseconds and in forward passes of the classifier.
 
-    Args:
-        ms: Milliseconds an image.
-        forwards: Time in units of one forward pass of the classifier, measured in turns with it.
-        memory_mb: Peak of the memory allocated by torch on top of what was there before, in
-            10**6 bytes, for the batch that was timed; None where it cannot be measured.
-        batch_size: Images in that batch.
+    ``memory_mb`` is the peak of what torch allocated on top of what was there before, in 10**6
+    bytes, for the batch of ``batch_size`` images that was timed; None where it cannot be measured.
 
     Example:
         >>> Cost(ms=20.0, forwards=2.0, memory_mb=None, batch_size=8).forwards
@@ -128,16 +117,10 @@ COSTS = (
 
 @dataclass(frozen=True)
 class Row:
-    """What was found of one method.
+    """What was found of one method; ``values`` by the key of the column, which may be missing.
 
-    Args:
-        name: Of the method.
-        family: Its library or kind; the four baselines are of the family ``"trivial"``.
-        settings: Its options as text.
-        values: By the key of the column; a column may be missing.
-        cost: None if it failed before it could be measured.
-        degenerate: Images whose map held NaN or infinity, which count as no evidence.
-        failure: Why it has no values; empty if it has.
+    The four baselines are of the family ``"trivial"``. ``degenerate`` counts images whose map held
+    NaN or infinity, ``failure`` says why there are no values, and ``cost`` may be None then.
 
     Example:
         >>> Row("mine", "yours", values={"error": Interval(0.3, 0.25, 0.36)}).values["error"].mean
@@ -163,18 +146,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """All that a benchmark found, and how.
+    """All that a benchmark found, and how: rows and columns in the order of the table.
 
-    Args:
-        columns: In the order of the table.
-        rows: In the order of the methods.
-        images: How many were scored.
-        setting: Data, classifier, seed, versions and the like, by name.
-        notes: Sentences for the reader: what was left out and why.
-        differences: By column, what each row has more than the row ``reference``, on the same
-            images.
-        reference: The row that the others are compared with; empty for none.
-        thresholds: By row and column, the thresholds chosen on each part of the images.
+    ``differences`` holds, by column and row, what each row has more than the row ``reference`` on
+    the same images; ``thresholds``, by row and column, those chosen on each part of the images.
 
     Example:
         >>> result = Result([], [Row("mine", "yours", failure="it raised")], images=0)
@@ -243,7 +218,6 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
 
     def check_same(self, setting: dict[str, Any]) -> None:
-        """Remember what the benchmark is of, or refuse to go on with another one."""
         file = self.folder / "setting.json"
         setting = json.loads(json.dumps(setting))
         if not file.exists():
@@ -259,7 +233,6 @@ class Store:
             )
 
     def forget_changed(self, settings: Mapping[str, str]) -> None:
-        """Drop what was measured of methods with other settings; remember these settings."""
         for method, text in settings.items():
             file = self._file(method, "settings.json")
             if file.exists() and _read_json(file) != text:
@@ -267,11 +240,9 @@ class Store:
             write_json(file, text)
 
     def has(self, method: str, first: int) -> bool:
-        """Return whether a batch of a method is there."""
         return self._file(method, f"{first}.npz").exists()
 
     def write(self, method: str, first: int | str, arrays: dict[str, Tensor]) -> None:
-        """Keep the arrays of a batch, or under another name."""
         named: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
         with replacing(self._file(method, f"{first}.npz"), shared=True) as staged:
             np.savez_compressed(staged, **named)
@@ -286,12 +257,10 @@ class Store:
         }
 
     def cost(self, method: str) -> Cost | None:
-        """Return what a method was found to cost, if it was."""
         file = self._file(method, "cost.json")
         return Cost(**_read_json(file)) if file.exists() else None
 
     def write_cost(self, method: str, cost: Cost) -> None:
-        """Keep what a method costs."""
         write_json(self._file(method, "cost.json"), asdict(cost))
 
     def _file(self, method: str, name: str) -> Path:

@@ -65,8 +65,7 @@ def benchmark(
         model: The classifier that judges, or a ``MaskingModel``, whose classifier does.
         data: Items ``(image, label)`` of one shape; with an attribute ``boxes``, one tensor
             ``(n, 4)`` an image in fractions of the frame, maps are compared with boxes, and with
-            a method ``pixel_mask(index, size)`` with pixel masks. Without, those columns are
-            left out.
+            a method ``pixel_mask(index, size)`` with pixel masks.
         methods: By name, any Captum ``Attribution``, callable ``(inputs, target) -> maps`` or
             :class:`Method`; None takes :func:`default_methods`.
         out: A folder for tables, pictures and the report, which need pandas and jinja2. What was
@@ -74,7 +73,6 @@ def benchmark(
             settings have changed since are measured anew.
         limit: Use a random sample of so many images; None takes all.
         predicted: Explain the class that the classifier predicts, in place of the label.
-        batch_size: Images at a time.
         curve_steps: Points of the insertion and deletion curves; RISE takes 28.
         curve_images: So many of the images, rounded up to whole batches, have these curves, which
             are most of the work; None is all.
@@ -86,27 +84,14 @@ def benchmark(
         seed: Of the choice of images, of the halves for thresholds, and of the bootstrap.
         to_picture: Makes pixels ``(H, W, 1 or 3)`` in [0, 1] of an image, for the montage; None
             stretches each image to its own range.
-        setting: For the report, such as the command.
-        notes: Likewise, a sentence each.
-        show_progress: Whether to show a bar.
-
-    Raises:
-        ValueError: If there is no image, no method, or ``out`` holds another benchmark.
-        TypeError: If a method cannot be called.
-        ImportError: If ``out`` is given without pandas or jinja2.
-
-    Source:
-        Thresholds as Choe et al. 2020 ask.
+        setting, notes: For the report: facts by name, such as the command, and sentences.
 
     Example:
-        >>> from captum.attr import Saliency
         >>> from captum_masking.data import DigitsOnTextures
         >>> classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 10))
-        >>> result = benchmark(
-        ...     classifier, DigitsOnTextures(4), {"mine": Saliency(classifier)}, cost_seconds=0.1
-        ... )
+        >>> result = benchmark(classifier, DigitsOnTextures(4), {}, cost_seconds=0.1)
         >>> [row.name for row in result.rows]
-        ['whole frame', 'centred square', 'random', 'edge detector', 'mine']
+        ['whole frame', 'centred square', 'random', 'edge detector']
     """
     if out is not None:  # now rather than after hours
         needed("pandas"), needed("jinja2")
@@ -157,7 +142,6 @@ def _rows(
 
 
 def _notes(images: Images, left_out: Mapping[str, str], robustness: bool) -> list[str]:
-    """List what the table lacks, and why."""
     notes = in_words(left_out)
     if not images.has_boxes:
         notes.append("The data have no boxes: the columns that need them are left out.")
@@ -181,7 +165,6 @@ class _Loop:
     failures: dict[str, str] = field(default_factory=dict)
 
     def run(self, images: Images, *, predicted: bool, show_progress: bool) -> None:
-        """Measure what is not yet in the store; a method that raises is dropped."""
         total = len(images) * len(self.methods)
         with tqdm(total=total, unit="map", disable=not show_progress) as bar:
             for batch in images.batches(self.judge, predicted=predicted):

@@ -39,15 +39,8 @@ Scores = dict[str, Any]
 class Study:
     """What all runs share: the classifier, the images and the length of a training.
 
-    Args:
-        classifier: Copied for each run.
-        images: To train on; items ``(image, label)`` and an attribute ``labels``.
-        validation: To score on; every picture has a box.
-        layers: The modules that maskers read; None finds the two deepest maps.
-        stages: One module for each resolution, finest first; None finds five.
-        epochs: Passes over all images; rows with fewer images take as many steps.
-        batch_size: Of training and scoring.
-        workers: Loader processes.
+    ``layers`` and ``stages`` are the modules that maskers read, None finds them; rows with fewer
+    images than ``images`` take as many steps an epoch.
     """
 
     classifier: nn.Module
@@ -67,10 +60,7 @@ class Study:
         self.classes = logits[0].shape[1]
 
     def run(self, row: Row, seed: int, *, show_progress: bool = True) -> Scores:
-        """Train one row of ``recipes.ROWS`` from one seed, and score it.
-
-        The seed is that of the masker's first weights, the choice of images, their order and crops.
-        """
+        """Train one row of ``recipes.ROWS`` from one seed, and score it."""
         started = time.perf_counter()
         torch.manual_seed(seed)
         images = self.choose(row, seed)
@@ -89,7 +79,6 @@ class Study:
         }
 
     def choose(self, row: Row, seed: int) -> Any:
-        """Return the images that a row is given; ValueError if there are not as many."""
         images: Any = self.images
         if row.class_step > 1:
             images = of_classes(images, sorted(set(images.labels))[:: row.class_step])
@@ -98,7 +87,6 @@ class Study:
         return images
 
     def _training_loader(self, images: Any) -> DataLoader:
-        """Give as many images an epoch as there are in the whole set, however few these are."""
         sampler = RandomSampler(images, num_samples=len(self.images))  # type: ignore[arg-type]
         return self._loader(images, sampler=sampler, drop_last=len(sampler) > self.batch_size)
 
@@ -108,7 +96,6 @@ class Study:
 
 @torch.no_grad()
 def score(model: MaskingModel, images: BoxedImages, *, batch_size: int = 16) -> Scores:
-    """Score a model's masks against boxes, and by its own classifier with holes in mean color."""
     columns: dict[str, list[Tensor]] = {}
     boxes = iter(images.boxes)
     with eval_mode(model):
@@ -136,28 +123,14 @@ _POINTS = Column("points", "points of a hundred", "Study", None)
 
 
 def difference(one: Array, other: Array, *, resamples: int = 4000, seed: int = 0) -> Interval:
-    """Compare two rows ``(seeds, images)``, sorted by seed, on the same images by bootstrap.
-
-    Each resample draws images with replacement, the same for both rows, and seeds with
-    replacement: the same for both where there are as many, since a seed decides the first weights,
-    the order of images and which few are chosen alike for both; otherwise for each row its own.
-    With three seeds the spread between seeds is known roughly only, and the interval (percentiles,
-    Efron & Tibshirani 1993) is, if anything, too narrow.
-
-    Raises:
-        ValueError: If the rows were not scored on the same number of images.
-
-    Example:
-        >>> one, other = np.ones((2, 50)), np.zeros((3, 50))
-        >>> difference(one, other)
-        Interval(mean=1.0, low=1.0, high=1.0)
-    """
+    """Compare rows ``(seeds, images)``, sorted by seed, by a paired bootstrap over both."""
     if one.shape[1] != other.shape[1]:
         raise ValueError(
             f"rows must be scored on the same images to be compared, but got {one.shape[1]} and "
             f"{other.shape[1]}; run the study again into a new folder."
         )
     images = draw(one.shape[1], resamples=resamples, seed=seed)
+    # A seed decides first weights and order for both rows, so that seeds are drawn in pairs.
     if len(one) == len(other):
         return interval(_means(one - other, images, seed + 1))
     return interval(_means(one, images, seed + 1) - _means(other, images, seed + 2))
@@ -223,7 +196,6 @@ CLAIM_TITLES = ["claim", "rows", "gain in LE", "by LE", "gain in box IoU", "by b
 
 
 def judge_claims(errors: Mapping[str, Array], ious: Mapping[str, Array]) -> list[list[str]]:
-    """Judge every claim whose rows were run, by errors and IoUs ``(seeds, images)`` in points."""
     lines = []
     for claim in CLAIMS:
         if claim.row in errors and claim.other in errors:
@@ -267,12 +239,10 @@ Claims = list[list[str]]
 
 
 def file_of(folder: Path, name: str, seed: int) -> Path:
-    """Return where a run's scores are kept."""
     return folder / "runs" / f"{name}-{seed}.json"
 
 
 def write_tables(folder: Path) -> str:
-    """Write the tables and pictures of all runs of a study's folder; return the Markdown."""
     frame = needed("pandas").DataFrame
     runs = read_runs(folder)
     if not runs:
@@ -292,7 +262,6 @@ def write_tables(folder: Path) -> str:
 
 
 def read_runs(folder: Path) -> Runs:
-    """Read the runs of a study, by row in the order of `ROWS`, each sorted by seed."""
     files = (folder / "runs").glob("*.json")
     contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     runs: Runs = {}
@@ -303,12 +272,10 @@ def read_runs(folder: Path) -> Runs:
 
 
 def points(runs: Sequence[dict[str, Any]], column: str) -> Array:
-    """Collect a column as ``(seeds, images)`` in points of a hundred; one image if pooled."""
     return 100 * np.array([np.atleast_1d(run[column]) for run in runs], dtype=np.float64)
 
 
 def summarize(runs: Runs) -> Lines:
-    """Reduce runs to a line each: mean and deviation over seeds, and gaps to the reference."""
     lines = []
     for name, row in runs.items():
         line: dict[str, Any] = {"row": name, "seeds": len(row), "images": row[0]["images"]}
@@ -325,7 +292,6 @@ def summarize(runs: Runs) -> Lines:
 
 
 def markdown(lines: Lines, claims: Claims, facts: Mapping[str, Any]) -> str:
-    """Return a study as Markdown: facts, table, claims."""
     header = ["row", "seeds", "images", *COLUMNS.values(), f"LE - {REFERENCE}'s", "IoU - its"]
     parts = ["\n".join(f"- {name}: {value}" for name, value in facts.items())]
     parts += [_LEGEND, _table(header, [_cells(line) for line in lines])]
@@ -353,7 +319,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw_rows(runs: Runs, file: Path) -> None:
-    """Draw the localization error of each row: a dot a seed, a bar for their mean."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 1.2 + 0.28 * len(runs)), layout="constrained")
@@ -371,7 +336,6 @@ def draw_rows(runs: Runs, file: Path) -> None:
 
 
 def draw_few_shot(runs: Runs, file: Path) -> None:
-    """Draw localization error against training images, frozen and joint, where there are such."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")

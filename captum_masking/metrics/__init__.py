@@ -7,8 +7,11 @@ otherwise. Arguments that many of them share:
   Where a function needs [0, 1], `min_max` scales attributions. A mask with NaN or infinity counts
   as no evidence.
 - ``boxes``: a list with one tensor ``(n, 4)`` per image, n >= 1: x0, y0, x1, y1 in pixels of the
-  mask's grid, half-open. `boxes_to_pixels` converts fractions.
+  mask's grid, half-open. `boxes_to_pixels` converts fractions. A box that reaches beyond the frame
+  counts with its whole area.
+- ``predicted``: boxes in place of masks, ``(B, 4)``, or ``(4,)`` for all images.
 - ``truth``: boxes, or pixel masks of 0 and 1 shaped as ``masks``.
+- ``threshold``: masks are cut strictly above it; None is each mask's own mean.
 - ``published``: do as the published code does where this differs from the definition.
 - ``classifier``: called as ``classifier(inputs)``; returns logits ``(B, classes)``. A module is
   held in eval mode and given its modes back; what a lambda hides must be in eval mode already.
@@ -16,15 +19,26 @@ otherwise. Arguments that many of them share:
 - ``target``: any form Captum takes; None is the class predicted for the whole image.
 - ``infill``: what fills the holes, see :mod:`captum_masking.parts.infill`.
 - ``batch_size``: images per call of the classifier.
+- ``seed``: the same seed draws the same; torch's random state is left alone.
 
 Shapes that do not fit, values out of range and inputs that are not finite are a ``ValueError``
 that names the way out, arguments of another kind a ``TypeError``, and a target that is not one
 class per image a ``TargetError``.
+
+Source:
+    Phang et al. 2020: LE and box IoU, OM, F1 and F1a, the accuracies and the entropy of masked
+    images, mask statistics. Choe et al. 2020: `MaxBoxAcc`, `MaxBoxAccV2`, `PxAP`, of maps scaled
+    by `min_max`. Dabkowski & Gal 2017: `saliency_metric`, `centered_square`. Zhang et al. 2018
+    (excitation backprop): the pointing game. Wang et al. 2020 (Score-CAM): energy pointing. Boehle
+    et al. 2021 (CoDA-Nets): grid pointing. Zhang et al. 2024 (Opti-CAM): AD, AG and AI, there in
+    percent. Paissan et al. 2024 (L-MAC): FF and Fid-In. Petsiuk et al. 2018 (RISE): deletion and
+    insertion. Gupta et al. 2022: completeness and soundness. Yeh et al. 2019: infidelity and
+    max-sensitivity. Adebayo et al. 2018: randomized weights and labels, and similarities of maps.
+    Hurley & Rickard 2009: the Gini index, of attributions Chalasani et al. 2020.
 """
 
 from captum_masking.metrics.boxes import (
     best_box_iou,
-    best_box_iou_of_boxes,
     boxes_to_masks,
     boxes_to_pixels,
     centered_square,
@@ -78,11 +92,10 @@ from captum_masking.metrics.robustness import (
     infidelity,
     max_sensitivity,
 )
-from captum_masking.metrics.saliency_metric import saliency_metric, saliency_metric_of_boxes
+from captum_masking.metrics.saliency_metric import saliency_metric
 from captum_masking.metrics.sanity import (
     SIMILARITIES,
     MapSimilarity,
-    Relabeled,
     absolute_spearman,
     cascading,
     compare_maps,
@@ -125,7 +138,6 @@ __all__ = [
     "PxAP",
     "RISE_DELETION",
     "RISE_INSERTION",
-    "Relabeled",
     "RiseBlur",
     "SIMILARITIES",
     "SquareRemoval",
@@ -135,7 +147,6 @@ __all__ = [
     "average_gain",
     "average_increase",
     "best_box_iou",
-    "best_box_iou_of_boxes",
     "binarized_area",
     "boxes_to_masks",
     "boxes_to_pixels",
@@ -180,7 +191,6 @@ __all__ = [
     "pxap",
     "randomize",
     "saliency_metric",
-    "saliency_metric_of_boxes",
     "shuffled_labels",
     "soundness",
     "spearman",

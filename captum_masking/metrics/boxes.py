@@ -38,10 +38,7 @@ def part_boxes(on: Array, least: float = 0.0) -> Array:
 
 
 def hole_boxes(on: Array, least: float = 0.0) -> Array:
-    """Return the boxes ``(n, 4)`` of the rims of all holes with at least ``least`` pixels.
-
-    A hole does not reach the frame; its rim is one pixel wider than the hole on all four sides.
-    """
+    """Return the boxes ``(n, 4)`` of the rims of holes, which are one pixel wider on each side."""
     parts, sizes = _label(~on, SIDES)
     boxes = _boxes_of(parts, sizes >= least)
     height, width = on.shape
@@ -52,18 +49,17 @@ def hole_boxes(on: Array, least: float = 0.0) -> Array:
 def largest_part_box(on: Array, neighbors: Array | None = CORNERS) -> Array:
     """Return the box ``(n, 4)``, n = 0 or 1, of the part with most pixels; ties: the first."""
     parts, sizes = _label(on, neighbors)
-    return _boxes_of(parts, _only(sizes, sizes.argmax())) if len(sizes) else np.empty((0, 4))
+    if not len(sizes):
+        return np.empty((0, 4))
+    return _boxes_of(parts, np.arange(len(sizes)) == sizes.argmax())
 
 
 def largest_contour_box(on: Array) -> Array:
-    """Return the box ``(n, 4)``, n = 0 or 1, of the part with the largest `contour_area`.
-
-    Ties: the last in reading order, which OpenCV lists first.
-    """
+    """Return the box ``(n, 4)``, n = 0 or 1, of the largest `contour_area`; ties: the last."""
     parts, sizes = _label(on, CORNERS)
     if not len(sizes):
         return np.empty((0, 4))
-    least = _largest_contour(parts, _only(sizes, sizes.argmax()))[1]
+    least = _largest_contour(parts, np.arange(len(sizes)) == sizes.argmax())[1]
     # A part of n pixels spans n columns and rows at most, and its contour (n - 1)^2.
     return _largest_contour(parts, (sizes - 1.0) ** 2 >= least)[0]
 
@@ -82,11 +78,7 @@ def _largest_contour(parts: Array, chosen: Array) -> tuple[Array, float]:
 
 
 def contour_area(part: Array) -> float:
-    """Return the area inside the closed line through the centers of a part's outer pixels.
-
-    Holes count. Between four neighboring centers the line encloses the whole unit square if all
-    four are in, half of it if three are: a rectangle of h x w pixels has (h - 1)(w - 1).
-    """
+    """Return the area inside the line through the centers of a part's outer pixels; holes count."""
     off = np.ones((part.shape[0] + 2, part.shape[1] + 2), dtype=bool)
     off[1:-1, 1:-1] = ~part
     filled = (_label(off, SIDES)[0] != 1).astype(np.int8)  # part 1 holds the first pixel: outside
@@ -100,12 +92,6 @@ def _label(on: Array, neighbors: Array | None) -> tuple[Array, Array]:
 
     parts, count = ndimage.label(on, neighbors)
     return parts, np.bincount(parts.ravel(), minlength=count + 1)[1:]
-
-
-def _only(sizes: Array, index: Any) -> Array:
-    chosen = np.zeros(len(sizes), dtype=bool)
-    chosen[index] = True
-    return chosen
 
 
 def _boxes_of(parts: Array, chosen: Array) -> Array:
@@ -126,22 +112,17 @@ def _boxes_of(parts: Array, chosen: Array) -> Array:
 def masks_to_boxes(
     masks: Tensor, threshold: float | None = None, *, published: bool = False
 ) -> Tensor:
-    """Return the tight box around the largest part of each mask.
+    """Return the tight box around the largest part of each mask, last row and column included.
 
-    The mask is cut at its own mean (strictly above). Parts hang together by their sides; of equal
-    ones, the first in reading order counts. The box includes the part's last row and column.
+    Parts hang together by their sides; of equal ones, the first in reading order counts.
 
     Args:
-        threshold: One for all masks in place of their means; constant masks above it have a box.
-        published: Leave out the part's last row and column, as the published code does; a part
-            of one row or column then has a box of area 0.
+        published: Leave out the part's last row and column; a part of one row or column then has
+            a box of area 0.
 
     Returns:
-        Float32 ``(B, 4)``, half-open. ``(0, 0, 0, 0)`` is no box: for a constant mask, one with
-        NaN or infinity, and one that nowhere exceeds the threshold.
-
-    Source:
-        Phang et al. 2020, the box behind metric LE.
+        Float32 ``(B, 4)``, half-open. ``(0, 0, 0, 0)`` is no box: for a constant mask cut at its
+        mean, one with NaN or infinity, and one that nowhere exceeds the threshold.
 
     Example:
         >>> masks_to_boxes(torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]]))
@@ -156,7 +137,7 @@ def masks_to_boxes(
 
 
 def salient_boxes(masks: Tensor, threshold: float | None = None) -> Tensor:
-    """Return the tight boxes ``(B, 4)`` around all of each mask that exceeds its mean or a cut."""
+    """Return the tight boxes ``(B, 4)`` around all of each mask that is on."""
     on = above(planes_of(masks), threshold)
     (x0, x1), (y0, y1) = _ends(on.any(1)), _ends(on.any(2))
     return torch.stack([x0, y0, x1, y1], dim=1).float()
@@ -180,10 +161,7 @@ def boxes_to_pixels(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def whole_frame(height: int, width: int) -> Tensor:
-    """Return the box ``(4,)`` of the whole frame, the first trivial baseline.
-
-    Source:
-        Phang et al. 2020, baseline "max".
+    """Return the box ``(4,)`` of the whole frame, baseline "max" of Phang et al. 2020.
 
     Example:
         >>> whole_frame(2, 3)
@@ -193,13 +171,9 @@ def whole_frame(height: int, width: int) -> Tensor:
 
 
 def centered_square(height: int, width: int, area: float = 0.5) -> Tensor:
-    """Return a box ``(4,)`` in the middle of the frame, the second trivial baseline, a strong one.
+    """Return a box ``(4,)`` in the middle of the frame: a baseline that is hard to beat.
 
-    It covers a fraction of the area in (0, 1] and is as wide to high as the frame is, in whole
-    pixels; score it with `localization_error_of_boxes`.
-
-    Source:
-        Dabkowski & Gal 2017, baseline "centre box", half of the area.
+    It covers a fraction of the area in (0, 1], with the frame's aspect ratio, in whole pixels.
 
     Example:
         >>> centered_square(4, 8, area=0.25)
@@ -267,18 +241,13 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 @facts(higher_is_better=True)
 def best_box_iou(masks: Tensor, boxes: Sequence[Tensor], *, published: bool = False) -> Tensor:
-    """Return the IoU of each mask's box with the best of the image's boxes.
+    """Return the IoU of each mask's box with the best of the image's boxes; 0 without a box.
 
-    It is 0 for a mask without a box. A box that reaches beyond the frame counts with its whole
-    area. ``published`` is that of `localization_error`.
-
-    Source:
-        Phang et al. 2020, the quantity that metric LE compares with 0.5.
+    It is what `localization_error` compares with 0.5, and ``published`` is alike.
 
     Example:
-        >>> mask = torch.zeros(1, 1, 4, 4)
-        >>> mask[..., :2, :2] = 1  # its box is (0, 0, 2, 2)
-        >>> best_box_iou(mask, [torch.tensor([[0, 0, 2, 4], [3, 3, 4, 4]])])
+        >>> mask = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])  # its box is (0, 0, 2, 1)
+        >>> best_box_iou(mask, [torch.tensor([[0, 0, 4, 1], [3, 0, 4, 1]])])
         tensor([0.5000])
     """
     found = masks_to_boxes(masks, published=published)
@@ -287,21 +256,12 @@ def best_box_iou(masks: Tensor, boxes: Sequence[Tensor], *, published: bool = Fa
 
 @facts(higher_is_better=True)
 def best_box_iou_of_boxes(predicted: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-    """Return `best_box_iou` for boxes in place of masks: ``(B, 4)``, or ``(4,)`` for all images.
-
-    Example:
-        >>> best_box_iou_of_boxes(whole_frame(4, 4), [torch.tensor([[0, 0, 4, 3]])])
-        tensor([0.7500])
-    """
+    """Return `best_box_iou` for boxes in place of masks."""
     return exact_ious(predicted, boxes).float().to(predicted.device)
 
 
 def exact_ious(predicted: Tensor, boxes: Sequence[Tensor], *, published: bool = False) -> Tensor:
-    """Return the best IoU of each image as float64 ``(B,)`` on the CPU.
-
-    Boxes are few, and an IoU of exactly one half must stay so. ``published`` cuts the true boxes
-    to whole pixels.
-    """
+    """Return the best IoU of each image, float64 ``(B,)`` on the CPU: one half must stay so."""
     check_predicted(predicted)
     rows = predicted.expand(len(boxes), 4) if predicted.dim() == 1 else predicted
     check_boxes(len(rows), boxes)

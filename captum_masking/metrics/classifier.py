@@ -19,16 +19,12 @@ Classifier = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def logits_of(classifier: Classifier, batches: Iterable[Tensor]) -> Tensor:
-    """Return the classifier's output on all batches, which may be made while it runs."""
     return torch.cat([output for _, output in _outputs(classifier, ((x, x) for x in batches))])
 
 
 @torch.no_grad()
 def probabilities_of(classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return the probabilities ``(N, L)`` of L classes of each image.
-
-    ``batches`` are pairs of images ``(n, C, H, W)`` and their classes ``(n, L)``.
-    """
+    """Return probabilities ``(N, L)`` of pairs: images ``(n, C, H, W)`` and classes ``(n, L)``."""
     pairs = _outputs(classifier, batches)
     return torch.cat([softmax(output).gather(1, classes) for classes, output in pairs])
 
@@ -44,17 +40,14 @@ def _outputs(
 
 
 def softmax(output: Tensor) -> Tensor:
-    """Return the probabilities ``(B, classes)`` in double precision where the device has it."""
     return double(as_class_logits(output)).softmax(1)
 
 
 def of_class(values: Tensor, classes: Tensor) -> Tensor:
-    """Return from each row ``(B, classes)`` the value of its class, ``(B,)``."""
     return values.gather(1, classes[:, None])[:, 0]
 
 
 def check_images(classifier: Any, inputs: Any, batch_size: int = 1) -> None:
-    """Check that the classifier can be called on the inputs."""
     if not callable(classifier):
         raise TypeError(
             f"classifier must be callable as classifier(inputs), but got "
@@ -73,7 +66,6 @@ def check_images(classifier: Any, inputs: Any, batch_size: int = 1) -> None:
 
 
 def check_maps(inputs: Tensor, masks: Tensor) -> None:
-    """Check that the masks cover the images pixel by pixel."""
     check_masks(masks)
     batch, _, height, width = inputs.shape
     if (len(masks), *masks.shape[-2:]) != (batch, height, width):

@@ -44,9 +44,7 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RiseBlur:
-    """The image that RISE's insertion starts from: blurred by a Gaussian cut short.
-
-    The kernel has an odd number of taps, whose weights sum to one.
+    """The image that RISE's insertion starts from: blurred by a Gaussian of an odd number of taps.
 
     Source:
         Petsiuk et al. 2018 (RISE), with the 5 x 5 kernel of sigma 5 of the batched version in
@@ -68,7 +66,6 @@ class RiseBlur:
             )
 
     def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
-        """Return the images, blurred."""
         return gaussian_blur(inputs, self.sigma_px, self.taps // 2)
 
 
@@ -93,18 +90,14 @@ def deletion_curve(
 ) -> Curve:
     """Return the target's probability as the most salient pixels are replaced first.
 
-    Pixels go in the order of the map, the greatest value first, and equal values in reading
-    order: a constant map, and one with NaN, takes the image away from top to bottom.
+    Equal values go in reading order: a constant map, and one with NaN, takes the image away from
+    top to bottom.
 
     Args:
-        step_px: Pixels per step, >= 1; None is RISE's eight rows of the image. The last step
-            takes what is left.
+        step_px: Pixels per step, >= 1; None is RISE's eight rows. The last step takes what is left.
         infill: What replaces the pixels.
         every_step: Call the infill at each step, with what is then missing as the hole, as an
             inpainter needs; otherwise once, for the whole frame.
-
-    Source:
-        Petsiuk et al. 2018 (RISE), deletion.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # Flatten: the logits are the pixels
@@ -155,9 +148,7 @@ def deletion(
 ) -> Tensor:
     """Return the area under the `deletion_curve` of each image.
 
-    Source:
-        Petsiuk et al. 2018 (RISE). There a shorter last step counts as a whole one; at 224 x 224
-        there is none.
+    RISE counts a shorter last step as a whole one; at 224 x 224 there is none.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # 0.8808, 0.5, 0.5
@@ -191,34 +182,31 @@ def insertion(
     return insertion_curve(classifier, inputs, masks, target, batch_size=batch_size, **options).auc
 
 
+@dataclass(eq=False)
 class Run:
     """One way through the images of a batch; the arguments are those of `deletion_curve`."""
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        masks: Tensor,
-        step_px: int | None,
-        infill: Infill,
-        every_step: bool,
-        batch_size: int,
-        *,
-        insert: bool,
-    ) -> None:
-        check_images(classifier, inputs, batch_size)
-        check_maps(inputs, masks)
-        self.classifier, self.batch_size, self.insert = classifier, batch_size, insert
-        self.inputs, self.ranks = inputs.detach(), _ranks(masks).to(inputs.device)
-        height, width = inputs.shape[2:]
-        self.counts = counts_of(height, width, step_px).to(inputs.device)
-        self.infill = infill
+    classifier: Classifier
+    inputs: Tensor
+    masks: Tensor
+    step_px: int | None
+    infill: Infill
+    every_step: bool
+    batch_size: int
+    insert: bool
+
+    def __post_init__(self) -> None:
+        check_images(self.classifier, self.inputs, self.batch_size)
+        check_maps(self.inputs, self.masks)
+        self.inputs = self.inputs.detach()
+        self.ranks = _ranks(self.masks).to(self.inputs.device)
+        height, width = self.inputs.shape[2:]
+        self.counts = counts_of(height, width, self.step_px).to(self.inputs.device)
         #: The logits of the whole images, which are one end of each curve.
-        self.whole = logits_of(classifier, self.inputs.split(batch_size))
-        self.paint = None if every_step else self._painted()
+        self.whole = logits_of(self.classifier, self.inputs.split(self.batch_size))
+        self.paint = None if self.every_step else self._painted()
 
     def curve(self, target: TargetType) -> Curve:
-        """Return the curve of one class for each image."""
         rows = self.of_classes(class_indices(self.whole, target)[:, None])
         fractions = self.counts.float() / self.inputs[0, 0].numel()
         return Curve(fractions, rows[..., 0].float())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,39 +28,32 @@ from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masking import mask_images
 
 
+@dataclass(eq=False)
 class Masked:
-    """The classifier's probabilities ``(B, classes)`` of images, and of both masked halves.
+    """The classifier's probabilities ``(B, classes)`` of images, and of both halves when needed."""
 
-    Each of the three costs one pass over the images, the first time that it is needed.
-    """
+    classifier: Classifier
+    inputs: Tensor
+    masks: Tensor
+    target: Any
+    infill: Infill
+    batch_size: int
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        masks: Tensor,
-        target: TargetType,
-        *,
-        infill: Infill,
-        batch_size: int,
-    ) -> None:
-        check_images(classifier, inputs, batch_size)
-        check_maps(inputs, masks)
-        check_unit_range(masks)
-        self.classifier, self.inputs = classifier, inputs.detach()
-        self.infill, self.batch_size = infill, batch_size
-        self.masks = finite_planes(masks)[:, None].clamp(0, 1).to(inputs)
-        output = logits_of(classifier, self.inputs.split(batch_size))
-        self.clean, self.target = softmax(output), class_indices(output, target)
+    def __post_init__(self) -> None:
+        check_images(self.classifier, self.inputs, self.batch_size)
+        check_maps(self.inputs, self.masks)
+        check_unit_range(self.masks)
+        self.inputs = self.inputs.detach()
+        self.masks = finite_planes(self.masks)[:, None].clamp(0, 1).to(self.inputs)
+        output = logits_of(self.classifier, self.inputs.split(self.batch_size))
+        self.clean, self.target = softmax(output), class_indices(output, self.target)
 
     @cached_property
     def masked_in(self) -> Tensor:
-        """Of the evidence on infilled surroundings."""
         return self._of_half(0)
 
     @cached_property
     def masked_out(self) -> Tensor:
-        """Of the surroundings, with the evidence infilled."""
         return self._of_half(1)
 
     # In the same batches as the clean images: a mask of ones then gives the very same numbers.
@@ -72,7 +66,6 @@ class Masked:
         return softmax(logits_of(self.classifier, halves))
 
     def of_target(self, probabilities: Tensor) -> Tensor:
-        """Return the target's share of probabilities ``(B, classes)``, ``(B,)``."""
         return of_class(probabilities, self.target)
 
     def of_others(self, probabilities: Tensor) -> Tensor:
@@ -83,28 +76,15 @@ class Masked:
 # ---- Scores of masked images: each function below is written on `Masked` and called on images
 
 
-class _OfImages(Protocol):
-    def __call__(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        masks: Tensor,
-        target: TargetType = None,
-        *,
-        infill: Infill = Mean(),
-        batch_size: int = 32,
-    ) -> Tensor: ...
-
-
 _SCORES: dict[str, Callable[[Masked], Tensor]] = {}
 
 
 def _score(
     *, higher_is_better: bool, lowest: float = 0.0, highest: float | None = 1.0
-) -> Callable[[Callable[[Masked], Tensor]], _OfImages]:
+) -> Callable[[Callable[[Masked], Tensor]], Callable[..., Tensor]]:
     """Turn a function of `Masked` into one of images, and list it for `masked_scores`."""
 
-    def of_images(score: Callable[[Masked], Tensor]) -> _OfImages:
+    def of_images(score: Callable[[Masked], Tensor]) -> Callable[..., Tensor]:
         def function(
             classifier: Classifier,
             inputs: Tensor,
@@ -127,13 +107,10 @@ def _score(
 
 @_score(higher_is_better=False)
 def average_drop(masked: Masked) -> Tensor:
-    """Return the share of the target's probability that is lost on the masked-in image.
+    """Return the share of the target's probability that is lost on the masked-in image (AD).
 
     ``relu(p - o) / p`` for a probability p on the whole image and o on the masked-in one; 0 where
     p is 0.
-
-    Source:
-        Zhang et al. 2024 (Opti-CAM), AD, after Chattopadhay et al. 2018; there in percent.
 
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[0.5, 0.5]]])
@@ -146,12 +123,9 @@ def average_drop(masked: Masked) -> Tensor:
 
 @_score(higher_is_better=True)
 def average_gain(masked: Masked) -> Tensor:
-    """Return the share of what the target lacks that the masked-in image adds.
+    """Return the share of what the target lacks that the masked-in image adds (AG).
 
     ``relu(o - p) / (1 - p)`` with p and o as in `average_drop`; 0 where p is 1.
-
-    Source:
-        Zhang et al. 2024 (Opti-CAM), AG; there in percent.
 
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
@@ -164,10 +138,7 @@ def average_gain(masked: Masked) -> Tensor:
 
 @_score(higher_is_better=True)
 def average_increase(masked: Masked) -> Tensor:
-    """Return 1 for each image whose target is more probable on the masked-in half, else 0.
-
-    Source:
-        Zhang et al. 2024 (Opti-CAM), AI; there in percent.
+    """Return 1 for each image whose target is more probable on the masked-in half, else 0 (AI).
 
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
@@ -179,10 +150,7 @@ def average_increase(masked: Masked) -> Tensor:
 
 @_score(higher_is_better=True, lowest=-1.0)
 def faithfulness_drop(masked: Masked) -> Tensor:
-    """Return how much the target's probability falls when the evidence is masked out.
-
-    Source:
-        Paissan et al. 2024 (L-MAC), FF.
+    """Return how much the target's probability falls when the evidence is masked out (FF).
 
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
@@ -194,12 +162,9 @@ def faithfulness_drop(masked: Masked) -> Tensor:
 
 @_score(higher_is_better=True)
 def fid_in(masked: Masked) -> Tensor:
-    """Return 1 for each image whose masked-in half is classified as the whole, else 0.
+    """Return 1 for each image whose masked-in half is classified as the whole, else 0 (Fid-In).
 
     It is `masked_in_accuracy` for the predicted class; the target is checked and not used.
-
-    Source:
-        Paissan et al. 2024 (L-MAC), Fid-In.
 
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[0.0, 1.0]]])
@@ -213,9 +178,6 @@ def fid_in(masked: Masked) -> Tensor:
 def masked_in_accuracy(masked: Masked) -> Tensor:
     """Return 1 for each image whose target comes first on the masked-in half, else 0.
 
-    Source:
-        Phang et al. 2020, the accuracy on masked-in images.
-
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
         >>> masked_in_accuracy(torch.nn.Flatten(), inputs, masks, target=0)  # logits 2 and 0
@@ -227,9 +189,6 @@ def masked_in_accuracy(masked: Masked) -> Tensor:
 @_score(higher_is_better=False)
 def masked_out_accuracy(masked: Masked) -> Tensor:
     """Return 1 for each image whose target still comes first once masked out, else 0.
-
-    Source:
-        Phang et al. 2020, the accuracy on masked-out images.
 
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
@@ -243,11 +202,8 @@ def masked_out_accuracy(masked: Masked) -> Tensor:
 def masked_out_entropy(masked: Masked) -> Tensor:
     """Return the entropy of the prediction on each masked-out image, 0 to log(classes) nats.
 
-    The target is checked and not used.
-
-    Source:
-        Phang et al. 2020, the masked-out objective. Its loss leaves out images that are not
-        classified correctly; here all count.
+    The target is checked and not used. The objective of Phang et al. 2020 leaves out images that
+    are not classified correctly; here all count.
 
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
@@ -334,11 +290,7 @@ def completeness(
     Args:
         alpha: Confidence that is enough, in (0, 1].
         eps: Confidence on infilled images that is not held against the map, in [0, 1].
-        step_px: As in `deletion_curve`.
         infill: Gives the image to start from; published is the mean color.
-
-    Source:
-        Gupta et al. 2022, completeness as evaluated in their code.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # 0.5, 0.8808, 0.8808: the mean is 0.7539
@@ -375,9 +327,6 @@ def soundness(
             give soundness proper; published are the wrong ones and all.
         beta: Confidence that any label may get, in [0, 1].
 
-    Source:
-        Gupta et al. 2022, soundness as evaluated in their code: worst over labels.
-
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # of class 1: 0.5, 0.5, 0.1192
         >>> map_of_1 = torch.tensor([[[[0.0, 1.0]]]])
@@ -411,9 +360,6 @@ def completeness_and_soundness(
     """Return `completeness`, and `soundness` over all other labels, from one insertion curve.
 
     Soundness is 1 where there is no other label.
-
-    Source:
-        Gupta et al. 2022.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # of class 1: 0.5, 0.1192, 0.1192

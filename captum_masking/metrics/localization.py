@@ -33,43 +33,32 @@ def localization_error(
 ) -> Tensor:
     """Return 1 for each mask that misses the object, 0 for each that finds it (LE).
 
-    A mask finds its object if the box around its largest part, `masks_to_boxes`, has an IoU above
-    0.5 with one of the image's boxes. A mask without a box misses. A box that reaches beyond the
-    frame counts with its whole area.
+    A mask finds its object if its box, see `masks_to_boxes`, has an IoU above 0.5 with one of the
+    image's boxes. A mask without a box misses; the published code leaves that undefined.
 
     Args:
         published: Leave out the last row and column of the mask's box, and cut the true boxes to
-            whole pixels, as the published code does.
-
-    Source:
-        Phang et al. 2020, metric LE; the published code leaves masks without a box undefined.
+            whole pixels.
 
     Example:
-        >>> mask = torch.zeros(1, 1, 4, 4)
-        >>> mask[..., :2, :2] = 1  # its box is (0, 0, 2, 2)
-        >>> localization_error(mask, [torch.tensor([[0, 0, 2, 3]])])  # IoU 4 / 6
+        >>> mask = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])  # its box is (0, 0, 2, 1)
+        >>> localization_error(mask, [torch.tensor([[0, 0, 3, 1]])])  # IoU 2 / 3
         tensor([0.])
-        >>> localization_error(mask, [torch.tensor([[0, 0, 2, 4]])])  # IoU 4 / 8 is not above 0.5
-        tensor([1.])
     """
     found = masks_to_boxes(masks, published=published)
-    return _missed(exact_ious(found, boxes, published=published)).to(masks.device)
+    return (exact_ious(found, boxes, published=published) <= 0.5).float().to(masks.device)
 
 
 @facts(higher_is_better=False)
 def localization_error_of_boxes(predicted: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-    """Return `localization_error` for boxes in place of masks: ``(B, 4)``, or ``(4,)`` for all.
+    """Return `localization_error` for boxes in place of masks.
 
     Example:
-        >>> from captum_masking.metrics import whole_frame
-        >>> localization_error_of_boxes(whole_frame(4, 4), [torch.tensor([[0, 0, 4, 3]])])
+        >>> predicted = torch.tensor([0, 0, 4, 4])
+        >>> localization_error_of_boxes(predicted, [torch.tensor([[0, 0, 4, 3]])])
         tensor([0.])
     """
-    return _missed(exact_ious(predicted, boxes)).to(predicted.device)
-
-
-def _missed(ious: Tensor) -> Tensor:
-    return (ious <= 0.5).float()
+    return (exact_ious(predicted, boxes) <= 0.5).float().to(predicted.device)
 
 
 @facts(higher_is_better=False)
@@ -82,13 +71,9 @@ def om(
         correct: Boolean ``(B,)``: whether the masker's own classifier puts the true class first.
             All true for a baseline without a classifier; OM is then LE.
 
-    Source:
-        Phang et al. 2020, metric OM.
-
     Example:
-        >>> mask = torch.zeros(2, 1, 4, 4)
-        >>> mask[..., :2, :2] = 1
-        >>> om(mask, [torch.tensor([[0, 0, 2, 2]])] * 2, correct=torch.tensor([True, False]))
+        >>> masks, box = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]]), torch.tensor([[0, 0, 1, 1]])
+        >>> om(masks, [box, box], correct=torch.tensor([True, False]))
         tensor([0., 1.])
     """
     if correct.dtype != torch.bool or correct.shape != masks.shape[:1]:
@@ -110,20 +95,15 @@ def f1(masks: Tensor, boxes: Sequence[Tensor], *, published: bool = False) -> Te
 
     Precision is the share of the mask's weight inside the box, recall the share of the box's area
     that the mask covers. The mask is in [0, 1] and not cut at a threshold; pixels that a box cuts
-    through count in part. A mask of zeros, one with NaN and one with nothing in the box score 0.
-    A box may reach beyond the frame: recall's denominator is its whole area, as published.
+    through count in part. A mask with nothing in the box scores 0.
 
     Args:
         published: Cut the boxes to whole pixels and add 1e-6 to the denominators of precision
-            and F1, as the published code does.
-
-    Source:
-        Phang et al. 2020, metric F1.
+            and F1.
 
     Example:
-        >>> mask = torch.zeros(1, 1, 4, 4)
-        >>> mask[..., :2, :2] = 1
-        >>> f1(mask, [torch.tensor([[0, 0, 2, 4], [3, 3, 4, 4]])])  # P = 1, R = 4 / 8
+        >>> mask = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
+        >>> f1(mask, [torch.tensor([[0, 0, 4, 1], [3, 0, 4, 1]])])  # P = 1, R = 2 / 4
         tensor([0.6667])
     """
     scores, real = _f1_of_each_box(masks, boxes, published)
@@ -134,14 +114,9 @@ def f1(masks: Tensor, boxes: Sequence[Tensor], *, published: bool = False) -> Te
 def f1_mean(masks: Tensor, boxes: Sequence[Tensor], *, published: bool = False) -> Tensor:
     """Return the `f1` of each mask, averaged over the image's boxes (F1a).
 
-    Source:
-        Phang et al. 2020, metric F1a.
-
     Example:
-        >>> mask = torch.zeros(1, 1, 4, 4)
-        >>> mask[..., :2, :2] = 1
-        >>> f1_mean(mask, [torch.tensor([[0, 0, 2, 4], [3, 3, 4, 4]])])
-        tensor([0.3333])
+        >>> f1_mean(torch.tensor([[[1.0, 0.0]]]), [torch.tensor([[0, 0, 1, 1], [1, 0, 2, 1]])])
+        tensor([0.5000])
     """
     scores, real = _f1_of_each_box(masks, boxes, published)
     return (scores.where(real, 0).sum(1) / real.sum(1)).float()
@@ -191,10 +166,7 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 
 @facts(higher_is_better=True)
 def mask_iou(masks: Tensor, truth: Region, *, threshold: float | None = None) -> Tensor:
-    """Return the IoU with the object of each mask, cut strictly above a threshold or its own mean.
-
-    It is 0 for a mask that nowhere exceeds the threshold, for a constant one cut at its mean, and
-    for one with NaN.
+    """Return the IoU of each mask, cut at a threshold, with the object; 0 where nothing is left.
 
     Example:
         >>> mask = torch.tensor([[[0.9, 0.6, 0.1, 0.0]]])  # mean 0.4
@@ -252,16 +224,12 @@ class MaxMaskIoU(BestThreshold):
 def pointing_game(masks: Tensor, truth: Region, *, tolerance_px: float = 0.0) -> Tensor:
     """Return 1 for each mask whose greatest value lies on the object, else 0.
 
-    Where several pixels share the greatest value, it is the share of them that lie on the object:
-    the chance of a hit if one of them is drawn. A mask with NaN scores 0.
+    Where several pixels share the greatest value, it is the share of them that lie on the object.
+    Zhang et al. take the mean over images by class.
 
     Args:
         tolerance_px: Also a hit is a pixel whose center is at most as far from that of a pixel
             of the object. Zhang et al. use 15 for images of about 500 px.
-
-    Source:
-        Zhang et al. 2018 (excitation backprop), the pointing game; there the mean over images is
-        taken by class. Ties are our own.
 
     Example:
         >>> mask, box = torch.tensor([[[0.0, 0.5, 1.0]]]), torch.tensor([[0, 0, 2, 1]])
@@ -289,16 +257,10 @@ def _grown(region: Tensor, tolerance_px: float) -> Tensor:
 
 @facts(higher_is_better=True)
 def energy_pointing(masks: Tensor, truth: Region) -> Tensor:
-    """Return the share of each mask's positive weight that lies on the object.
-
-    It is 0 for a mask without positive values and for one with NaN.
-
-    Source:
-        Wang et al. 2020 (Score-CAM), the energy-based pointing game.
+    """Return the share of each mask's positive weight that lies on the object; 0 without weight.
 
     Example:
-        >>> mask = torch.tensor([[[3.0, 1.0, -9.0]]])
-        >>> energy_pointing(mask, [torch.tensor([[0, 0, 1, 1]])])
+        >>> energy_pointing(torch.tensor([[[3.0, 1.0, -9.0]]]), [torch.tensor([[0, 0, 1, 1]])])
         tensor([0.7500])
     """
     check_masks(masks)
@@ -310,16 +272,11 @@ def energy_pointing(masks: Tensor, truth: Region) -> Tensor:
 def grid_pointing(masks: Tensor, cell: Tensor, rows: int = 2, columns: int = 2) -> Tensor:
     """Return the share of each map's positive weight that lies in the target's cell of a mosaic.
 
-    It is 1 / (rows * columns) for a map that is alike in all cells, and 0 for one without
-    positive values or with NaN. :func:`~captum_masking.parts.questions.mosaics` makes mosaics.
+    It is 1 / (rows * columns) for a map that is alike in all cells, and 0 for one without weight.
+    :func:`~captum_masking.parts.questions.mosaics` makes mosaics.
 
     Args:
         cell: Integers ``(B,)``: the cell, in reading order from 0, whose class was explained.
-        rows: Images on top of each other.
-        columns: Images side by side.
-
-    Source:
-        Boehle et al. 2021 (CoDA-Nets), the grid pointing game.
 
     Example:
         >>> grid_pointing(torch.tensor([[[3.0, 0.0], [-2.0, 1.0]]]), torch.tensor([0]))

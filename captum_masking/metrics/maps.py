@@ -9,7 +9,6 @@ from torch import Tensor
 
 
 def double(values: Tensor) -> Tensor:
-    """Return the values in double precision, or in single where the device has no double."""
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
@@ -20,42 +19,37 @@ def planes_of(masks: Tensor) -> Tensor:
 
 
 def is_finite(masks: Tensor) -> Tensor:
-    """Return which masks have finite values only, ``(B,)``."""
     flat = masks.reshape(len(masks), -1)
     return flat.amin(1).isfinite() & flat.amax(1).isfinite()  # either is NaN if any value is
 
 
+def or_nan(values: Tensor, finite: Tensor) -> Tensor:
+    return values.where(finite, float("nan")).float()
+
+
 def finite_planes(masks: Tensor) -> Tensor:
-    """Return `planes_of` masks, those with NaN or infinity as zeros: no evidence."""
+    """Return `planes_of` masks, those with NaN or infinity as zeros."""
     planes = planes_of(masks)
     finite = is_finite(planes)
     return planes if finite.all() else planes.where(finite[:, None, None], 0)
 
 
 def above(planes: Tensor, threshold: float | None = None) -> Tensor:
-    """Return where planes ``(B, H, W)`` exceed the threshold, or their own mean if it is None.
-
-    A plane with NaN or infinity is off everywhere, and a constant one that is cut at its mean.
-    """
+    """Return where planes exceed the threshold or their mean; nowhere in one that is not finite."""
     # Rounding may put the mean of a constant below the constant, which would then be all on.
     own = torch.maximum(planes.mean((1, 2), True), planes.amin((1, 2), True))
     return (planes > (own if threshold is None else threshold)) & is_finite(planes)[:, None, None]
 
 
 def min_max(masks: Tensor) -> Tensor:
-    """Scale each map to [0, 1]: its least value becomes 0, its greatest 1.
+    """Scale each map to [0, 1]: its least value becomes 0, its greatest 1; float32 at least.
 
-    A constant map becomes zeros, one with NaN or infinity NaN: both are no evidence to a metric.
-    The result is float32 at least.
-
-    Source:
-        Choe et al. 2020 require maps scaled so. Phang et al. 2020 turn a constant map into ones.
+    A constant map becomes zeros (ones in Phang et al. 2020), one with NaN or infinity NaN: both
+    are no evidence to a metric.
 
     Example:
-        >>> min_max(torch.tensor([[[-1.0, 0.0, 3.0]], [[2.0, 2.0, 2.0]]]))
-        tensor([[[0.0000, 0.2500, 1.0000]],
-        <BLANKLINE>
-                [[0.0000, 0.0000, 0.0000]]])
+        >>> min_max(torch.tensor([[[-1.0, 0.0, 3.0]]]))
+        tensor([[[0.0000, 0.2500, 1.0000]]])
     """
     planes = planes_of(masks)
     low, high = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
@@ -68,7 +62,6 @@ def min_max(masks: Tensor) -> Tensor:
 
 
 def check_masks(masks: Tensor) -> None:
-    """Check the shape: ``(B, 1, H, W)`` or ``(B, H, W)``."""
     if not (masks.dim() == 3 or (masks.dim() == 4 and masks.shape[1] == 1)) or not masks.numel():
         raise ValueError(
             f"masks must have shape (B, 1, H, W) or (B, H, W), but got {tuple(masks.shape)}; "
@@ -90,7 +83,6 @@ def check_unit_range(masks: Tensor) -> None:
 
 
 def check_predicted(predicted: Tensor) -> None:
-    """Check the shape of predicted boxes: ``(B, 4)`` or ``(4,)``."""
     if predicted.dim() not in (1, 2) or predicted.shape[-1] != 4:
         raise ValueError(
             f"predicted boxes must have shape (B, 4) or (4,), but got {tuple(predicted.shape)}; "
@@ -99,7 +91,6 @@ def check_predicted(predicted: Tensor) -> None:
 
 
 def check_boxes(images: int, boxes: Sequence[Tensor]) -> None:
-    """Check that boxes are one filled tensor ``(n, 4)`` for each image."""
     if len(boxes) != images or images == 0:
         raise ValueError(
             f"boxes must be a list with one tensor (n, 4) for each image, but got {len(boxes)} "
@@ -144,7 +135,6 @@ def check_scale(reach: float, boxes: Sequence[Tensor]) -> None:
 
 
 def check_masks_and_boxes(masks: Tensor, boxes: Sequence[Tensor]) -> None:
-    """Check masks in [0, 1] and the boxes, in pixels, of their images."""
     check_masks(masks)
     check_boxes(len(masks), boxes)
     check_scale(max(masks.shape[-2:]), boxes)
@@ -152,7 +142,6 @@ def check_masks_and_boxes(masks: Tensor, boxes: Sequence[Tensor]) -> None:
 
 
 def check_truth(masks: Tensor, truth: Tensor) -> None:
-    """Check that pixel masks fit the masks and mark something in each image."""
     if truth.numel() != masks.numel() or truth.shape[-2:] != masks.shape[-2:]:
         raise ValueError(
             f"pixel masks must have the shape of the masks, {tuple(masks.shape)}, but got "

@@ -29,11 +29,7 @@ def facts(
 
 
 class Means(Metric):
-    """Means over images of rows of a fixed shape; ``update`` of a subclass calls `add`.
-
-    The state is one sum and one count, so it does not grow. Sums are kept in double precision, so
-    that the result depends neither on the order of the images nor on their batches.
-    """
+    """Means of rows, from a sum and a count in double precision: batches do not matter."""
 
     is_differentiable = False
     full_state_update = False
@@ -52,7 +48,6 @@ class Means(Metric):
 
     @property
     def total(self) -> Tensor:
-        """The sum over all images so far."""
         total: Tensor = getattr(self, self._sum)
         return total
 
@@ -62,11 +57,7 @@ class Means(Metric):
         self.seen += len(rows)
 
     def means(self) -> Tensor:
-        """Return the means over all images so far, in double precision.
-
-        Raises:
-            RuntimeError: If there was no image.
-        """
+        """Return the means over all images so far, in double precision."""
         if self.seen == 0:
             raise RuntimeError("no image was scored: call update(...) before compute().")
         return self.total / self.seen
@@ -100,11 +91,7 @@ class FiniteMeans(Means):
         self.not_finite += len(rows) - len(finite)
 
     def means_by_name(self) -> dict[str, Tensor]:
-        """Return the means, in double precision, and the share ``not_finite``.
-
-        Raises:
-            RuntimeError: If there was no finite image.
-        """
+        """Return the means, in double precision, and the share ``not_finite``."""
         if self.seen == 0 and self.not_finite:
             raise RuntimeError(
                 f"all {int(self.not_finite)} images had NaN or infinity: call update(...) with "
@@ -112,6 +99,10 @@ class FiniteMeans(Means):
             )
         means = dict(zip(self.names, self.means(), strict=True))
         return means | {"not_finite": self.not_finite / (self.seen + self.not_finite)}
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return float32 scalars by name."""
+        return {name: value.float() for name, value in self.means_by_name().items()}
 
 
 class MeanOf(Means):
@@ -125,13 +116,11 @@ class MeanOf(Means):
         **options: Keyword arguments of the function; others go to ``torchmetrics.Metric``.
 
     Example:
-        >>> from captum_masking.metrics import localization_error
-        >>> metric = MeanOf(localization_error, published=False)
-        >>> mask = torch.zeros(2, 1, 4, 4)
-        >>> mask[:, :, :2, :2] = 1
-        >>> metric.update(mask, [torch.tensor([[0, 0, 2, 2]]), torch.tensor([[2, 2, 4, 4]])])
+        >>> from captum_masking.metrics import energy_pointing
+        >>> metric = MeanOf(energy_pointing)
+        >>> metric.update(torch.tensor([[[3.0, 1.0]]]), [torch.tensor([[0, 0, 1, 1]])])
         >>> metric.compute(), metric
-        (tensor(0.5000), MeanOf(localization_error, published=False))
+        (tensor(0.7500), MeanOf(energy_pointing))
     """
 
     def __init__(self, function: Callable[..., Tensor], **options: Any) -> None:
@@ -158,11 +147,7 @@ class MeanOf(Means):
         return getattr(self.function, "plot_upper_bound", None)
 
     def update(self, *arguments: Any, **named: Any) -> None:
-        """Score a batch; the arguments are those of the function.
-
-        Raises:
-            ValueError: If the function does not return one value per image.
-        """
+        """Score a batch; the arguments are those of the function."""
         values = self.function(*arguments, **named, **self.options)
         if values.dim() != 1:
             raise ValueError(

@@ -25,8 +25,7 @@ from captum_masking.parts.masking import fill
 #: shaped like ``inputs``, ``(B, 1, H, W)`` or ``(B, H, W)``.
 Attribute = Callable[..., Any]
 
-#: ``(inputs, generator) -> inputs``: draws one change from the generator, which is on the CPU, and
-#: makes it to all images, so that a value depends neither on the rest of the batch nor the device.
+#: ``(inputs, generator) -> inputs``: makes one change, drawn on the CPU, to all images alike.
 Perturbation = Callable[[Tensor, Generator], Tensor]
 
 
@@ -39,12 +38,8 @@ class SquareRemoval:
 
     ``side`` is a fraction of the image's shorter side, in (0, 1], and one pixel at least.
 
-    Source:
-        Yeh et al. 2019 remove squares from photographs; the side is our own choice.
-
     Example:
-        >>> changed = SquareRemoval(side=0.5)(torch.ones(1, 1, 4, 4), torch.Generator())
-        >>> changed.sum()
+        >>> SquareRemoval(side=0.5)(torch.ones(1, 1, 4, 4), torch.Generator()).sum()
         tensor(12.)
     """
 
@@ -59,7 +54,6 @@ class SquareRemoval:
             )
 
     def __call__(self, inputs: Tensor, generator: Generator) -> Tensor:
-        """Return the images without the square."""
         size = inputs.shape[2:]
         side = max(1, round(self.side * min(size)))
         y, x = (int(torch.randint(n - side + 1, (), generator=generator)) for n in size)
@@ -70,10 +64,7 @@ class SquareRemoval:
 
 @dataclass(frozen=True, kw_only=True)
 class UniformNoise:
-    """Move every pixel and channel by up to a radius, in normalized units.
-
-    Source:
-        Yeh et al. 2019, max-sensitivity; the radius is Captum's default.
+    """Move every pixel and channel by up to a radius, in normalized units; Captum's default.
 
     Example:
         >>> changed = UniformNoise(radius=0.5)(torch.zeros(1, 1, 64, 64), torch.Generator())
@@ -88,7 +79,6 @@ class UniformNoise:
             raise ValueError(f"radius must be 0 or more, but got {self.radius}; 0.02 is Captum's.")
 
     def __call__(self, inputs: Tensor, generator: Generator) -> Tensor:
-        """Return the images, moved."""
         drawn = torch.rand(inputs.shape[1:], generator=generator) * 2 - 1
         return inputs + self.radius * drawn.to(inputs)
 
@@ -96,9 +86,6 @@ class UniformNoise:
 @dataclass(frozen=True, kw_only=True)
 class NormalNoise:
     """Add Gaussian noise of a standard deviation, in normalized units, to every pixel and channel.
-
-    Source:
-        Yeh et al. 2019, the noisy perturbation of infidelity; the deviation is our own choice.
 
     Example:
         >>> changed = NormalNoise(std=3.0)(torch.zeros(1, 1, 64, 64), torch.Generator())
@@ -115,7 +102,6 @@ class NormalNoise:
             )
 
     def __call__(self, inputs: Tensor, generator: Generator) -> Tensor:
-        """Return the images, noisy."""
         drawn = torch.randn(inputs.shape[1:], generator=generator)
         return inputs + self.std * drawn.to(inputs)
 
@@ -139,15 +125,14 @@ def infidelity(
 ) -> Tensor:
     """Return how badly the map predicts what changes to the image do to the target's logit.
 
-    The mean over changes I of ``(sum(I * map) - (f(x) - f(x - I)))^2``, in squared logits. Changes
-    are the same for every image, every method and every call with this seed; torch's random state
+    The mean over changes I of ``(sum(I * map) - (f(x) - f(x - I)))^2``, in squared logits,
+    computed by Captum. Changes are the same for every image and method; torch's random state
     moves only if the method draws from it. All models, also that of a Captum ``Attribution``, are
     held in eval mode and given back with their modes, flags and gradients.
 
     Args:
         attribute: Any Captum ``Attribution``, its ``attribute`` method, or a function called as
-            ``attribute(inputs, target=target)`` with class indices ``(n,)``. Maps with NaN or
-            infinity count as zeros.
+            ``attribute(inputs, target=target)`` with class indices ``(n,)``.
         perturbation: Makes the changes: `SquareRemoval`, `NormalNoise`, `UniformNoise`, or a
             function ``(inputs, generator) -> inputs`` that makes one change to all images.
         samples: Changes per image, >= 1.
@@ -157,9 +142,6 @@ def infidelity(
             Gradients, rather than how fast it grows with them. Then I is taken as a fraction of
             the input: 1 where a pixel is replaced by zero. None is what the Captum method has, and
             False for a function; True suits masks.
-
-    Source:
-        Yeh et al. 2019, infidelity, computed by Captum.
 
     Example:
         >>> from captum.attr import InputXGradient
@@ -171,7 +153,9 @@ def infidelity(
     _check_samples(samples)
     with models_lent(classifier, attribute):
         explained = _Explained(classifier, inputs, attribute, target, batch_size)
-        share = _multiplies(attribute) if multiplies_by_inputs is None else multiplies_by_inputs
+        share = multiplies_by_inputs
+        if share is None:
+            share = bool(getattr(_owner(attribute), "multiplies_by_inputs", False))
         as_captum_calls = captum.metrics.infidelity_perturb_func_decorator(share)
         values = [
             captum.metrics.infidelity(
@@ -204,18 +188,14 @@ def max_sensitivity(
 ) -> Tensor:
     """Return how much the map can change when the image hardly does.
 
-    The greatest over changes of ``|map(x) - map(changed x)| / |map(x)|``, Euclidean norms; a map
-    of zeros is not divided by its norm. The target stays that of the unchanged image. The
-    arguments are those of `infidelity`, and models are given back likewise.
-
-    Source:
-        Yeh et al. 2019, max-sensitivity, computed by Captum.
+    The greatest over changes of ``|map(x) - map(changed x)| / |map(x)|``, Euclidean norms,
+    computed by Captum; a map of zeros is not divided by its norm. The target stays that of the
+    unchanged image. The arguments are those of `infidelity`, and models are given back likewise.
 
     Example:
         >>> from captum.attr import Saliency
         >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
-        >>> inputs = torch.rand(2, 1, 4, 4)  # the gradient of a linear model is the same anywhere
-        >>> max_sensitivity(linear, inputs, Saliency(linear), target=1)
+        >>> max_sensitivity(linear, torch.rand(2, 1, 4, 4), Saliency(linear), target=1)
         tensor([0., 0.])
     """
     _check_samples(samples)
@@ -242,12 +222,7 @@ def models_lent(classifier: Any, attribute: Any) -> AbstractContextManager[None]
 
 
 def _owner(attribute: Any) -> Any:
-    """Return the object whose method explains, such as a Captum ``Attribution``, or None."""
     return getattr(getattr(attribute, "attribute", attribute), "__self__", None)
-
-
-def _multiplies(attribute: Attribute) -> bool:
-    return bool(getattr(_owner(attribute), "multiplies_by_inputs", False))
 
 
 def _at_once(images: Tensor, samples: int, batch_size: int) -> int:
@@ -288,11 +263,9 @@ class _Explained:
         self.classes = classes if self.takes_target else torch.zeros_like(classes)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return the images and their classes, some at a time."""
         return zip(self.inputs.split(batch_size), self.classes.split(batch_size), strict=True)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return the classifier's logits or scores, ``(n, classes)``."""
         return self.classifier(images).reshape(len(images), -1)
 
     def __call__(self, images: Any, target: Tensor) -> Any:

@@ -42,19 +42,13 @@ def saliency_metric(
 
     ``log(max(a, 0.05)) - log(p)``, natural logarithms, for the area a of the box as a fraction of
     the frame, and the target's probability p on the crop, enlarged to the size of the image
-    (bicubic, aspect ratio not kept). The box holds all that exceeds the mask's mean; a mask without
+    (bicubic, aspect ratio not kept). The box holds all that exceeds the threshold; a mask without
     a box is judged by an image of the mean color, with a = 0.05. Published is the original
     classifier as judge, also where the masker was trained with another one.
 
     Args:
-        threshold: One value for all masks in place of their means.
         published: Box the largest part only and leave out its last row and column, as the code
             of Phang et al. does; a part of one row or column then has no box.
-
-    Source:
-        Dabkowski & Gal 2017, Saliency Metric: the rectangle holds all that is salient. Phang et
-        al. 2020 box the largest part alone: ``published``, or with its last row and column
-        ``saliency_metric_of_boxes(classifier, inputs, masks_to_boxes(masks), target)``.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 2.0], [0.0, 0.0]]]])
@@ -81,16 +75,7 @@ def saliency_metric_of_boxes(
     *,
     batch_size: int = 32,
 ) -> Tensor:
-    """Return `saliency_metric` for boxes in place of masks: ``(B, 4)``, or ``(4,)`` for all.
-
-    They are rounded to whole pixels and clipped to the frame; ``(0, 0, 0, 0)`` is no box.
-
-    Example:
-        >>> from captum_masking.metrics import whole_frame
-        >>> inputs = torch.zeros(1, 1, 2, 2)
-        >>> saliency_metric_of_boxes(torch.nn.Flatten(), inputs, whole_frame(2, 2), target=0)
-        tensor([1.3863])
-    """
+    """Return `saliency_metric` for boxes, rounded to whole pixels and clipped to the frame."""
     check_images(classifier, inputs, batch_size)
     boxes, images = _whole_pixels(predicted, inputs), inputs.detach()
     crops = logits_of(classifier, _crops(images, boxes, batch_size))

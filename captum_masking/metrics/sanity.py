@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from captum_masking._base.borrow import borrowed, seeded
 from captum_masking.data.subsets import labels_of
-from captum_masking.metrics.maps import is_finite, min_max, planes_of
+from captum_masking.metrics.maps import is_finite, min_max, or_nan, planes_of
 from captum_masking.metrics.mean import FiniteMeans
 
 # ---- Similarities of two maps: from 1 for the same map down, NaN where either is not finite
@@ -27,18 +27,14 @@ Similarity = Callable[[Tensor, Tensor], Tensor]
 def spearman(maps: Tensor, others: Tensor) -> Tensor:
     """Return the rank correlation of the pixels of two maps, in [-1, 1].
 
-    Equal pixels share the mean of their ranks. 0 where one map is constant, 1 where both are:
-    neither singles anything out.
-
-    Source:
-        Adebayo et al. 2018, rank correlation without absolute values. Constant maps are our own.
+    Equal pixels share the mean of their ranks. 0 where one map is constant, 1 where both are.
 
     Example:
         >>> spearman(torch.tensor([[[0.1, 0.2, 0.9]]]), torch.tensor([[[1.0, 5.0, 6.0]]]))
         tensor([1.])
     """
     planes, other_planes, finite = _pair(maps, others)
-    return _or_nan(_pearson(_ranks(planes), _ranks(other_planes)), finite)
+    return or_nan(_pearson(_ranks(planes), _ranks(other_planes)), finite)
 
 
 def absolute_spearman(maps: Tensor, others: Tensor, *, center: float = 0.0) -> Tensor:
@@ -47,10 +43,7 @@ def absolute_spearman(maps: Tensor, others: Tensor, *, center: float = 0.0) -> T
     A sign that flips everywhere does not show in it. For maps >= 0 and center 0 it is `spearman`.
 
     Args:
-        center: The neutral value: 0 for attributions, 0.5 for masks.
-
-    Source:
-        Adebayo et al. 2018, with absolute values; Phang et al. 2020 take 0.5 as the center.
+        center: The neutral value: 0 for attributions, 0.5 for masks, as in Phang et al. 2020.
 
     Example:
         >>> maps = torch.tensor([[[-3.0, 1.0, 2.0]]])
@@ -91,7 +84,7 @@ def ssim(
     if value_range is None:
         planes, other_planes, value_range = min_max(planes), min_max(other_planes), 1.0
     window = min(window_px, *planes.shape[-2:])
-    return _or_nan(_structure(planes, other_planes, window, value_range), finite)
+    return or_nan(_structure(planes, other_planes, window, value_range), finite)
 
 
 def _structure(planes: Tensor, others: Tensor, window: int, value_range: float) -> Tensor:
@@ -116,9 +109,6 @@ def hog_similarity(maps: Tensor, others: Tensor) -> Tensor:
     third of the smaller side. 0 where one map has no gradient anywhere, 1 where neither has one.
     Needs scikit-image.
 
-    Source:
-        Adebayo et al. 2018, Pearson correlation of HOG features with cells of 16 x 16 pixels.
-
     Example:
         >>> maps = torch.eye(48)[None]
         >>> hog_similarity(maps, 2 * maps + 1), hog_similarity(maps, maps.flip(-1)) < 0.1
@@ -126,15 +116,11 @@ def hog_similarity(maps: Tensor, others: Tensor) -> Tensor:
     """
     planes, other_planes, finite = _pair(maps, others)
     features, other_features = (hog_features(min_max(p)) for p in (planes, other_planes))
-    return _or_nan(_pearson(features, other_features), finite)
+    return or_nan(_pearson(features, other_features), finite)
 
 
 def hog_features(maps: Tensor, *, cell_px: int | None = None, block_cells: int = 3) -> Tensor:
-    """Return histograms of oriented gradients (Dalal & Triggs 2005), float64 ``(B, N)``.
-
-    ``cell_px`` None is 16, or a third of the smaller side for maps below 48 pixels; blocks of
-    ``block_cells`` cells, or of all there are.
-    """
+    """Return histograms of oriented gradients ``(B, N)``; None is the cell of `hog_similarity`."""
     try:
         from skimage.feature import hog
     except ImportError as error:
@@ -170,12 +156,7 @@ SIMILARITIES: Mapping[str, Similarity] = MappingProxyType(
 def compare_maps(
     maps: Tensor, others: Tensor, *, similarities: Mapping[str, Similarity] = SIMILARITIES
 ) -> dict[str, Tensor]:
-    """Return similarities of two explanations of the same images, by name.
-
-    ``similarities`` are functions ``(maps, others) -> (B,)``.
-
-    Source:
-        Adebayo et al. 2018.
+    """Return similarities ``(maps, others) -> (B,)`` of maps of the same images, by name.
 
     Example:
         >>> maps = torch.rand(2, 1, 32, 32)
@@ -196,10 +177,6 @@ def _pair(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     finite = is_finite(planes) & is_finite(other_planes)
     keep = finite[:, None, None]
     return planes.where(keep, 0), other_planes.where(keep, 0), finite
-
-
-def _or_nan(values: Tensor, finite: Tensor) -> Tensor:
-    return values.where(finite, float("nan")).float()
 
 
 def _pearson(rows: Tensor, others: Tensor) -> Tensor:
@@ -246,10 +223,6 @@ class MapSimilarity(FiniteMeans):
         values = compare_maps(maps, others, similarities=self.similarities)
         self.add(torch.stack(list(values.values()), 1))
 
-    def compute(self) -> dict[str, Tensor]:
-        """Return float32 scalars by name."""
-        return {name: value.float() for name, value in self.means_by_name().items()}
-
 
 def _name(function: Any) -> str:
     if isinstance(function, partial):
@@ -269,11 +242,7 @@ Layers = Mapping[str, nn.Module | Sequence[nn.Module]]
 
 
 def reset(module: nn.Module) -> None:
-    """Start a module afresh, as when it was built; only what it owns directly is drawn.
-
-    Without a ``reset_parameters``, parameters with two or more axes are drawn as in ``nn.Linear``
-    (uniformly within +- 1 / sqrt(fan in)), others within +- 1 / sqrt(n) for n numbers.
-    """
+    """Start a module afresh, as when it was built; only what it owns directly is drawn."""
     own = getattr(module, "reset_parameters", None)
     if callable(own):
         own()
@@ -289,19 +258,14 @@ def reset(module: nn.Module) -> None:
 def randomize(module: nn.Module, *, seed: int = 0, rule: Rule = reset) -> None:
     """Draw all parameters of a module and of the modules in it anew, for good.
 
-    Modes, flags, hooks and torch's random state are left alone; the same seed draws the same
-    weights. ``rule`` is called with each module that owns parameters.
-
-    Source:
-        Adebayo et al. 2018, model parameter randomization.
+    Modes, flags and hooks are left alone. ``rule`` is called with each module that owns
+    parameters; the default is its ``reset_parameters``, or else the rule of ``nn.Linear``.
 
     Example:
-        >>> import torch
-        >>> one, other = nn.Linear(3, 2), nn.Linear(3, 2)
-        >>> for layer in (one, other):
-        ...     randomize(layer, seed=7)
-        >>> torch.equal(one.weight, other.weight)
-        True
+        >>> layer = nn.Linear(3, 2)
+        >>> randomize(layer, rule=lambda part: nn.init.ones_(part.weight))
+        >>> layer.weight.detach().sum()
+        tensor(6.)
     """
     _randomize(module, _parts(module), seed, rule)
 
@@ -316,9 +280,6 @@ def layers_of(
         depth: Take all modules that share the first ``depth`` parts of their name as one layer: 1
             gives the stages of a ResNet. None leaves each on its own.
         prefix: Put before each name, with a dot.
-
-    Source:
-        Adebayo et al. 2018 randomize blocks; Phang et al. 2020 modules at a depth of at most 2.
 
     Example:
         >>> network = nn.Sequential(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)), nn.ReLU())
@@ -359,7 +320,6 @@ def cascading(
         maps_of: Returns maps of the same images each time, by the model as it then is, and draws
             the same random numbers.
         layers: What to randomize, from the input to the output; None is ``layers_of(model)``.
-        seed: The same seed draws the same weights, for a layer also in `independent`.
         rule: Called with each module of a layer.
         similarities: As in `compare_maps`.
 
@@ -367,17 +327,11 @@ def cascading(
         By layer, last first, the similarities ``(B,)`` by name of the maps of the trained model
         and of one with this layer and all later ones random.
 
-    Source:
-        Adebayo et al. 2018, cascading randomization.
-
     Example:
-        >>> from captum.attr import Saliency
-        >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3))
-        >>> images = torch.rand(4, 1, 8, 8, requires_grad=True)
-        >>> saliency = Saliency(network)
-        >>> found = cascading(network, lambda: saliency.attribute(images, target=0).sum(1))
-        >>> list(found), found["2"]["spearman"].shape
-        (['2', '0'], torch.Size([4]))
+        >>> network, images = nn.Sequential(nn.Conv2d(1, 4, 3)), torch.rand(2, 1, 16, 16)
+        >>> found = cascading(network, lambda: network(images).mean(1))
+        >>> list(found), list(found["0"])
+        (['0'], ['spearman', 'absolute_spearman', 'ssim', 'hog'])
     """
     parts = _layers_in(model, layers)
     values: dict[str, dict[str, Tensor]] = {}
@@ -403,14 +357,10 @@ def independent(
 
     Arguments and result are those of `cascading`.
 
-    Source:
-        Adebayo et al. 2018, independent randomization.
-
     Example:
         >>> network, images = nn.Sequential(nn.Conv2d(1, 4, 3)), torch.rand(2, 1, 16, 16)
-        >>> found = independent(network, lambda: network(images).mean(1))
-        >>> list(found), list(found["0"])
-        (['0'], ['spearman', 'absolute_spearman', 'ssim', 'hog'])
+        >>> list(independent(network, lambda: network(images).mean(1)))
+        ['0']
     """
     parts = _layers_in(model, layers)
     values: dict[str, dict[str, Tensor]] = {}
@@ -489,16 +439,12 @@ def shuffled_labels(dataset: Dataset[Any], *, seed: int = 0, published: bool = F
 
     Train one model on the data set and one on this, as alike as can be, and compare their maps of
     the same images with `compare_maps`: what both have in common is not owed to the classes. Some
-    images keep their label by chance. Torch's random state is left alone.
+    images keep their label by chance.
 
     Args:
         dataset: Read by :func:`~captum_masking.data.labels_of`.
-        seed: The same seed draws the same labels.
-        published: Draw each image's label uniformly from those that occur, as the published code
-            does: the classes' shares then change too. Otherwise the labels are permuted.
-
-    Source:
-        Adebayo et al. 2018, data randomization, permute; Phang et al. 2020 draw uniformly.
+        published: Draw each image's label uniformly from those that occur, as Phang et al. 2020
+            do: the classes' shares then change too. Otherwise the labels are permuted.
 
     Example:
         >>> images = torch.utils.data.TensorDataset(torch.zeros(6, 1), torch.arange(6))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_masking.metrics.maps import above, check_unit_range, is_finite, planes_of
+from captum_masking.metrics.maps import above, check_unit_range, is_finite, or_nan, planes_of
 from captum_masking.metrics.mean import FiniteMeans, facts
 
 
@@ -20,30 +20,24 @@ from captum_masking.metrics.mean import FiniteMeans, facts
 def mask_area(masks: Tensor) -> Tensor:
     """Return the mean of each mask, its area as a fraction of the frame.
 
-    Source:
-        Phang et al. 2020, "avg_mask".
-
     Example:
         >>> mask_area(torch.tensor([[[1.0, 0.5, 0.0, 0.0]]]))
         tensor([0.3750])
     """
     planes = planes_of(masks)
-    return _or_nan(planes.mean((1, 2)), planes)
+    return or_nan(planes.mean((1, 2)), is_finite(planes))
 
 
 @facts(higher_is_better=None)
 def binarized_area(masks: Tensor) -> Tensor:
     """Return the share of each mask's pixels above its own mean; 0 for a constant mask.
 
-    Source:
-        Phang et al. 2020, "binarized". There a constant mask gives 0 or 1 by rounding.
-
     Example:
         >>> binarized_area(torch.tensor([[[1.0, 0.5, 0.0, 0.0]]]))
         tensor([0.5000])
     """
     planes = planes_of(masks)
-    return _or_nan(above(planes).to(planes).mean((1, 2)), planes)
+    return or_nan(above(planes).to(planes).mean((1, 2)), is_finite(planes))
 
 
 @facts(higher_is_better=None)
@@ -51,11 +45,8 @@ def mask_entropy(masks: Tensor, *, published: bool = False) -> Tensor:
     """Return each mask's entropy in bits, the mean of -m log2 m - (1 - m) log2(1 - m).
 
     Args:
-        published: Only the first term, -m log2 m, as in the published code: it is not the entropy
-            of a yes or no, and greatest at m = 1 / e.
-
-    Source:
-        Phang et al. 2020, mask entropy; corrected unless ``published``.
+        published: Only the first term, -m log2 m: not the entropy of a yes or no, and greatest at
+            m = 1 / e.
 
     Example:
         >>> mask = torch.tensor([[[1.0, 0.5, 0.0, 0.0]]])
@@ -67,15 +58,12 @@ def mask_entropy(masks: Tensor, *, published: bool = False) -> Tensor:
     shares = planes.clamp(0, 1)
     nats = torch.special.entr(shares)
     nats = nats if published else nats + torch.special.entr(1 - shares)
-    return _or_nan(nats.mean((1, 2)) / math.log(2), planes)
+    return or_nan(nats.mean((1, 2)) / math.log(2), is_finite(planes))
 
 
 @facts(higher_is_better=None, highest=None)
 def mask_total_variation(masks: Tensor) -> Tensor:
-    """Return the mean squared difference of neighbors, across plus down.
-
-    Source:
-        Phang et al. 2020, mask TV: a mean over pairs, unlike the regularizer's sum.
+    """Return the mean squared difference of neighbors, across plus down; means over pairs.
 
     Example:
         >>> mask_total_variation(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]))
@@ -84,7 +72,7 @@ def mask_total_variation(masks: Tensor) -> Tensor:
     planes = planes_of(masks)
     steps = [planes.diff(dim=axis) ** 2 for axis in (1, 2)]
     means = [s.sum((1, 2)) / max(1, s[0].numel()) for s in steps]
-    return _or_nan(means[0] + means[1], planes)
+    return or_nan(means[0] + means[1], is_finite(planes))
 
 
 @facts(higher_is_better=None)
@@ -92,9 +80,6 @@ def mask_sparseness(masks: Tensor) -> Tensor:
     """Return the Gini index of each mask's absolute values: how few pixels hold its weight.
 
     It is 0 where all pixels are equal, zeros too, and 1 - 1 / N where one of N holds everything.
-
-    Source:
-        Hurley & Rickard 2009, Gini index; for attributions Chalasani et al. 2020.
 
     Example:
         >>> mask_sparseness(torch.tensor([[[0.0, 0.0, 0.0, 1.0]], [[1.0, 1.0, 1.0, 1.0]]]))
@@ -108,11 +93,7 @@ def mask_sparseness(masks: Tensor) -> Tensor:
     # Of the sum of the k-th least times (N - k + 1/2) / N, k from 1.
     ranks = (count - torch.arange(count, device=weights.device) - 0.5).to(weights) / count
     gini = 1 - 2 * (weights * ranks).sum(1) / total
-    return _or_nan(gini.where(total > 0, 0).clamp(min=0), planes)
-
-
-def _or_nan(values: Tensor, planes: Tensor) -> Tensor:
-    return values.where(is_finite(planes), float("nan")).float()
+    return or_nan(gini.where(total > 0, 0).clamp(min=0), is_finite(planes))
 
 
 _NAMES = ("area", "binarized_area", "entropy", "published_entropy", "total_variation", "sparseness")
@@ -123,10 +104,7 @@ class MaskStatistics(FiniteMeans):
 
     ``area``, ``binarized_area``, ``entropy``, ``published_entropy``, ``total_variation`` and
     ``sparseness`` are means over the finite masks, ``area_spread`` is the standard deviation of
-    their areas, and ``not_finite`` the share of the other masks.
-
-    Source:
-        Phang et al. 2020, the mask statistics. The published spread is averaged over batches.
+    their areas (over the data set, not batches), and ``not_finite`` the share of the other masks.
 
     Example:
         >>> metric = MaskStatistics()
@@ -154,9 +132,8 @@ class MaskStatistics(FiniteMeans):
         ]
         self.add(torch.stack([column.to(self.total) for column in columns], 1))
 
-    def compute(self) -> dict[str, Tensor]:
-        """Return float32 scalars by name."""
-        means = self.means_by_name()
+    def means_by_name(self) -> dict[str, Tensor]:
+        """Return the means, in double precision, ``area_spread``, and the share ``not_finite``."""
+        means = super().means_by_name()
         variance = means.pop("squared_area") - means["area"] ** 2
-        means["area_spread"] = variance.clamp(min=0).sqrt()
-        return {name: value.float() for name, value in means.items()}
+        return means | {"area_spread": variance.clamp(min=0).sqrt()}

@@ -63,16 +63,13 @@ def max_box_acc(
     constant mask is the whole frame. `MaxBoxAcc` takes the best threshold of a data set.
 
     Args:
-        published: As the published code does, take the part with the largest area inside its
-            contour rather than with most pixels, cut true boxes to whole pixels, end predicted
-            ones at the last pixel of the frame at most, count the end of every box as inside
-            (one pixel more each way), and take a map without any part for its first pixel.
+        published: Take the part with the largest area inside its contour rather than with most
+            pixels, cut true boxes to whole pixels, end predicted ones at the last pixel of the
+            frame at most, count the end of every box as inside (one pixel more each way), and take
+            a map without any part for its first pixel.
 
     Returns:
         Boolean ``(B, T)``.
-
-    Source:
-        Choe et al. 2020, MaxBoxAcc; the published code refuses NaN.
 
     Example:
         >>> mask = torch.tensor([[[0.1, 0.1, 0.1], [0.1, 1.0, 1.0]]])
@@ -94,18 +91,11 @@ def max_box_acc_v2(
 ) -> Tensor:
     """Return at which IoU levels and thresholds the box of any part of a mask finds the object.
 
-    As `max_box_acc`, with all parts in place of the largest.
+    As `max_box_acc`, with all parts in place of the largest: boolean ``(B, L, T)``.
 
     Args:
         levels: IoUs from which on an object counts as found, each in (0, 1].
-        published: As in `max_box_acc`, and take the rims of holes for parts too, as the
-            published code does.
-
-    Returns:
-        Boolean ``(B, L, T)``.
-
-    Source:
-        Choe et al. 2020, MaxBoxAccV2.
+        published: As in `max_box_acc`, and take the rims of holes for parts too.
 
     Example:
         >>> mask = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
@@ -190,10 +180,7 @@ def _ious(
     boxes_of: _Boxes,
     level: float = 0.0,
 ) -> Tensor:
-    """Return the best IoU ``(B, T)`` of each image at each threshold, on the CPU.
-
-    Those below ``level`` may come out smaller.
-    """
+    """Return the best IoU ``(B, T)`` at each threshold, on the CPU; below ``level`` it is vague."""
     check_masks_and_boxes(masks, boxes)
     steps = thresholds(step).numpy()
     rows = [
@@ -253,10 +240,7 @@ def _best_published_iou(found: list[Array], truth: Tensor, shape: tuple[int, ...
 def pixel_histograms(
     masks: Tensor, truth: Region, *, step: float = 0.001, ignore: Tensor | None = None
 ) -> Tensor:
-    """Count each image's pixels by value, off and on the object: int64 ``(B, 2, bins)``.
-
-    The bins are [0, step), [step, 2 step), ... and one for 1.
-    """
+    """Count each image's pixels by value, off and on the object: int64 ``(B, 2, bins)``."""
     check_masks(masks)
     check_unit_range(masks)
     region, planes = region_of(masks, truth), finite_planes(masks).clamp(0, 1)
@@ -279,10 +263,7 @@ def _kept(masks: Tensor, ignore: Tensor) -> Tensor:
 
 
 def average_precision(histograms: Tensor) -> Tensor:
-    """Return the sum of precision times gain in recall of histograms ``(..., 2, bins)``.
-
-    From the highest bin down, all pixels in the bins so far are taken to be on the object.
-    """
+    """Return the sum of precision times gain in recall of histograms ``(..., 2, bins)``."""
     counts = histograms.flip(-1).cumsum(-1).cpu().double()
     off, on = counts.unbind(-2)
     precision = on / (on + off).clamp(min=1)
@@ -303,9 +284,6 @@ def pxap(
         step: Width of the bins of values, in (0, 1]. Choe et al. use 0.001, Phang et al. 0.01.
         ignore: Boolean, shaped as ``masks``: pixels to leave out.
 
-    Source:
-        Choe et al. 2020, PxAP, image by image.
-
     Example:
         >>> pxap(torch.tensor([[[0.0, 0.6, 1.0]]]), torch.tensor([[[0, 0, 1]]]))
         tensor([1.])
@@ -314,10 +292,7 @@ def pxap(
 
 
 class PxAP(Means):
-    """Average precision over the pooled pixels of a data set.
-
-    Source:
-        Choe et al. 2020, PxAP; here a fraction, there in percent.
+    """Average precision over the pooled pixels of a data set, a fraction.
 
     Example:
         >>> metric = PxAP()
@@ -337,11 +312,7 @@ class PxAP(Means):
         self.add(pixel_histograms(masks, truth, step=self.step, ignore=ignore))
 
     def compute(self) -> Tensor:
-        """Return the pooled average precision, a scalar in [0, 1].
-
-        Raises:
-            RuntimeError: If no pixel of an object was seen.
-        """
+        """Return the pooled average precision, a scalar in [0, 1]."""
         if not self.total[1].sum():
             raise RuntimeError("no object was scored: call update(masks, truth) before compute().")
         return average_precision(self.total)
