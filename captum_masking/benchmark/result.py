@@ -42,7 +42,8 @@ class Column:
     """One score, ``key`` in JSON, with a ``title`` above it and a ``legend`` that explains it.
 
     ``group`` is the table it belongs to, and ``headline`` puts it into the first, short one too.
-    ``scale`` times the value is printed, with ``digits`` behind the point.
+    ``scale`` times the value is printed, with ``digits`` behind the point. ``higher_is_better`` is
+    None where neither is.
 
     Example:
         >>> Column("error", "LE, %", "Where", higher_is_better=False, scale=100).text(0.3384)
