@@ -150,10 +150,7 @@ def test_the_grid_of_the_patch_embedding_tells_extra_tokens_from_patches():
 
 @pytest.mark.parametrize("prefix, count", [(0, 196), (1, 197), (2, 198), (5, 201)])
 def test_without_a_patch_embedding_the_shape_of_the_inputs_tells(prefix, count):
-    assert layout_of(torch.zeros(1, count, 8), (224, 224)).settings == {
-        "prefix": prefix,
-        "stride": [16, 16],
-    }
+    assert layout_of(torch.zeros(1, count, 8), (224, 224)) == Tokens(prefix, (16, 16))
 
 
 def test_tokens_follow_inputs_of_another_size():

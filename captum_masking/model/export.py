@@ -24,15 +24,9 @@ class HeatmapModule(nn.Module):
 
     Where the classifier takes several inputs it takes several too, and gives a tuple of masks.
 
-    The tapped layers of a copy of the classifier keep their outputs themselves, so that the module
-    can be traced, exported and converted.
-
     Args:
-        model: Copied, in eval mode; later training does not change this module. A masker that
-            follows a class follows the predicted one.
-
-    Raises:
-        ValueError: If the masker reads the classifier's evidence, which takes a gradient.
+        model: Copied, in eval mode. A masker that follows a class follows the predicted one; one
+            that reads evidence is refused, since that takes a gradient.
 
     Example:
         >>> import torch

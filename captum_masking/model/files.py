@@ -36,11 +36,6 @@ _WAY_OUT = "give a folder written by model.save(folder), or save the model again
 class CheckpointError(ValueError):
     """A file or folder that is not, or no longer, a saved model or training.
 
-    Args:
-        path: Of the file or folder.
-        reason: What is wrong with it, of the form "it does not exist".
-        way_out: What to do instead.
-
     Example:
         >>> raise CheckpointError("my-model", "it has no model.safetensors")
         Traceback (most recent call last):
@@ -241,10 +236,7 @@ def check_classifier(
     weights: Mapping[str, Tensor],
     classifier: nn.Module,
 ) -> None:
-    """Check that the saved weights fit a classifier; warn of one the masker was not trained for.
-
-    ``trained`` is the classifier of the saved model: ``class``, ``saved``, ``fingerprint``.
-    """
+    """Check that saved weights, or their fingerprint, fit a classifier."""
     if trained["saved"]:
         wanted = {f"classifier.{k}": v.shape for k, v in classifier.state_dict().items()}
         saved = {k: v.shape for k, v in weights.items() if k.startswith("classifier.")}

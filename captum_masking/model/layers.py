@@ -45,18 +45,7 @@ class Found(NamedTuple):
 
 
 def dry_run_inputs(classifier: nn.Module) -> Tensor:
-    """Make zeros that the classifier accepts, shaped for its first convolution.
-
-    Tried first is the size that a network was built for, where it says so, as vision
-    transformers do.
-
-    Raises:
-        ValueError: If it has no convolution, or accepts none of the sizes that are tried.
-
-    Example:
-        >>> dry_run_inputs(nn.Conv2d(3, 8, 3)).shape
-        torch.Size([1, 3, 224, 224])
-    """
+    """Make zeros that the classifier accepts, shaped for its first convolution."""
     convolutions = (m for m in classifier.modules() if isinstance(m, nn.modules.conv._ConvNd))
     first = next(convolutions, None)
     if first is None:
@@ -82,14 +71,7 @@ def dry_run_inputs(classifier: nn.Module) -> Tensor:
 
 
 def _stated_sizes(classifier: nn.Module, dims: int) -> list[tuple[int, ...]]:
-    """Make zeros that the classifier accepts, shaped for its first convolution.
-
-    Tried first is the size that a network was built for, where it states one, as vision
-    transformers do.
-
-    Raises:
-        ValueError: If it has no convolution, or accepts none of the sizes that are tried.
-    """
+    """Find the size that a network was built for, where it states one, as transformers do."""
     stated = []
     for part in [getattr(classifier, "config", None), *classifier.modules()]:
         for name in ("img_size", "image_size"):
@@ -101,22 +83,7 @@ def _stated_sizes(classifier: nn.Module, dims: int) -> list[tuple[int, ...]]:
 
 
 def feature_maps(classifier: nn.Module, example: Tensor, *extra: Any) -> list[Found]:
-    """List the feature maps of one dry run, in the order in which the modules ran.
-
-    Args:
-        classifier: Run once in eval mode, without gradient; once more where shapes do not tell
-            channels from space.
-        example: Inputs of shape ``(B, C, *spatial)``; of vectors ``(B, F)`` the hidden vectors are
-            listed, which have no grid.
-        *extra: Further arguments of the classifier.
-
-    Returns:
-        One entry for each module that ran exactly once and gave a map of more than one cell.
-
-    Example:
-        >>> feature_maps(nn.Sequential(nn.Conv2d(1, 4, 3, 2)), torch.zeros(1, 1, 9, 9))[0].grid
-        (4, 4)
-    """
+    """List the maps of one dry run in the order they ran; of vectors ``(B, F)`` hidden vectors."""
     size = example.shape[2:]
     calls, answer = record(classifier, example, *extra)
     if not size:
@@ -131,10 +98,7 @@ def feature_maps(classifier: nn.Module, example: Tensor, *extra: Any) -> list[Fo
 def feature_maps_of_each(
     classifier: nn.Module, inputs: Sequence[Tensor], *extra: Any
 ) -> list[list[Found]]:
-    """List for each of several inputs the feature maps that depend on it.
-
-    The classifier runs once on the inputs, and once with each of them made NaN.
-    """
+    """List for each input the maps that depend on it: those that are NaN once it is."""
     calls, answer = record(classifier, *inputs, *extra)
     listed = []
     for index, tensor in enumerate(inputs):
@@ -148,16 +112,7 @@ def feature_maps_of_each(
 
 
 def spoiled(inputs: Sequence[Tensor], index: int) -> list[Tensor]:
-    """Copy inputs with one of them made NaN, which spoils all that depends on it.
-
-    Args:
-        inputs: Any.
-        index: Of the one to spoil.
-
-    Example:
-        >>> spoiled([torch.zeros(1), torch.zeros(1)], index=1)
-        [tensor([0.]), tensor([nan])]
-    """
+    """Copy inputs with one of them made NaN, which spoils all that depends on it."""
     return [torch.full_like(x, torch.nan) if i == index else x for i, x in enumerate(inputs)]
 
 
@@ -185,7 +140,7 @@ def _maps(
 def _hidden_vectors(
     classifier: nn.Module, calls: dict[str, Tensor], answer: Any, batch: int
 ) -> list[Found]:
-    """Copy inputs with one of them made NaN, which reaches all that depends on it."""
+    """List the hidden vectors of a dry run, each after its activation, without the logits."""
     modules, logits = dict(classifier.named_modules()), logits_of(answer)
     last = next((name for name, out in reversed(calls.items()) if out.shape == logits.shape), None)
     found: list[Found] = []
@@ -225,18 +180,11 @@ def find_layers(
     only its class token is used) are passed over.
 
     Args:
-        classifier: Run on ``example`` in eval mode, without gradient: once, and once or twice more
-            where its layers give tokens.
+        classifier: Run in eval mode, without gradient.
         example: Inputs of shape ``(B, C, *spatial)`` that the classifier accepts; for vectors
             ``(B, F)`` the last hidden ones are found.
-        count: How many maps, from the deepest on.
+        count: How many maps at most, from the deepest on; finer or earlier ones come first.
         extra: Further arguments of the classifier.
-
-    Returns:
-        Up to ``count`` module names, finer or earlier maps first.
-
-    Raises:
-        NoMapsError: If no module gives a feature map.
 
     Source:
         Phang et al. 2020 read the two deepest stages of ResNet-50.
@@ -265,13 +213,7 @@ def find_joint_layers(
     count: int = 2,
     extra: tuple[Any, ...] = (),
 ) -> dict[str, OfInput]:
-    """Find the layers to read for each of several inputs, as :func:`find_layers` for one.
-
-    A layer that depends on several inputs is read as a map of the first.
-
-    Raises:
-        NoMapsError: If no module gives a feature map of any input.
-    """
+    """Find the layers to read for each of several inputs; one that sees several is of the first."""
     layers: dict[str, OfInput] = {}
     for index, found in enumerate(feature_maps_of_each(classifier, inputs, *extra)):
         for each in _choose(classifier, (*inputs, *extra), found, count) if found else []:
@@ -342,10 +284,7 @@ def _useful(
 
 
 def _reaches_logits(classifier: nn.Module, arguments: Sequence[Any], map: Found) -> bool:
-    """Spoil the patch tokens of one layer and look if the logits are spoiled.
-
-    NaN passes through any arithmetic, also times the zeros of a head that is not trained yet.
-    """
+    """Check if NaN in the patch tokens reaches the logits, as it does through zero weights."""
 
     def spoil(name: str, output: Any) -> Any:
         spoiled = first_tensor(output).clone()
@@ -362,10 +301,7 @@ def _reaches_logits(classifier: nn.Module, arguments: Sequence[Any], map: Found)
 def layouts_of(
     taps: Taps, outputs: Sequence[Any], inputs: tuple[Tensor, ...], *extra: Any
 ) -> tuple[Layout, ...]:
-    """Tell how the outputs of tapped layers become maps: a layout for each layer.
-
-    Where layers give tokens, ``extra`` arguments serve for a dry run.
-    """
+    """Find a layout for each tapped layer, where it is tokens by a dry run."""
     if len(inputs) > 1:
         return _joint_layouts_of(taps, inputs, *extra)
     (only,) = inputs

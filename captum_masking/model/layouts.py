@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,9 +17,6 @@ __all__ = [
     "OfInput",
     "Tokens",
     "Vectors",
-    "first_tensor",
-    "layout_of",
-    "undecided",
 ]
 
 
@@ -29,75 +27,34 @@ Layout = Callable[[Tensor, Sequence[int]], Tensor]
 _MOST_EXTRA_TOKENS = 16  # class, distillation and register tokens: at most 9 in common models
 
 
+@dataclass(frozen=True)
 class ChannelsFirst:
-    """A map as convolutions give it, ``(B, C, *grid)``: nothing to do.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> ChannelsFirst()(torch.zeros(2, 8, 4, 6), size=(32, 48)).shape
-        torch.Size([2, 8, 4, 6])
-    """
-
-    def __init__(self) -> None:
-        self.settings: dict[str, Any] = {}
+    """A map as convolutions give it, ``(B, C, *grid)``: nothing to do."""
 
     def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
         """Return the output."""
         return output
 
-    def __repr__(self) -> str:
-        return "ChannelsFirst()"
 
-
+@dataclass(frozen=True)
 class ChannelsLast:
-    """A map as window transformers give it, ``(B, *grid, C)``.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> ChannelsLast()(torch.zeros(2, 4, 6, 8), size=(32, 48)).shape
-        torch.Size([2, 8, 4, 6])
-    """
-
-    def __init__(self) -> None:
-        self.settings: dict[str, Any] = {}
+    """A map as window transformers give it, ``(B, *grid, C)``."""
 
     def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
         """Move the channels to the front."""
         return output.movedim(-1, 1)
 
-    def __repr__(self) -> str:
-        return "ChannelsLast()"
 
-
+@dataclass(frozen=True)
 class Vectors:
-    """A hidden vector ``(B, C)``, of inputs without space.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> Vectors()(torch.zeros(2, 8), size=()).shape
-        torch.Size([2, 8])
-    """
-
-    def __init__(self) -> None:
-        self.settings: dict[str, Any] = {}
+    """A hidden vector ``(B, C)``, of inputs without space."""
 
     def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
         """Return the output."""
         return output
 
-    def __repr__(self) -> str:
-        return "Vectors()"
 
-
+@dataclass(frozen=True)
 class Tokens:
     """A sequence ``(B, N, C)`` of some extra tokens and then one for each patch, row by row.
 
@@ -105,31 +62,23 @@ class Tokens:
         prefix: Tokens before the first patch: class, distillation, registers.
         stride: Input pixels per patch, along each axis.
 
-    Raises:
-        ValueError: When called, if the patches do not form a grid of the inputs' shape.
-
-    Source:
-        Own; the order is that of Dosovitskiy et al. 2021 and of every model since.
-
     Example:
         >>> import torch
         >>> Tokens(prefix=1, stride=(16, 16))(torch.zeros(2, 1 + 2 * 3, 8), size=(32, 48)).shape
         torch.Size([2, 8, 2, 3])
     """
 
-    def __init__(self, prefix: int, stride: Sequence[float]) -> None:
-        self.prefix = prefix
-        self.stride = tuple(stride)
-        self.settings: dict[str, Any] = {"prefix": prefix, "stride": list(stride)}
+    prefix: int
+    stride: Sequence[float]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stride", tuple(self.stride))
 
     def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
-        """Leave out the extra tokens and lay the patches out as a grid."""
+        """Lay the patches out as a grid."""
         patches = output[:, self.prefix :]
         grid = self._grid(patches.shape[1], size)
         return patches.transpose(1, 2).reshape(patches.shape[0], output.shape[2], *grid)
-
-    def __repr__(self) -> str:
-        return f"Tokens(prefix={self.prefix}, stride={self.stride})"
 
     def _grid(self, count: int, size: Sequence[int]) -> tuple[int, ...]:
         """Find the grid of ``count`` cells nearest to one cell per stride, of the same aspect."""
@@ -151,22 +100,7 @@ class Tokens:
 
 
 def first_tensor(output: Any) -> Any:
-    """Read what a layer gives: a tensor, or the first of several in a tuple, as attention gives.
-
-    Args:
-        output: Of a module's forward pass.
-
-    Returns:
-        The tensor where there is one, and the output where there is none.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> first_tensor((torch.tensor(1.0), None))
-        tensor(1.)
-    """
+    """Return the tensor that a layer gives, or the first of several, as of attention."""
     if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
         return output[0]
     return output
@@ -180,31 +114,11 @@ def layout_of(
     grids: Sequence[Sequence[int]] = (),
     narrower: Sequence[int] | None = None,
 ) -> Layout | None:
-    """Tell from its shape how a layer's output becomes a map.
+    """Find from its shape how a layer's output becomes a map; None if it is no map of the inputs.
 
     The axes of a map are those that divide the inputs by one stride. Where both orders do, the
-    axis that changed for narrower inputs is spatial; without such a pass, the kind of weights
+    axis that changed for ``narrower`` inputs is spatial; without such a pass, the kind of weights
     decides: those of convolutions stand on the first axis, of linear layers on the last.
-
-    Args:
-        output: Of one layer.
-        size: Spatial size of the inputs.
-        module: The layer.
-        grids: Spatial sizes of maps that convolutions gave before it, such as patch embeddings.
-        narrower: The output's shape in a second pass, on inputs shorter along their last axis.
-
-    Returns:
-        The layout, or None if the output is no map of the inputs.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> layout_of(torch.zeros(1, 7, 7, 96), (224, 224))
-        ChannelsLast()
-        >>> layout_of(torch.zeros(1, 5 + 14 * 14, 192), (224, 224))
-        Tokens(prefix=5, stride=(16.0, 16.0))
     """
     if not size:
         return Vectors() if output.dim() == 2 else None
@@ -231,27 +145,13 @@ def _order(
 
 
 def undecided(output: Tensor, size: Sequence[int]) -> bool:
-    """Whether the shape of an output leaves open if its channels come first or last.
-
-    Args:
-        output: Of one layer.
-        size: Spatial size of the inputs.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> undecided(torch.zeros(1, 8, 8, 8), (64, 64)), undecided(torch.zeros(1, 9, 3, 3), (9, 9))
-        (True, False)
-    """
+    """Whether the shape of an output leaves open if its channels come first or last."""
     if output.dim() != len(size) + 2:
         return False
     return _fits(output.shape[2:], size) and _fits(output.shape[1:-1], size)
 
 
 def _fits(grid: Sequence[int], size: Sequence[int]) -> bool:
-    """Whether a grid divides the inputs by about one stride along every axis."""
     if any(cells > side for cells, side in zip(grid, size, strict=True)):
         return False
     strides = [side / cells for cells, side in zip(grid, size, strict=True)]
@@ -295,29 +195,18 @@ def _skew(grid: Sequence[int], wanted: Sequence[float]) -> float:
     return max(ratios) - min(ratios)
 
 
+@dataclass(frozen=True)
 class OfInput:
     """The layout of a layer that reads one of several inputs.
 
     Args:
         index: Which input.
         layout: Of the layer's output, as for that input alone.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-
-        >>> OfInput(1, ChannelsLast())(torch.zeros(2, 4, 6, 8), [(9,), (32, 48)]).shape
-        torch.Size([2, 8, 4, 6])
     """
 
-    def __init__(self, index: int, layout: Layout) -> None:
-        self.index, self.layout = index, layout
+    index: int
+    layout: Layout
 
     def __call__(self, output: Tensor, size: Sequence[Any]) -> Tensor:
         """Lay the output out, given the sizes of all inputs."""
         return self.layout(output, size[self.index])
-
-    def __repr__(self) -> str:
-        return f"OfInput(index={self.index}, layout={self.layout})"

@@ -46,28 +46,22 @@ class MaskingModel(nn.Module):
 
     ``model(inputs)`` gives the classifier's logits unchanged, ``model.mask(inputs)`` the mask and
     ``model.explain(inputs)`` both, from one forward pass of the classifier. No gradient of the
-    mask reaches the classifier through its features. The logits are a tensor, as Captum asks, also
-    where the classifier returns a tuple, a dict or an object with ``.logits``: see
-    :func:`~captum_masking.model.taps.logits_of`.
+    mask reaches the classifier through its features.
 
     Args:
-        classifier: Any module that maps ``(B, C, *spatial)`` to logits ``(B, classes)`` and makes
-            feature maps on the way: channels first or last, or one token for each patch; or one
-            that maps vectors ``(B, F)``, whose masks are ``(B, F)``. It is used, not copied. A
-            function, or a compiled, traced, scripted or exported module, needs
-            ``example_inputs`` or a masker that has an encoder of its own.
-        layers: Names of the modules whose outputs the masker reads; None finds the last map at
-            each of the two deepest resolutions in one dry run.
+        classifier: Any module that maps ``(B, C, *spatial)`` to logits ``(B, classes)``, or vectors
+            ``(B, F)``, whose masks are ``(B, F)``. It is used, not copied. A function, or a
+            compiled, traced, scripted or exported module, needs ``example_inputs`` or a masker
+            that has an encoder of its own.
+        layers: Names of the modules that the masker reads; None finds them in a dry run, by
+            :func:`~captum_masking.model.layers.find_layers`.
         target_aware: Whether the mask depends on the target. The default masker is then a
             :class:`~captum_masking.parts.gate.GatedMasker`.
         masker: A module called as ``masker(features, grid, question)`` that returns mask logits
             ``(B, 1, *grid)``, or a function that makes one, called as
-            ``masker(channels, dims=dims)`` with the channels of the maps that are read; see
-            :mod:`captum_masking.parts.masker`. The default becomes
-            :class:`~captum_masking.parts.other_maskers.VectorMasker` for vectors,
-            :class:`~captum_masking.parts.other_maskers.MultiInputMasker` for several inputs, and
-            :class:`~captum_masking.parts.other_maskers.StandaloneMasker` where no layer can be
-            read.
+            ``masker(channels, dims=dims)`` with the channels of the maps that are read. The default
+            becomes one of :mod:`captum_masking.parts.other_maskers` for vectors, for several
+            inputs, and where no layer can be read.
         sampler: Maps mask logits to the mask; None is
             :class:`~captum_masking.parts.sampler.Sigmoid`.
         stride: The mask is predicted on a grid of one cell per ``stride`` input pixels; None
@@ -76,16 +70,11 @@ class MaskingModel(nn.Module):
         upsample_first: Whether the mask logits are upsampled, before the sampler, which keeps the
             edges of the mask sharp; False upsamples the sampled mask.
         example_inputs: Inputs for the dry run; None makes zeros shaped for the classifier's
-            first convolution. A tuple of several, for a classifier that takes several: ``mask`` and
-            ``explain`` then take tuples of inputs and return one mask for each.
+            first convolution. With a tuple of several, ``mask`` and ``explain`` take tuples of
+            inputs and return one mask for each.
         additional_forward_args: What the classifier takes after its inputs, for the dry run alone.
-        layouts: How the output of each layer becomes a map ``(B, channels, *grid)``, as in
-            :mod:`~captum_masking.model.layouts`; None tells from the dry run or, where there is
-            none, from the inputs of each call.
-
-    Raises:
-        TypeError: If the classifier is not a plain eager module.
-        ValueError: If a layer does not exist, or the dry run fails for want of an example.
+        layouts: How the output of each layer becomes a map, as in
+            :mod:`~captum_masking.model.layouts`; None finds it in the dry run or in each call.
 
     Source:
         Phang et al. 2020; published: ``stride=4, upsample=nearest, upsample_first=False``.
@@ -198,10 +187,6 @@ class MaskingModel(nn.Module):
             logits: ``(B, classes)``, of the inputs.
             target: Classes ``(B,)``; None is the predicted ones.
             area: Fraction of the image, in (0, 1), one for all or ``(B,)``; None is one half.
-
-        Raises:
-            ValueError: If ``area`` is given and the masker does not take it, or lies outside
-                (0, 1).
         """
         if target is None and self.target_aware:
             target = logits.argmax(1)
@@ -273,16 +258,8 @@ class MaskingModel(nn.Module):
     def save(self, folder: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:
         """Write the masker and, if it was trained along, the classifier to a folder.
 
-        All of it is in ``model.safetensors``, which is replaced once the new one is whole; other
-        files in the folder stay. A masker or sampler of your own is handed to :meth:`load` again.
-
-        Args:
-            folder: New, empty, or a saved model.
-            notes: JSON-like facts to keep in the file, such as the class names.
-
-        Raises:
-            FileExistsError: If the folder holds something else.
-            OSError: If it cannot be written, such as on a full disk.
+        Other files in the folder stay. A masker or sampler of your own is handed to :meth:`load`
+        again; ``notes`` are JSON-like facts to keep in the file, such as the class names.
         """
         kept = ("masker.", "sampler.", *(("classifier.",) if self.classifier_trained else ()))
         config = {
@@ -316,16 +293,13 @@ class MaskingModel(nn.Module):
         """Rebuild a saved model around a classifier, in eval mode.
 
         Args:
-            folder: Written by :meth:`save`.
             classifier: The architecture that the model was trained with. If it was trained along,
                 its weights are loaded into it; if not, it must be the same classifier, and one
                 with other weights is warned of.
-            masker: Needed where the saved masker is not the package's own.
-            sampler: Needed where the saved sampler is not the package's own.
+            masker, sampler: Needed where the saved one is not the package's own.
 
         Raises:
-            CheckpointError: If the folder is not a saved model, was altered, or does not fit the
-                classifier, which is then unchanged.
+            CheckpointError: If the folder is no saved model, was altered, or does not fit.
         """
         config, weights = read_model(folder)
         masker = masker or rebuild("masker", config["masker"], folder)

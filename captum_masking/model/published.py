@@ -37,7 +37,7 @@ _WAY_OUT = (
 
 
 def load_published(file: str | Path, *, map_location: Any = "cpu") -> MaskingModel:
-    """Rebuild a model from a checkpoint of the published code, classifier included.
+    """Rebuild a model from a checkpoint of the published code, classifier included, in eval mode.
 
     Tensors, plain values and ``argparse.Namespace`` (from torch 2.5 on) are read, and what you
     allowed yourself with ``torch.serialization.add_safe_globals``; whatever else is pickled in the
@@ -51,16 +51,11 @@ def load_published(file: str | Path, *, map_location: Any = "cpu") -> MaskingMod
     value ``"soft"`` of any key with the word ``gumbel``, and the only other matrix are taken.
 
     Args:
-        file: Written by the published training code; zipped or in PyTorch's older format.
+        file: Written by the published training code.
         map_location: Where the weights go, as in ``torch.load``.
 
-    Returns:
-        A ResNet-50 of torchvision with the published masker, in eval mode. ``model.save(folder)``
-        keeps the classifier too.
-
     Raises:
-        CheckpointError: If the file is no such checkpoint, holds anything else that is
-            pickled, or if its weights do not fit.
+        CheckpointError: If the file is no such checkpoint or holds anything else that is pickled.
 
     Source:
         Phang et al. 2020; the mask is sampled at a quarter of the image's size, then upsampled.
@@ -131,7 +126,6 @@ def _explain(error: Exception) -> str:
 
 
 def _read_args(args: Any) -> Mapping[str, Any]:
-    """Return the settings of the training run; older files keep them in a namespace."""
     if isinstance(args, Namespace):
         return vars(args)
     if args is not None and not isinstance(args, Mapping):
@@ -212,7 +206,6 @@ _REDUCE = re.compile(r"conv1x1_(\d+)\.")
 
 
 def _parse_layers(given: Any) -> list[int] | None:
-    """Read ``"3,4"`` or ``[3, 4]``; None for anything else, which the weights then decide."""
     words = given.split(",") if isinstance(given, str) else given
     try:
         return [int(word) for word in words]
@@ -253,7 +246,6 @@ def _rename(
 
 
 def _take(rest: dict[str, Tensor], fits: Callable[[Tensor], bool]) -> Tensor | None:
-    """Take out the only tensor that fits, if it is the only one."""
     names = [name for name, value in rest.items() if fits(value)]
     return rest.pop(names[0]) if len(names) == 1 else None
 

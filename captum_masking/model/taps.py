@@ -13,15 +13,7 @@ from torch import Tensor, nn
 from captum_masking._base.borrow import eval_mode, module_of
 from captum_masking.model.layouts import first_tensor
 
-__all__ = [
-    "Taps",
-    "Untapped",
-    "check_tappable",
-    "hooked",
-    "logits_of",
-    "record",
-    "tappable",
-]
+__all__ = ["Taps", "logits_of"]
 
 
 # ---- What classifiers return, and where the logits are in it.
@@ -33,19 +25,6 @@ def logits_of(output: Any) -> Tensor:
     A tensor is the logits. Otherwise they are its ``logits``, as an attribute or under that key
     (Hugging Face; Inception and GoogLeNet in train mode), the one tensor of a dict, or the first
     element of a tuple.
-
-    Args:
-        output: Of a classifier's forward pass.
-
-    Returns:
-        The logits, as they are.
-
-    Raises:
-        TypeError: If there is no such tensor.
-        NotImplementedError: If the output is a future.
-
-    Source:
-        Own.
 
     Example:
         >>> logits_of({"logits": torch.tensor([[1.0, 2.0]]), "loss": None})
@@ -68,7 +47,6 @@ def logits_of(output: Any) -> Tensor:
 
 
 def _candidates(output: Any) -> list[Any]:
-    """List what may be the logits, in the order of preference."""
     if isinstance(output, Tensor):
         return [output]
     candidates = [getattr(output, "logits", None)]
@@ -84,21 +62,7 @@ def _candidates(output: Any) -> list[Any]:
 def hooked(
     modules: Sequence[nn.Module], names: Sequence[str], keep: Callable[[str, Any], Any]
 ) -> Iterator[None]:
-    """Call ``keep(name, output)`` after each forward; always remove the hooks.
-
-    What it returns, unless None, takes the place of the output.
-
-    Args:
-        modules: To watch.
-        names: One for each module.
-        keep: Called with a module's name and its output.
-
-    Raises:
-        TypeError: If a module is scripted or traced.
-
-    Source:
-        Own.
-    """
+    """Call ``keep(name, output)`` after each forward; what it returns replaces the output."""
     handles = []
     try:
         for module, name in zip(modules, names, strict=True):
@@ -116,23 +80,7 @@ def hooked(
 
 
 def record(classifier: nn.Module, *inputs: Any) -> tuple[dict[str, Tensor], Any]:
-    """Run a classifier in eval mode and keep what its modules give.
-
-    Args:
-        classifier: Run once.
-        *inputs: All that it takes.
-
-    Returns:
-        The output, where it is a tensor, of each module that ran exactly once, by name and in the
-        order in which they ran; and the classifier's answer.
-
-    Source:
-        Own.
-
-    Example:
-        >>> list(record(nn.Sequential(nn.ReLU(), nn.Tanh()), torch.zeros(1, 2))[0])
-        ['0', '1']
-    """
+    """Run a classifier in eval mode; keep the outputs of modules that ran once, and its answer."""
     named = [(name, module) for name, module in classifier.named_modules() if name]
     calls: list[tuple[str, Any]] = []
 
@@ -162,10 +110,6 @@ class Taps:
         classifier: The module to read from.
         layers: Names as in ``classifier.named_modules()``. A module called more than once in a
             pass gives its last output.
-
-    Raises:
-        ValueError: If a name does not exist, with the nearest ones that do.
-        TypeError: If the classifier is a scripted module, which takes no hooks.
 
     Source:
         Phang et al. 2020: the encoder is the classifier itself.
@@ -215,24 +159,7 @@ class Taps:
 
 
 def from_here(output: Any) -> tuple[Any, Any]:
-    """Let gradients be taken by a layer's output, and turn grad mode on for the layers after it.
-
-    Args:
-        output: Of a layer: a tensor, or several of which the first counts.
-
-    Returns:
-        The output to differentiate by, and what the next layers are to be given instead: a copy,
-        since they may write into it.
-
-    Source:
-        Own.
-
-    Example:
-        >>> with torch.no_grad():
-        ...     start, passed_on = from_here(torch.ones(1))
-        ...     torch.autograd.grad(3 * passed_on, start)
-        (tensor([3.]),)
-    """
+    """Let gradients be taken by an output from here on; pass on a copy, which may be written to."""
     tensor = first_tensor(output)
     start = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
     torch.set_grad_enabled(True)
@@ -244,17 +171,7 @@ def from_here(output: Any) -> tuple[Any, Any]:
 
 
 def check_tappable(classifier: object) -> None:
-    """Refuse what has no hooks to offer, or loses them silently.
-
-    Raises:
-        TypeError: If the classifier is no module, or a compiled, scripted, traced or exported one.
-
-    Source:
-        Own; the silent loss of hooks is measured in PyTorch 2.13 and 2.15.
-
-    Example:
-        >>> check_tappable(nn.Linear(1, 1))
-    """
+    """Check that a classifier is a module whose hooks fire."""
     if not isinstance(classifier, nn.Module):
         raise TypeError(
             f"classifier must be a torch.nn.Module to be tapped, but got "
@@ -271,24 +188,12 @@ def check_tappable(classifier: object) -> None:
 
 
 def tappable(classifier: object) -> bool:
-    """Whether the layers of a classifier can be read.
-
-    Args:
-        classifier: Anything.
-
-    Source:
-        Own.
-
-    Example:
-        >>> tappable(nn.Linear(1, 1)), tappable(lambda inputs: inputs)
-        (True, False)
-    """
     lost = isinstance(classifier, (torch.jit.ScriptModule, torch.fx.GraphModule))
     return isinstance(classifier, nn.Module) and not lost and not hasattr(classifier, "_orig_mod")
 
 
 def _find(classifier: nn.Module, name: str) -> nn.Module:
-    """Return a submodule by name, or say which names there are."""
+    """Return a submodule by name, or name the nearest ones there are."""
     if name:
         with suppress(AttributeError, RuntimeError):  # scripted modules list theirs only
             return classifier.get_submodule(name)
@@ -306,20 +211,7 @@ def _find(classifier: nn.Module, name: str) -> nn.Module:
 
 
 class Untapped(nn.Module):
-    """Any callable as a module, so that a model can hold it; its layers are not looked at.
-
-    Args:
-        function: Called as the classifier. Parameters and modes of the module behind it, if there
-            is one, are this module's.
-
-    Source:
-        Own.
-
-    Example:
-        >>> import torch
-        >>> Untapped(lambda inputs: inputs.flatten(1))(torch.zeros(2, 1, 3)).shape
-        torch.Size([2, 3])
-    """
+    """Any callable as a module, so that a model can hold it; its layers are not looked at."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
@@ -328,7 +220,6 @@ class Untapped(nn.Module):
         self.__dict__["function"] = function  # a module is listed once, as .module
 
     def forward(self, *inputs: Any) -> Any:
-        """Call the function."""
         return self.function(*inputs)
 
     def train(self, mode: bool = True) -> Untapped:
@@ -338,5 +229,4 @@ class Untapped(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """Say what is called."""
         return getattr(self.function, "__qualname__", type(self.function).__name__)

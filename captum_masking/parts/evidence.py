@@ -18,13 +18,7 @@ __all__ = ["Features", "Trace", "evidence"]
 
 @dataclass(frozen=True)
 class Trace:
-    """How the deepest map leads to the logits.
-
-    Attributes:
-        logits: ``(B, classes)``, with the graph that leads back to ``source``.
-        source: The deepest layer's output, in the layer's own layout.
-        layout: Called on a tensor shaped like ``source``; returns a map ``(B, channels, *cells)``.
-    """
+    """How the deepest map leads to the logits: ``layout(source)`` is ``(B, channels, *cells)``."""
 
     logits: Tensor
     source: Tensor
@@ -33,13 +27,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Features:
-    """What a masker reads of one forward pass of the classifier.
-
-    Attributes:
-        maps: A map ``(B, channels, *cells)`` for each layer that is read; or the inputs.
-        sizes: The spatial size of each input.
-        trace: How the deepest map leads to the logits, for maskers that read evidence.
-    """
+    """What a masker reads of one pass: maps (or inputs), input sizes, and a trace for evidence."""
 
     maps: tuple[Tensor, ...]
     sizes: tuple[torch.Size, ...]
@@ -60,17 +48,8 @@ def evidence(features: Features, target: Tensor) -> Tensor:
     its bias: each cell holds the logit that it would have alone. Only the layers after the deepest
     map are run back, and no parameter gets a gradient; there is no table of classes.
 
-    Args:
-        features: Of :meth:`~captum_masking.MaskingModel.read` of a model whose masker reads
-            evidence.
-        target: Classes ``(B,)``.
-
     Returns:
         ``(B, 3, *cells)``, at least float32, without graph.
-
-    Raises:
-        TypeError: If the features do not hold how they lead to the logits.
-        RuntimeError: If the logits cannot be differentiated by them.
 
     Source:
         The first map is Grad-CAM's (Selvaraju et al. 2017) with the gradient at each cell

@@ -28,11 +28,7 @@ _FLOOR = 0.02
 
 
 class Gate(nn.Module):
-    """Where to look for a class: the classifier's evidence for it, spread by two convolutions.
-
-    Evidence is strongest on the most telling detail; the gate should open over all of the object.
-    It works on the coarse grid of the deepest map, and leaves outlines to the mask behind it.
-    """
+    """Where to look for a class: its evidence, spread over the object by two convolutions."""
 
     def __init__(self, channels: int, *, width: int = 32, dims: int = 2) -> None:
         super().__init__()
@@ -76,15 +72,10 @@ class GatedMasker(MaskerBase):
     detail, and the mask behind it grows beyond the object.
 
     Args:
-        channels: Channels of each feature map; the last one is the deepest.
         width: Of the masker, as for :class:`~captum_masking.parts.masker.Masker`.
         gate_width: Channels of the gate's convolutions.
-        dims: Spatial dimensions.
         lean: What is added to the gate's logits in eval mode; below 0, it is shut in doubt. The
             default was chosen on images that no figure is reported on.
-
-    Raises:
-        ValueError: If there is no feature map.
 
     Source:
         From two ideas: the masker of Phang et al. 2020 and the class selector of Dabkowski &
@@ -125,7 +116,6 @@ class GatedMasker(MaskerBase):
     def forward(
         self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
     ) -> Tensor:
-        """Map features to mask logits ``(B, 1, *grid)``; in train mode the gate is open."""
         mask_logits = self.masker(features, grid)
         if self.training:
             return mask_logits
@@ -135,14 +125,9 @@ class GatedMasker(MaskerBase):
     def gate_loss(self, features: Sequence[Tensor], evidence: Tensor, shut: Tensor) -> Tensor:
         """Compute the gate's loss: it should be open on images of the class, and only there.
 
-        Args:
-            features: One map for each entry of ``channels``.
-            evidence: For the target, ``(B, 3, *cells)``.
-            shut: Where other images are, ``(B, 1, *spatial)`` bool; ``spatial`` may be all ones.
-
-        Returns:
-            Binary cross entropy, in nats: the mean over the cells of the deepest map, weighted by
-            how much of a mask there is to be let through.
+        ``shut`` is where other images are, ``(B, 1, *spatial)`` bool; ``spatial`` may be all ones.
+        The loss is binary cross entropy, in nats: the mean over the cells of the deepest map,
+        weighted by how much of a mask there is to be let through.
         """
         gate = self.gate(features[-1], evidence).float()
         # In eval mode: images made for the gate must not move the statistics of the mask's layers.
@@ -167,10 +152,7 @@ def logit_of_product(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _start_open(last: nn.Module) -> None:
-    """Let a new gate be open, and follow the evidence at the same cell a little.
-
-    A mask that hardly depends on the class at first is shrunk for absent and present ones alike.
-    """
+    """Let a new gate be open and follow the evidence a little, for the mask would shrink else."""
     weight, bias = (parameter.detach() for parameter in last.parameters())
     cells = weight.flatten(2)  # (1, channels, 3 ** dims)
     cells.mul_(0.1)

@@ -3,7 +3,8 @@
 A masker is any module called as ``masker(features, grid, question)`` with the feature maps
 ``(B, channels, *cells)`` of the layers that are read, the spatial size of the logits and a
 :class:`Question`, from which it takes what it needs. It returns logits ``(B, 1, *grid)``.
-What it needs, it states in the attributes of :class:`MaskerBase`.
+What it needs, it states in the attributes of :class:`MaskerBase`. The maskers here take the
+``channels`` of each map, finest first, and ``dims``: 1 for signals, 2 for images, 3 for volumes.
 """
 
 from __future__ import annotations
@@ -47,10 +48,6 @@ class Question:
         present: Whether the target is there, ``(B,)`` bool; None where all are.
         alone: Whether an input shows one class alone, ``(B,)`` bool; None where all do.
         elsewhere: Where inputs without the target were put, ``(B, 1, *spatial)`` bool.
-
-    Example:
-        >>> Question(target=torch.tensor([3])).area is None
-        True
     """
 
     target: Tensor | None = None
@@ -72,16 +69,11 @@ class MaskerBase(nn.Module):
     Attributes:
         target_aware: Whether the mask depends on ``question.target``.
         sized: Whether it depends on ``question.area``.
-        reads_evidence: Whether it needs ``question.evidence``, for one backward pass through the
-            layers after the deepest one that is read.
+        reads_evidence: Whether it needs ``question.evidence``, which takes a backward pass.
         reads_inputs: Whether the features it is given are the inputs themselves.
         inputs_taken: How many inputs it makes a mask for; of several, ``grid`` is a tuple of grids
             and the logits are a tuple.
         settings: The arguments to build it again from; printed, and saved.
-
-    Example:
-        >>> MaskerBase().target_aware
-        False
     """
 
     target_aware = False
@@ -96,10 +88,7 @@ class MaskerBase(nn.Module):
 
 
 class _OverProcesses(_BatchNorm):
-    """Batch norm over the batch of all processes, so that many train as one does.
-
-    ``torch.nn.SyncBatchNorm`` does the same on accelerators only.
-    """
+    """Batch norm over all processes, as ``nn.SyncBatchNorm``, which runs on accelerators only."""
 
     def forward(self, maps: Tensor) -> Tensor:
         if not self.training or world() == 1:
@@ -144,14 +133,7 @@ _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def linear(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Resample maps linearly along every spatial axis (bilinearly, for images).
-
-    Args:
-        maps: ``(B, channels, *spatial)`` with one to three spatial dimensions.
-        size: The new ``spatial``.
-
-    Returns:
-        ``(B, channels, *size)``; values stay within the range of ``maps``.
+    """Resample maps ``(B, channels, *spatial)`` linearly to ``(B, channels, *size)``.
 
     Example:
         >>> linear(torch.tensor([[[0.0, 1.0]]]), [4])
@@ -163,7 +145,7 @@ def linear(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def nearest(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Resample maps by repeating their nearest value; arguments as for :func:`linear`.
+    """Resample maps by repeating their nearest value.
 
     Source:
         Phang et al. 2020, final upsampling of the published mask.
@@ -175,16 +157,14 @@ def nearest(maps: Tensor, size: Sequence[int]) -> Tensor:
     return interpolate(maps, tuple(size), mode="nearest")
 
 
-# ---- The maskers. All take the channels of the feature maps, in the order of the maps.
+# ---- The maskers
 
 
 class Masker(MaskerBase):
     """Each feature map to ``width`` channels, all to one grid, then a 3x3 convolution to logits.
 
     Args:
-        channels: Channels of each feature map.
         width: Channels after each 1x1 convolution.
-        dims: Spatial dimensions: 1 for signals, 2 for images, 3 for volumes.
         raw: Indices of feature maps that go into the last convolution as they are.
         classes: If not 0, the masker reads ``question.target`` through an embedding of ``width``
             numbers, appended to every feature map.
@@ -193,9 +173,6 @@ class Masker(MaskerBase):
             convolution as well. It needs no table, so there may be any number of classes, and
             classes that never came up in training.
         outputs: Masks made at once.
-
-    Raises:
-        ValueError: If there is no feature map, or an index in ``raw`` does not exist.
 
     Source:
         Phang et al. 2020, final masker (198,017 parameters on the two deepest stages of
@@ -240,7 +217,7 @@ class Masker(MaskerBase):
         self.embedding = nn.Embedding(classes, width) if classes else None
         self.scale = BATCH_NORMS[dims](EVIDENCE) if evidence else None  # logits have any scale
         self.reduce = nn.ModuleList(
-            nn.Identity() if index in raw else _reduction(n + appended, width, dims)
+            nn.Identity() if index in raw else _block(n + appended, width, dims, kernel=1)
             for index, n in enumerate(channels)
         )
         widths = [n + appended if index in raw else width for index, n in enumerate(channels)]
@@ -251,7 +228,6 @@ class Masker(MaskerBase):
     def forward(
         self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
     ) -> Tensor:
-        """Map features to mask logits ``(B, 1, *grid)``, or ``(B, outputs, *grid)``."""
         appended, direct = [], []
         if self.embedding is not None:
             appended.append(self.embedding(question.target))  # (B, width)
@@ -272,13 +248,7 @@ class UNetMasker(MaskerBase):
     At each level the map so far is resampled to the size of the next finer feature map, joined
     with that map's reduction, and sent through two 3x3 convolutions.
 
-    Args:
-        channels: Channels of each feature map, finest first.
-        width: Channels throughout.
-        dims: Spatial dimensions.
-
-    Raises:
-        ValueError: If there is no feature map.
+    The feature maps are given finest first.
 
     Source:
         After U-Net (Ronneberger et al. 2015), to compare the published masker with a deeper
@@ -294,7 +264,7 @@ class UNetMasker(MaskerBase):
         super().__init__()
         _check_channels(channels, ())
         self.settings = {"channels": list(channels), "width": width, "dims": dims}
-        self.reduce = nn.ModuleList(_reduction(n, width, dims) for n in channels)
+        self.reduce = nn.ModuleList(_block(n, width, dims, kernel=1) for n in channels)
         self.join = nn.ModuleList(
             nn.Sequential(_block(2 * width, width, dims), _block(width, width, dims))
             for _ in channels[1:]
@@ -304,7 +274,6 @@ class UNetMasker(MaskerBase):
     def forward(
         self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
     ) -> Tensor:
-        """Map features to mask logits ``(B, 1, *grid)``."""
         *finer, maps = (reduce(m) for reduce, m in zip(self.reduce, features, strict=True))
         for join, skip in zip(self.join, reversed(finer), strict=True):
             maps = join(torch.cat([linear(maps, skip.shape[2:]), skip], dim=1))
@@ -337,15 +306,6 @@ class ClassSelector(_OfClasses):
     Each class has an embedding as long as the deepest features; the sigmoid of its product with
     the features of a cell gates that cell, before the decoder sees it.
 
-    Args:
-        channels: Channels of each feature map, finest first: the last one is the deepest.
-        classes: How many there are; the table has one row for each.
-        width: Of the decoder.
-        dims: Spatial dimensions.
-
-    Raises:
-        ValueError: If there are no classes, or no feature map.
-
     Source:
         Dabkowski & Gal 2017, their feature filter and decoder. Differs: the product is divided by
         the square root of the channels, so that gates start near one half for any network.
@@ -367,7 +327,6 @@ class ClassSelector(_OfClasses):
     def forward(
         self, features: Sequence[Tensor], grid: Sequence[int], question: Question
     ) -> Tensor:
-        """Map features to mask logits ``(B, 1, *grid)`` for the target."""
         *finer, deepest = features
         likeness = torch.einsum("bc...,bc->b...", deepest, self.embedding(question.target))
         gate = (likeness / math.sqrt(deepest.shape[1])).sigmoid()[:, None]  # (B, 1, *cells)
@@ -377,23 +336,15 @@ class ClassSelector(_OfClasses):
 class MaskPerClass(_OfClasses):
     """A masker that makes a mask for every class at once, and returns that of the target.
 
-    Args:
-        channels: Channels of each feature map.
-        classes: How many there are; more than a few hundred cost more memory than they are worth.
-        width: Channels after each 1x1 convolution.
-        dims: Spatial dimensions.
-
-    Raises:
-        ValueError: If there are no classes, or no feature map.
+    More than a few hundred classes cost more memory than they are worth.
 
     Source:
         Stalder et al. 2022 (NN-Explainer), their one mask for each class; the decoder is
         :class:`Masker`'s.
 
     Example:
-        >>> masker = MaskPerClass([5, 3], classes=10, width=4)
-        >>> features = [torch.rand(2, 5, 4, 4), torch.rand(2, 3, 2, 2)]
-        >>> masker(features, (4, 4), Question(target=torch.tensor([7, 0]))).shape
+        >>> masker = MaskPerClass([5], classes=10, width=4)
+        >>> masker([torch.rand(2, 5, 4, 4)], (4, 4), Question(target=torch.tensor([7, 0]))).shape
         torch.Size([2, 1, 4, 4])
     """
 
@@ -406,14 +357,8 @@ class MaskPerClass(_OfClasses):
     def forward(
         self, features: Sequence[Tensor], grid: Sequence[int], question: Question
     ) -> Tensor:
-        """Map features to mask logits ``(B, 1, *grid)`` for the target."""
         masks = self.decoder(features, grid)  # (B, classes, *grid)
         return masks[torch.arange(len(masks), device=masks.device), question.target][:, None]
-
-
-def _reduction(channels: int, width: int, dims: int) -> nn.Module:
-    convolution = CONVOLUTIONS[dims](channels, width, 1, bias=False)
-    return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
 
 
 def _final_convolution(channels: int, dims: int, outputs: int = 1) -> nn.Module:
@@ -425,16 +370,13 @@ def _final_convolution(channels: int, dims: int, outputs: int = 1) -> nn.Module:
     return final
 
 
-def _block(channels: int, width: int, dims: int) -> nn.Module:
-    convolution = CONVOLUTIONS[dims](channels, width, 3, padding=1, bias=False)
+def _block(channels: int, width: int, dims: int, kernel: int = 3) -> nn.Module:
+    convolution = CONVOLUTIONS[dims](channels, width, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
 
 
 def _start_with(final: nn.Module) -> None:
-    """Let a new mask follow the evidence, its last input channels, at the same cell.
-
-    Masks that hardly depend on the class at first are shrunk for absent and present ones alike.
-    """
+    """Let a new mask follow the evidence; one that hardly does shrinks for all classes alike."""
     weight = final.get_parameter("weight").detach().flatten(2)  # (outputs, channels, 3 ** dims)
     weight[:, -EVIDENCE:-1, weight.shape[2] // 2] = 0.5
 

@@ -15,16 +15,10 @@ __all__ = ["MultiInputMasker", "StandaloneMasker", "VectorMasker"]
 class VectorMasker(MaskerBase):
     """Each hidden vector to ``width`` numbers, and a linear layer from all of them to logits.
 
-    It is :class:`~captum_masking.parts.masker.Masker` for inputs without space. Layers are
-    normalized one example at a time, so that a batch of one can be trained on.
-
     Args:
         channels: Length of each hidden vector.
         elements: Length of the inputs, one logit for each.
         width: Length of each hidden vector after its own linear layer.
-
-    Raises:
-        ValueError: If there is no hidden vector to read.
 
     Example:
         >>> VectorMasker([64, 32], elements=10)([torch.rand(2, 64), torch.rand(2, 32)]).shape
@@ -49,7 +43,6 @@ class VectorMasker(MaskerBase):
     def forward(
         self, features: Sequence[Tensor], grid: Sequence[int] = (), question: Question = Question()
     ) -> Tensor:
-        """Map hidden vectors ``(B, channels)`` to mask logits ``(B, elements)``; no grid."""
         reduced = [reduce(v) for reduce, v in zip(self.reduce, features, strict=True)]
         return self.final(torch.cat(reduced, dim=1))
 
@@ -66,11 +59,7 @@ class StandaloneMasker(MaskerBase):
         dims: Spatial dimensions: 1 for signals, 2 for images, 3 for volumes, 0 for vectors.
         width: Channels of the first stage; each of the others has twice as many.
         stages: Convolutions, each halving the resolution; for vectors, linear layers.
-        classes: As for :class:`~captum_masking.parts.masker.Masker`; not for vectors.
-        sized: Likewise.
-
-    Attributes:
-        stride: Input pixels per cell of the mask's grid, unless the model is given another.
+        classes, sized: As for :class:`~captum_masking.parts.masker.Masker`; not for vectors.
 
     Source:
         After Dabkowski & Gal 2017, whose masker is a network of its own.
@@ -116,7 +105,6 @@ class StandaloneMasker(MaskerBase):
     def forward(
         self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
     ) -> Tensor:
-        """Map the inputs, the only feature, to mask logits; as the masker it ends in."""
         (maps,) = features
         stages = []
         for stage in self.stages:
@@ -132,9 +120,7 @@ class MultiInputMasker(MaskerBase):
     its mean is the same everywhere.
 
     Args:
-        channels: Channels of each feature map.
         inputs: Of each input ``(spatial dimensions, channels)``; vectors have none.
-        width: As for :class:`~captum_masking.parts.masker.Masker`.
         own: Whether the feature maps are the inputs, which then go through encoders of the
             masker's own.
 
@@ -177,7 +163,6 @@ class MultiInputMasker(MaskerBase):
         grid: Sequence[Sequence[int]],
         question: Question = Question(),
     ) -> tuple[Tensor, ...]:
-        """Map features to mask logits, ``(B, 1, *grid)`` or ``(B, elements)`` for each input."""
         if len(self.encoders):
             features = [read(maps) for read, maps in zip(self.encoders, features, strict=True)]
         pairs = zip(self.heads, grid, strict=True)

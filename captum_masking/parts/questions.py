@@ -42,11 +42,9 @@ class AsLabeled:
     multi_label = False
 
     def ask(self, inputs: tuple[Tensor, ...], labels: Tensor) -> _Plain:
-        """Pose the question: nothing changes."""
         return _Plain(inputs, labels, self.sized)
 
     def extra_loss(self, model: Any, inputs: tuple[Tensor, ...], labels: Tensor) -> float:
-        """Return 0: nothing but the mask learns."""
         return 0.0
 
 
@@ -69,21 +67,9 @@ def _drawn_area(labels: Tensor) -> Tensor:
 def mosaics(inputs: Tensor, rows: int = 2, columns: int = 2) -> Tensor:
     """Lay images side by side, each ``rows x columns`` of them into one mosaic.
 
+    ``(B * rows * columns, C, h, w)``, in reading order, become ``(B, C, rows * h, columns * w)``.
     Explain each mosaic once for the class of each of its images, and pass the maps to
-    ``metrics.grid_pointing`` with the number of the image's cell. Take images of different
-    classes of which the classifier is sure.
-
-    Args:
-        inputs: ``(B * rows * columns, C, h, w)``: the cells of the first mosaic in reading order,
-            then those of the second.
-        rows: Images on top of each other.
-        columns: Images side by side.
-
-    Returns:
-        ``(B, C, rows * h, columns * w)``.
-
-    Raises:
-        ValueError: If the images do not fill whole mosaics.
+    ``metrics.grid_pointing`` with the number of the image's cell.
 
     Source:
         Boehle et al. 2021 (CoDA-Nets), the grid pointing game.
@@ -124,7 +110,6 @@ class Quarters:
     parts, dims = 4, (2,)
 
     def __call__(self, inputs: Tensor, rows: Tensor) -> Tensor:
-        """Make one mosaic of each row of indices, in reading order."""
         height, width = inputs.shape[2:]
         cells = _shrunk(inputs[rows.flatten()], (-(-height // 2), -(-width // 2)))
         return mosaics(cells)[..., :height, :width]
@@ -143,7 +128,6 @@ class Halves:
     parts, dims = 2, (1, 2, 3)
 
     def __call__(self, inputs: Tensor, rows: Tensor) -> Tensor:
-        """Cut both images of each pair at random, and lay them side by side along one axis."""
         axis = int(torch.randint(2, inputs.dim(), ()))
         side = inputs.shape[axis]
         first, second = side // 2, side - side // 2
@@ -165,7 +149,6 @@ class Pasted:
     parts, dims = 2, (2,)
 
     def __call__(self, inputs: Tensor, rows: Tensor) -> Tensor:
-        """Paste the second image of each pair into the first."""
         sides = [max(1, side // 2) for side in inputs.shape[2:]]
         images, small = inputs[rows[:, 0]].clone(), _shrunk(inputs[rows[:, 1]], sides)
         for image, piece in zip(images, small, strict=True):
@@ -200,24 +183,17 @@ class Questions:
         absent: Share of the rows that ask for an absent class, in [0, 1].
         tiled: Share of the batches, in [0, 1], from which a gate learns in mosaics of whole
             images, and not as above. None where the classifier refuses images of twice the size.
-        compositions: Ways of composing, each as likely as its place is frequent here: called as
-            ``composition(inputs, rows)`` with images ``(B, C, *spatial)`` and indices
-            ``(n, parts)`` of those that go together, to return ``(n, C, *spatial)`` in which a
-            share of each can be seen. The attribute ``parts`` states how many it takes, ``dims``
-            of how many spatial dimensions they may be.
+        compositions: Ways of composing, drawn at random: called as ``composition(inputs, rows)``
+            with images ``(B, C, *spatial)`` and indices ``(n, parts)`` of those that go together,
+            to return ``(n, C, *spatial)``. ``parts`` states how many it takes, ``dims`` of how
+            many spatial dimensions.
         sized: Whether to draw an area for each input; the trainer sets it.
-
-    Raises:
-        ValueError: If a share lies outside [0, 1].
 
     Example:
         >>> inputs, labels = torch.rand(8, 3, 6, 6), torch.arange(8)
         >>> posed = Questions(composed=0.5, absent=0.25).ask((inputs,), labels)
         >>> posed.alone.sum(), posed.absent.sum()
         (tensor(4), tensor(2))
-        >>> question = posed.given(logits=torch.zeros(8, 10))
-        >>> question.present.sum()
-        tensor(6)
     """
 
     composed: float = 0.2
@@ -247,12 +223,7 @@ class Questions:
             )
 
     def ask(self, inputs: tuple[Tensor, ...], labels: Tensor) -> Posed:
-        """Pose a question for each row of a batch; random, from torch's own generator.
-
-        Args:
-            inputs: ``(B, C, *spatial)``, or several, which are never composed.
-            labels: The class of each, ``(B,)``; or ``(B, classes)`` of 0 and 1, multi-label.
-        """
+        """Ask about each row of inputs with labels ``(B,)``, or ``(B, classes)`` of 0 and 1."""
         count, device = len(labels), labels.device
         parts, source = torch.arange(count)[:, None], None
         composed = torch.zeros(count, dtype=torch.bool)
@@ -274,17 +245,15 @@ class Questions:
         )
 
     def extra_loss(self, model: Any, inputs: tuple[Tensor, ...], labels: Tensor) -> float:
-        """Return 0: nothing but the mask learns."""
         return 0.0
 
 
 class Posed(NamedTuple):
     """A batch of questions before the classifier has seen their images.
 
-    ``labels`` are those of the images they were made of, ``(B,)`` or ``(B, classes)`` of 0 and 1;
-    ``parts`` which of these each shows, ``(B, parts)``, its own first; ``source`` which of them
-    each pixel shows, ``(B, 1, *spatial)``; ``absent`` and ``alone``, ``(B,)`` bool, which rows ask
-    for a class that is not there, and which show one image of one class.
+    ``parts``, ``(B, parts)``, are the images that each row shows, ``source``, ``(B, 1, *spatial)``,
+    the one that each pixel shows; ``absent`` rows ask for a class that is not there, and ``alone``
+    ones show one image of one class.
     """
 
     inputs: tuple[Tensor, ...]
@@ -296,10 +265,7 @@ class Posed(NamedTuple):
     sized: bool = False
 
     def given(self, logits: Tensor) -> Question:
-        """Choose the class that each row asks for, now that the logits are known.
-
-        A row that should ask for an absent class but finds none asks for a present one.
-        """
+        """Choose the class of each row; where no class is absent, a present one."""
         there = classes_in(self.labels, self.parts, logits.shape[1])
         target, possible = absent_classes(logits, there)
         own, has_own = _one_of(self.labels)
@@ -346,10 +312,7 @@ def one_label(labels: Tensor) -> Tensor:
 def as_labeled(
     judgement: Judgement, masks: tuple[Tensor, ...] = ()
 ) -> tuple[Judgement, tuple[Tensor, ...]]:
-    """Keep the rows that ask for the label of an image as it is; all where there are none.
-
-    Accuracies of composed images and absent classes would mean something else.
-    """
+    """Keep the rows that ask for the label of an image as it is; all where there are none."""
     rows = judgement.as_labeled
     if judgement.present is None or not rows.any():
         return judgement, masks
@@ -367,9 +330,8 @@ def classes_in(labels: Tensor, parts: Tensor, classes: int) -> Tensor:
 def absent_classes(logits: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
     """Draw a class for each image that is not in it: a quarter of the time the likeliest of these.
 
-    More often, and the label of an image that the classifier mistakes, which is likely too, would
-    count as absent. The class with the highest logit is never drawn: of an image that the
-    classifier mistakes there is evidence for that one. Returns ``(target, possible)``, ``(B,)``.
+    More often, labels that the classifier mistakes would count as absent. The highest logit is
+    never drawn: there is evidence for that one. Returns ``(target, possible)``, ``(B,)``.
     """
     logits = logits.detach()
     away = (~there).scatter(1, logits.argmax(1, keepdim=True), False)
@@ -432,11 +394,7 @@ _ROWS = _COLUMNS = 2
 
 
 class Tiled(NamedTuple):
-    """Mosaics of 2 x 2 whole images: twice as high and wide as these, and a quarter as many.
-
-    ``inputs`` are mosaics ``(B // 4, C, 2 * H, 2 * W)``, ``labels`` those of the images, ``parts``
-    which images each mosaic shows, in reading order, ``(B // 4, 4)``.
-    """
+    """Mosaics ``(B // 4, C, 2 * H, 2 * W)`` of 2 x 2 whole images: ``parts`` are their rows."""
 
     inputs: tuple[Tensor, ...]
     labels: Tensor

@@ -37,35 +37,24 @@ _HALVINGS = 50  # of an interval of some dozens of logits: down to rounding
 class PerInput:
     """Optimizes one mask for each input, on a coarse grid, under the objective of a masker.
 
-    Every input is on its own: its loss is its own, random numbers are the same for all, and so a
-    batch gives what its inputs give one by one. The classifier is held frozen in eval mode
-    meanwhile and given back as it was, and so are torch's random numbers.
+    A batch gives what its inputs give one by one. The classifier is frozen in eval mode meanwhile
+    and given back as it was, and so are torch's random numbers.
 
     Args:
         objective: Of the masked images' logits.
         regularizer: Of the mask; None is :func:`~captum_masking.parts.regularizer.smooth` with a
-            variation of 0.02 for each nat that the objective can gain, log(classes): for 1,000
-            classes many times a trained masker's, which keeps a mask from fitting the
-            classifier's accidents.
-        infill: What fills the holes. A random one draws anew at every step. It sees one image at
-            a time, so ``RandomImage`` needs a bank.
+            variation of 0.02 for each nat that the objective can gain, log(classes).
+        infill: What fills the holes, one image at a time; ``RandomImage`` needs a bank.
         steps: Steps of Adam at most, each two forward passes and one backward pass to the inputs.
-        lr: Adam's learning rate, in units of mask logits.
         grid: Cells of the mask along the longest side of the input, or one number for each side;
             the mask is interpolated linearly between them. Never more than one for a pixel.
-        area: A budget: the mean of every mask, a fraction of the image in (0, 1), or a schedule,
-            called with the share of the steps done, in (0, 1]. It is met exactly, so that terms
-            of the regularizer that depend on the area alone have no effect. None leaves the area
-            to the regularizer.
+        area: The mean of every mask, met exactly: a fraction of the image in (0, 1), or a schedule,
+            called with the share of the steps done, in (0, 1]. None leaves it to the regularizer.
         jitter_px: At each step the masked images are shifted by up to as many pixels along each
             axis, at random.
         patience: An input is done when its loss has not improved for as many steps; None takes
-            all steps. A step at which a schedule changes the budget counts as an improvement.
+            all steps.
         seed: Of jitter and of random infills.
-
-    Raises:
-        TypeError: If ``area`` is neither a number nor a schedule, or a count no whole number.
-        ValueError: If a number lies outside its range.
 
     Source:
         Fong & Vedaldi 2017 optimize coarse masks per image, with jitter; Fong et al. 2019 give
@@ -113,7 +102,7 @@ class PerInput:
         additional_forward_args: tuple = (),
         show_progress: bool = False,
     ) -> Tensor:
-        """Find the masks.
+        """Find the masks, ``(B, 1, *spatial)`` or ``(B, F)``, in ``[0, 1]``.
 
         Args:
             forward_func: Maps ``inputs, *additional_forward_args`` to ``(B, *classes)`` logits.
@@ -122,13 +111,6 @@ class PerInput:
             target: Any form Captum takes; None is the predicted class.
             additional_forward_args: Passed on; a tensor with one row per input goes with it.
             show_progress: Whether to show a progress bar.
-
-        Returns:
-            The masks, ``(B, 1, *spatial)``, or ``(B, F)``, in ``[0, 1]``, detached.
-
-        Raises:
-            TargetError: If the target does not name one class for each input.
-            ValueError: If a schedule gives no fraction of the image.
         """
         with torch.inference_mode(False), torch.enable_grad(), frozen(forward_func):
             search = _Search(self, forward_func, inputs, target, additional_forward_args)
@@ -141,11 +123,7 @@ class PerInput:
             return search.mask(self.budget(1.0)).detach()
 
     def but(self, **changes: Any) -> PerInput:
-        """Return a copy with some settings changed; those that are None stay.
-
-        Raises:
-            TypeError: If there is no such setting.
-        """
+        """Return a copy with some settings changed; those that are None stay."""
         return replace(self, **{name: to for name, to in changes.items() if to is not None})
 
     def budget(self, done: float) -> float | None:
@@ -298,12 +276,7 @@ def shift(images: Tensor, pixels: Sequence[int]) -> Tensor:
 
 
 def of_area(mask_logits: Tensor, area: float) -> Tensor:
-    """Make masks whose mean is a given fraction: one number is added to all logits of each.
-
-    The number depends on the logits, and the gradient knows: a cell that grows pushes all others
-    down, so that an optimizer can move the area about but not change it. The derivative is that of
-    the implicit function ``mean(sigmoid(logits + b)) = area``.
-    """
+    """Make masks of mean ``area`` by adding a number to all logits; the gradient includes it."""
     with torch.no_grad():
         added = _bisect(mask_logits, area)
     mask = (mask_logits + added).sigmoid()
@@ -373,11 +346,7 @@ class _OneOfSeveral:
 
 
 class _From:
-    """A classifier as a function of how far an input lies from its baseline.
-
-    A mask takes off some of that distance: a hole of zeros is filled with the baseline, row by row,
-    which an infill could not do, since it gets one image at a time.
-    """
+    """A classifier as a function of distance from a baseline, of which a mask takes some off."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self.function = function

@@ -48,29 +48,19 @@ class MaskingSaliency(Attribution):
     """Where is the evidence? A mask in ``[0, 1]`` shaped like the input; 1 is evidence.
 
     Given a trained :class:`~captum_masking.MaskingModel` the mask is predicted, in one
-    forward pass of the classifier. Given any other classifier or callable it is optimised for
-    each input under the same objective: slow, and said so once in a warning.
+    forward pass of the classifier. Given any other classifier or callable it is optimized for
+    each input under the same objective, which is slow; a warning says so once.
 
-    Where the model is target-aware, ``MaskingModel(..., target_aware=True)``, the map is the
-    evidence for ``target``, and next to empty where that class is not there. The masker of any
-    other model gives one mask per image, for whatever the classifier may recognise in it: the
-    target is checked, so that a wrong one does not pass in silence, and a warning says once that
-    the map does not depend on it, when it is another than the predicted class. For a classifier
-    without a masker the mask is optimised for the target.
-
-    A ``MaskingModel`` inside ``DataParallel`` or ``DistributedDataParallel`` is known as one, and
-    explains on its own device; any other classifier inside is run as it is, on all of its devices.
+    A target-aware model's map is the evidence for ``target``, and next to empty where that class
+    is not there; an optimized mask is for ``target`` too. Any other model gives one mask per image,
+    for whatever the classifier may recognize in it, and a warning says so once when the target is
+    another class than the predicted one.
 
     Args:
-        forward_func: A ``MaskingModel``, any classifier, or any callable that returns logits.
-        infill: What fills the holes while a mask is optimised; None is that of ``per_input``. This
-            and the next three have no effect on a ``MaskingModel``.
-        objective: Minimised while a mask is optimised; None likewise.
-        regularizer: Likewise.
-        per_input: How masks are optimised, in full.
-
-    Raises:
-        TypeError: If ``forward_func`` cannot be called.
+        forward_func: A ``MaskingModel``, any classifier, or any callable that returns logits. A
+            model inside ``DataParallel`` explains on its own device.
+        infill, objective, regularizer: In place of those of ``per_input``.
+        per_input: How masks are optimized; no effect on a ``MaskingModel``.
 
     Source:
         Phang et al. 2020 (arXiv 2010.09750).
@@ -121,35 +111,19 @@ class MaskingSaliency(Attribution):
         Args:
             inputs: ``(B, C, *spatial)`` or vectors ``(B, F)``, floating point; or a tuple of such
                 tensors, as the classifier takes them: each gets a mask of its own.
-            target: The class asked for, in any form Captum takes; None is the predicted class.
-                It is checked and does not change the map of a ``MaskingModel`` that is not
-                target-aware.
+            target: The class, in any form Captum takes; None is the predicted class.
             additional_forward_args: Passed to the classifier after the inputs.
-            baselines: What fills the holes while a mask is optimised, in place of ``infill``: a
+            baselines: What fills the holes while a mask is optimized, in place of ``infill``: a
                 number, a tensor shaped like ``inputs`` or one example for all of them; a tuple of
-                such for a tuple. None is ``infill``. With a ``MaskingModel`` they are checked and
-                do not change the map: its masker has learned from an infill.
-            area: The fraction of the image that the map should cover, in (0, 1): for maskers that
-                are told a size (``Masker(..., sized=True)``), and where a mask is optimised.
-            steps: Optimisation steps where there is no trained masker, each about four forward
-                passes; None is the number of ``per_input``.
-            show_progress: Whether to show a bar while a mask is optimised.
+                such for a tuple. With a ``MaskingModel`` they do not change the map.
+            area: The fraction of the image that the map should cover, in (0, 1), where a mask is
+                optimized or the masker reads one (``Masker(..., sized=True)``).
+            steps: Of ``per_input``, in place of its own.
+            show_progress: Whether to show a bar while a mask is optimized.
 
         Returns:
-            *Tensor* or *tuple[Tensor, ...]* of **attributions**: the mask, repeated over channels
-            to the shape of ``inputs``, with its dtype and on its device; a tuple for a tuple. For
-            a classifier of several inputs without a masker, the mask of each is optimised while
-            the others are seen as they are.
-
-        Raises:
-            TargetError: If the target does not name one class for each example.
-            TypeError: If inputs are not floating-point tensors, or not as many as the model takes;
-                if baselines are neither tensors nor numbers.
-            ValueError: If inputs have the wrong shape, lie on another device, or hold values that
-                make the mask NaN; if baselines do not fit the inputs.
-
-        Source:
-            Phang et al. 2020.
+            The mask, repeated over channels to the shape of ``inputs``, with its dtype and on its
+            device; a tuple for a tuple.
         """
         tensors = as_tuple(inputs)
         model = _masking_model(self.forward_func)
@@ -195,19 +169,10 @@ class MaskingSaliency(Attribution):
         Args:
             inputs: ``(B, C, *spatial)``, floating point.
             targets: Classes, integers ``(B, k)``.
-            additional_forward_args: As for :meth:`attribute`.
-            area: As for :meth:`attribute`.
+            additional_forward_args: As for :meth:`attribute`, as is ``area``.
 
         Returns:
             ``(B, k, C, *spatial)``: what :meth:`attribute` gives for each column of ``targets``.
-
-        Raises:
-            TypeError: If this explains anything but a ``MaskingModel``.
-            TargetError: If ``targets`` are not classes ``(B, k)``.
-            ValueError: As :meth:`attribute`.
-
-        Source:
-            Own.
         """
         model = _masking_model(self.forward_func)
         if model is None:
@@ -246,7 +211,6 @@ class MaskingSaliency(Attribution):
             )
 
     def _check(self, tensors: tuple[Any, ...], model: MaskingModel | None) -> None:
-        """Refuse at the door what would fail deep inside."""
         module = module_of(self.forward_func)
         check_number_of_inputs(tensors, None if model is None else model.inputs_taken)
         for tensor in tensors:
@@ -258,7 +222,7 @@ class MaskingSaliency(Attribution):
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"{type(self.forward_func).__name__} has no masker, so a mask is optimised for "
+                f"{type(self.forward_func).__name__} has no masker, so a mask is optimized for "
                 f"each input ({steps} steps of about four forward passes). To predict "
                 "masks in one pass: model = MaskingModel(classifier); "
                 "MaskingTrainer(model).fit(loader).",

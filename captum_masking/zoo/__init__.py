@@ -53,10 +53,8 @@ class Preprocess:
 
     Args:
         spec: Name of the classifier, as for :func:`load_classifier`.
-        mean: Per channel, of pixels in ``[0, 1]``; the default is ImageNet's.
-        std: Per channel.
+        mean, std: Per channel, of pixels in ``[0, 1]``; the defaults are ImageNet's.
         image_size: Side of the square in pixels.
-        class_names: One per logit, or none.
         label_column: Of CSV files that number the classes as the logits do.
 
     Example:
@@ -105,11 +103,7 @@ class Preprocess:
         return self.class_names[number] if number < len(self.class_names) else f"class {number}"
 
     def number(self, target: int | str) -> int:
-        """Return the number of a class, given by number, by name, or by part of one name.
-
-        Raises:
-            ValueError: If no class, or more than one, fits.
-        """
+        """Return the number of a class, given by number, by name, or by part of one name."""
         if isinstance(target, int) or target.lstrip("-").isdigit():
             return int(target)
         lower = [name.lower() for name in self.class_names]
@@ -150,9 +144,6 @@ def efficientnet_lite0(*, target_aware: bool = False) -> tuple[MaskingModel, Pre
         target_aware: Whether maps follow the ``target``; otherwise there is one map for all that
             is recognized.
 
-    Raises:
-        ImportError: If the ``demo`` extra, which brings the classifier, is not installed.
-
     Example:
         >>> from skimage.data import chelsea
         >>> model, preprocess = efficientnet_lite0()
@@ -171,9 +162,6 @@ def load(model: str | Path) -> tuple[MaskingModel, Preprocess]:
     Args:
         model: A folder written by ``captum-masking train``, or the name of a shipped model,
             ``efficientnet-lite0`` or ``efficientnet-lite0-targets``.
-
-    Raises:
-        CheckpointError: If the folder is not such a model.
     """
     folder = Path(__file__).with_name(str(model)) if model in SHIPPED else Path(model)
     notes = read_model(folder)[0]["notes"]
@@ -193,14 +181,8 @@ def load_classifier(
         spec: ``efficientnet-lite0``, ``torchvision:NAME`` or ``package.module:function``, where
             the function takes nothing and returns a module; that module's ``mean``, ``std`` and
             ``class_names`` are used if it has them.
-        image_size: Side in pixels; None is 224.
         from_scratch: For torchvision: random weights and this many classes, instead of the
             ImageNet weights.
-
-    Raises:
-        ValueError: If the name is not one of these.
-        ImportError: If a library that it needs is not installed.
-        RuntimeError: If weights cannot be downloaded.
 
     Example:
         >>> load_classifier("vgg")
@@ -288,10 +270,8 @@ def _from_function(spec: str) -> tuple[nn.Module, dict[str, Any]]:
 def small_classifier(classes: int = 10, *, trained: bool = False) -> nn.Module:
     """Make the network of the demo and the tutorials: five convolutions, stride 8.
 
-    Args:
-        classes: Number of logits.
-        trained: Whether to load, in eval mode, the weights that ship with the package; they
-            recognize 94 % of held-out :class:`~captum_masking.data.DigitsOnTextures` of 48 pixels.
+    With ``trained``, in eval mode, it has shipped weights that recognize 94 % of held-out
+    :class:`~captum_masking.data.DigitsOnTextures` of 48 pixels.
 
     Example:
         >>> small_classifier(trained=True)(torch.zeros(2, 3, 48, 48)).shape
@@ -328,14 +308,9 @@ def _block(before: int, after: int, stride: int = 1) -> list[nn.Module]:
 class Explanation(NamedTuple):
     """A picture's map in figures and in panels; printed as one line.
 
-    Attributes:
-        target: Number of the class that is explained.
-        name: Its name.
-        clean: Its probability in the picture.
-        masked_in: Its probability where only the evidence is left.
-        masked_out: Its probability where the evidence is removed.
-        area: Mean of the map.
-        panels: Picture, map, masked-in and masked-out, for :func:`captum_masking.viz.show`.
+    The figures are the class's probability in the picture (``clean``), where only the evidence is
+    left and where it is removed, and the mean of the map; the panels are for
+    :func:`captum_masking.viz.show`.
 
     Example:
         >>> print(Explanation(285, "Egyptian cat", 0.791, 0.536, 0.681, 0.46))
@@ -364,16 +339,7 @@ def explain(
     picture: str | Path | np.ndarray | Image,
     target: int | str | None = None,
 ) -> Explanation:
-    """Explain one picture.
-
-    Args:
-        model: Trained, as :func:`load` returns it.
-        preprocess: Of its classifier.
-        picture: A file, a PIL image, or a uint8 array ``(H, W, 3)``.
-        target: Number or name of the class to explain; None is the predicted one.
-
-    Raises:
-        ValueError: If there is no such class.
+    """Explain a picture for a class, given by number or name; None is the predicted one.
 
     Example:
         >>> from skimage.data import coffee
