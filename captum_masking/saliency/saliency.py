@@ -191,7 +191,7 @@ class MaskingSaliency(Attribution):
         self._say_once(targets.shape[1] > 1 and not model.target_aware)
         with eval_mode(model), torch.no_grad():
             logits, features = model.read((_like_weights(inputs, model),), *extra)
-            masks = []
+            masks: list[Tensor] = []
             for target in targets.unbind(1):
                 classes = class_indices(logits, target)
                 question = model.question(logits, target=classes, area=area)
