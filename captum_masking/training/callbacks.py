@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import math
 import warnings
 import weakref
@@ -93,12 +94,23 @@ class Callback:
         return type(self).__name__
 
 
+def as_made(self: Callback) -> str:
+    """Print a callback as the call that makes it."""
+    own = {n: v for n, v in vars(self).items() if n in inspect.signature(type(self)).parameters}
+    return f"{type(self).__name__}({', '.join(f'{n}={_shown(v)}' for n, v in own.items())})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"<{tuple(value.shape)}>"
+    return repr(str(value)) if isinstance(value, Path) else getattr(value, "__name__", repr(value))
+
+
 # ---- Which state of a training is kept, chosen on labels alone.
 
-#: A fall of accuracy by more than this below the start is warned of, and such a state not kept.
-TOLERANCE = 0.01
-#: The same, below the best accuracy since the start: wider, as that one is a lucky draw.
-TOLERANCE_OF_BEST = 0.05
+#: By how much a safe state may fall below the accuracy of the start, and below the best one since:
+#: more, as that one is a lucky draw.
+_TOLERANCE, _TOLERANCE_OF_BEST = 0.01, 0.05
 
 
 class KeepLatest(Callback):
@@ -109,18 +121,12 @@ class KeepLatest(Callback):
     triggers a warning. If no state is safe, the most accurate one is kept. Without validation the
     last state stays.
 
-    The latest, since both learning rates fall to zero and the loss of the masker cannot be
-    compared between epochs while its judge changes.
-
     Example:
         >>> keep, model = KeepLatest(), nn.Linear(1, 1)
         >>> keep.start({"clean": 0.8})
         >>> keep.offer({"epoch": 1, "val_clean": 0.8}, model)
         >>> kept = model.weight.item()
-        >>> _ = nn.init.zeros_(model.weight)  # and now a state that lost two points
-        >>> with warnings.catch_warnings():
-        ...     warnings.simplefilter("ignore")
-        ...     keep.offer({"epoch": 2, "val_clean": 0.78}, model)
+        >>> _ = nn.init.zeros_(model.weight)
         >>> keep.restore(model)
         >>> model.weight.item() == kept
         True
@@ -141,16 +147,13 @@ class KeepLatest(Callback):
             self.start(record) if record else None
 
     def on_epoch(self, trainer: MaskingTrainer, record: Record) -> None:
-        """Keep the state of now, or warn."""
         self.offer(record, trainer.model)
 
     def on_end(self, trainer: MaskingTrainer, records: list[Record]) -> None:
-        """Load the kept state."""
         self.restore(trainer.model)
         self._reset()
 
     def start(self, record: Record) -> None:
-        """Note the accuracy before training."""
         self.has_started = True
         self.before = self.highest = record["clean"]
 
@@ -159,7 +162,7 @@ class KeepLatest(Callback):
         if "val_clean" not in record:
             return
         accuracy = record["val_clean"]
-        floor = max(self.before - TOLERANCE, self.highest - TOLERANCE_OF_BEST)
+        floor = max(self.before - _TOLERANCE, self.highest - _TOLERANCE_OF_BEST)
         if accuracy < floor:
             _warn_of_fall(record, max(self.before, self.highest))
         if self.is_better(record, safe=accuracy >= floor):
@@ -174,30 +177,24 @@ class KeepLatest(Callback):
         return better
 
     def restore(self, model: nn.Module) -> None:
-        """Load the kept state, if there is one."""
         if self.state:
             model.load_state_dict(self.state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a fresh one needs to go on as this."""
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
         vars(self).update(state)
 
     def setting(self) -> str:
-        """Name the rule by which it keeps."""
         return repr(self)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    __repr__ = as_made
 
 
 class KeepBest(KeepLatest):
     """Keep the state with the best metric of those whose classifier has not lost accuracy.
 
-    Safe states are those of :class:`KeepLatest`; if none is safe, the best of the others is kept.
     With a frozen classifier the judge never changes and ``val_loss`` can be compared between
     epochs; in joint training it cannot.
 
@@ -205,18 +202,9 @@ class KeepBest(KeepLatest):
         metric: A name in the records of :meth:`~captum_masking.MaskingTrainer.fit`.
         higher_is_better: Which way it gets better.
 
-    Raises:
-        KeyError: At the first epoch, if there is no such metric.
-
     Example:
-        >>> keep, model = KeepBest("val_masked_in", higher_is_better=True), nn.Linear(1, 1)
-        >>> keep.start({"clean": 0.8})
-        >>> for value in (0.5, 0.7, 0.6):
-        ...     _ = nn.init.constant_(model.weight, value)
-        ...     keep.offer({"val_clean": 0.8, "val_masked_in": value}, model)
-        >>> keep.restore(model)
-        >>> round(model.weight.item(), 4)
-        0.7
+        >>> KeepBest("val_masked_in", higher_is_better=True)
+        KeepBest(metric='val_masked_in', higher_is_better=True)
     """
 
     def __init__(self, metric: str = "val_loss", *, higher_is_better: bool = False) -> None:
@@ -228,15 +216,11 @@ class KeepBest(KeepLatest):
         self.best, self.is_safe = -math.inf, False
 
     def is_better(self, record: Record, *, safe: bool) -> bool:
-        """As for :class:`KeepLatest`; NaN is never better."""
         value = metric_of(self.metric, record) * (1 if self.higher_is_better else -1)
         better = not self.state or (safe, value) > (self.is_safe, self.best)
         if better:
             self.best, self.is_safe = -math.inf if math.isnan(value) else value, safe
         return better
-
-    def __repr__(self) -> str:
-        return f"KeepBest(metric={self.metric!r}, higher_is_better={self.higher_is_better})"
 
 
 def _warn_of_fall(record: Record, before: float) -> None:
@@ -247,9 +231,6 @@ def _warn_of_fall(record: Record, before: float) -> None:
         "higher.",
         stacklevel=2,
     )
-
-
-# ---- What is measured besides, and where it is written.
 
 
 class Measure(Callback):
@@ -272,7 +253,6 @@ class Measure(Callback):
     def measure(
         self, model: MaskingModel, inputs: Any, target: Tensor, mask: Any
     ) -> dict[str, Tensor]:
-        """Return what all of them return."""
         found: dict[str, Tensor] = {}
         for metric in self.metrics:
             found |= metric(model, inputs, target, mask)
@@ -287,9 +267,6 @@ class CSVLog(Callback):
 
     Args:
         file: Replaced as a whole after each epoch, so that a reader never sees half of it.
-
-    Example:
-        ``trainer.fit(loader, callbacks=[CSVLog("run/log.csv")])``
     """
 
     in_checkpoint = False
@@ -298,7 +275,6 @@ class CSVLog(Callback):
         self.file = Path(file)
 
     def on_epoch(self, trainer: MaskingTrainer, record: Record) -> None:
-        """Write all records so far, on the main process."""
         if not trainer.is_main:
             return
         try:
@@ -315,7 +291,6 @@ class CSVLog(Callback):
 
 
 def _write_csv(records: list[Record], file: Path) -> None:
-    """Write one row a record, with nan for what a record does not have."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as beside, beside.open("w", newline="", encoding="utf-8") as stream:
         names = dict.fromkeys(name for record in records for name in record)
@@ -324,32 +299,16 @@ def _write_csv(records: list[Record], file: Path) -> None:
         writer.writerows(records)
 
 
-# ---- A training that ends when it no longer gets better.
-
-
 class EarlyStopping(Callback):
-    """Ends the training once a metric has not improved for some epochs.
+    """End the training once a metric has not improved for some epochs (Prechelt 1998).
 
-    Epochs in which the classifier trains alone, and that lack a metric of the masker for this
-    reason, do not count. Learning rates are scheduled for the whole training, so that one that
-    falls along a cosine has not reached its end.
+    Epochs in which the classifier trains alone do not count, where they lack the metric.
 
     Args:
         metric: A name in the records, such as ``val_loss``, ``val_masked_in`` or ``loss``.
         patience: Epochs without a better value after which the training ends, >= 1.
         least: A value is better only if it is so by more than this, >= 0.
         higher_is_better: Whether the metric should grow, as accuracies do.
-
-    Attributes:
-        best: The best value so far; NaN before there is one.
-        waited: Epochs since then.
-
-    Raises:
-        ValueError: If a number lies outside its range.
-        KeyError: In use, if the records have no such metric.
-
-    Source:
-        Prechelt 1998.
 
     Example:
         >>> class Trainer:
@@ -381,8 +340,8 @@ class EarlyStopping(Callback):
         self.best, self.waited = math.nan, 0
 
     def on_epoch(self, trainer: MaskingTrainer, record: Record) -> None:
-        """Compare the metric with the best so far; end the training if it is time to."""
-        if "area" not in record and self.metric not in record and not self._of_validation:
+        is_missing = self.metric not in record and not self.metric.startswith("val_")
+        if is_missing and "area" not in record:
             return  # the classifier trained alone
         if self._is_better(metric_of(self.metric, record)):
             self.best, self.waited = record[self.metric], 0
@@ -393,24 +352,13 @@ class EarlyStopping(Callback):
             trainer.stopping = f"{self.metric} has not got better than {self.best:.4g} for {epochs}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epochs waited and, where there is one, the best value."""
         best = {} if math.isnan(self.best) else {"best": self.best}
         return {"waited": self.waited, **best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
         self.best, self.waited = float(state.get("best", math.nan)), int(state["waited"])
 
-    def __repr__(self) -> str:
-        numbers = f"patience={self.patience}, least={self.least}"
-        return (
-            f"EarlyStopping(metric={self.metric!r}, {numbers}, "
-            f"higher_is_better={self.higher_is_better})"
-        )
-
-    @property
-    def _of_validation(self) -> bool:
-        return self.metric.startswith("val_")
+    __repr__ = as_made
 
     def _is_better(self, value: float) -> bool:
         """Whether the value beats the best; NaN never does, and any other value beats none."""
@@ -425,12 +373,7 @@ class EarlyStopping(Callback):
 
 @torch.no_grad()
 def zero_last_layer(masker: nn.Module) -> None:
-    """Set the last layer's parameters to zero: all mask logits are 0 then, and masks one half.
-
-    No random number is drawn, so that every process of a training ends with the same weights. One
-    step later the layer differs from place to place again, since what it reads does; a layer that
-    starts at zero is that of Zhang et al. 2019 (Fixup).
-    """
+    """Set the last layer's parameters to zero (Fixup): masks are one half, in every process."""
     for head in getattr(masker, "heads", [masker]):
         last: list[nn.Parameter] = []
         for module in head.modules():
@@ -441,10 +384,7 @@ def zero_last_layer(masker: nn.Module) -> None:
 
 @torch.no_grad()
 def forget(optimizers: Iterable[torch.optim.Optimizer], parameters: Iterable[nn.Parameter]) -> None:
-    """Make optimizers forget the gradients of some parameters, as if no step had been taken.
-
-    Their tensors of state become zero and keep their places, as a checkpoint expects them.
-    """
+    """Set optimizer states of parameters to zero, as if no step had been taken; none is removed."""
     concerned = list(parameters)
     for optimizer in optimizers:
         for parameter in concerned:
@@ -452,8 +392,6 @@ def forget(optimizers: Iterable[torch.optim.Optimizer], parameters: Iterable[nn.
                 if isinstance(value, Tensor):
                     value.zero_()
 
-
-# ---- Area weights that follow the masks: a masker that collapsed is recovered, not only reported.
 
 #: The regularizers that are steered.
 AREAS = (Area, UngatedArea, PowerArea)
@@ -463,50 +401,33 @@ _RETURN = 0.1  # power of the factor: ten windows to undo what one did
 
 
 class AdaptiveArea(Callback):
-    """Multiplies the area weights down while masks are too small, up while they are too large.
+    """Multiply the area weights down while masks are too small, up while they are too large.
 
-    After every window of steps the mean area of its masks is looked at. Below ``low`` the area
-    weights are divided by ``factor``, above ``high`` multiplied by it. Well inside, they return to
-    what they were, ten times as slowly; near the end of the range that they return towards they
-    stay as they are, so that weights which empty all masks do not do so again and again.
+    After every window of steps, area weights are divided by ``factor`` where the mean area is below
+    ``low`` and multiplied by it above ``high``. Well inside, they return to what they were, ten
+    times as slowly. Where the mean area is more than halfway from the range to 0 or 1, the masker
+    is also restarted, since the sampler passes next to no gradient there.
 
-    Weights alone do not bring back a mask that is all zeros or all ones: there the sampler passes
-    next to no gradient, and by the time one arrives the weights are far off. Where the mean area
-    is more than halfway from the range to 0 or 1, the masker is therefore also restarted.
-
-    The trainer's regularizer keeps its name and gets its weights back at the end. Published recipes
-    do not use this. Losses contain the weights of the moment: choose a state, or end a training, by
-    ``val_masked_in`` or the Saliency Metric instead.
+    The trainer's regularizer gets its weights back at the end. Losses contain the weights of the
+    moment: choose a state, or end a training, by another metric, such as ``val_masked_in``.
 
     Args:
-        low: Least mean area that is left alone, a fraction of the image; take less where the
-            objects are smaller.
+        low: Least mean area that is left alone, a fraction of the image.
         high: Greatest mean area that is left alone.
         every: Steps in a window, >= 1.
         factor: > 1.
         most: Weights are at most multiplied or divided by this, >= 1.
-        restart: Called with the masker, to start it anew, and the same in every process; None
-            never does.
+        restart: Called with the masker, to start it anew, the same in every process; None never.
 
     Attributes:
         scale: What the area weights are multiplied by now.
         restarts: How often the masker was restarted.
 
-    Raises:
-        ValueError: If a number lies outside its range; in use, if the trainer's regularizer has no
-            area term.
-
     Example:
-        >>> import torch
-        >>> adaptive = AdaptiveArea(every=2, factor=1.5)
-        >>> class Trainer:
-        ...     regularizer = UngatedArea(weight=3.0)
-        >>> trainer, mask = Trainer(), torch.ones(1, 1, 2, 2)
-        >>> adaptive.on_start(trainer)
-        >>> for area in (0.02, 0.04):  # 0.03 on average
-        ...     adaptive.on_step(trainer, {"area": area})
-        >>> trainer.regularizer(mask, None)  # 3 / 1.5
-        tensor(2.)
+        >>> adaptive = AdaptiveArea(every=1, factor=1.25)
+        >>> adaptive.on_step(None, {"area": 0.03})
+        >>> adaptive.scale
+        0.8
     """
 
     def __init__(
@@ -526,11 +447,9 @@ class AdaptiveArea(Callback):
         self.areas: list[float] = []  # of the running window
 
     def on_start(self, trainer: MaskingTrainer) -> None:
-        """Put the area terms of the trainer's regularizer under control."""
         trainer.regularizer = _Adapted(_original(trainer.regularizer), self)
 
     def on_step(self, trainer: MaskingTrainer, record: Record) -> None:
-        """Note the area; at the end of a window move the weights, and restart if need be."""
         if "area" not in record:  # the classifier trains alone
             return
         self.areas.append(record["area"])
@@ -539,26 +458,20 @@ class AdaptiveArea(Callback):
         area, self.areas = sum(self.areas) / len(self.areas), []
         self.scale = self._moved(area)
         is_gone = area < self.low / 2 or area > (1 + self.high) / 2  # NaN is neither
-        if self.restart is not None and is_gone:
-            self._restart(trainer, self.restart, area)
+        if is_gone and self.restart is not None:
+            self.restart(trainer.model.masker)
+            self._note_restart(trainer, area)
 
     def on_end(self, trainer: MaskingTrainer, records: list[Record]) -> None:
-        """Give the regularizer back."""
         trainer.regularizer = _original(trainer.regularizer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the scale, the number of restarts, and the areas of the running window."""
         return {"scale": self.scale, "restarts": self.restarts, "areas": list(self.areas)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned, before or after :meth:`on_start`."""
-        self.scale, self.restarts = float(state["scale"]), int(state["restarts"])
-        self.areas = [float(area) for area in state["areas"]]
+        vars(self).update(state, areas=list(state["areas"]))
 
-    def __repr__(self) -> str:
-        window = f"low={self.low}, high={self.high}, every={self.every}, factor={self.factor}"
-        restart = getattr(self.restart, "__name__", repr(self.restart))
-        return f"AdaptiveArea({window}, most={self.most}, restart={restart})"
+    __repr__ = as_made
 
     def _moved(self, area: float) -> float:
         margin = _MARGIN * (self.high - self.low)
@@ -572,12 +485,8 @@ class AdaptiveArea(Callback):
             return max(self.scale / self.factor**_RETURN, 1.0)
         return self.scale
 
-    def _restart(
-        self, trainer: MaskingTrainer, restart: Callable[[nn.Module], None], area: float
-    ) -> None:
-        masker = trainer.model.masker
-        restart(masker)
-        forget(trainer.optimizers, masker.parameters())
+    def _note_restart(self, trainer: MaskingTrainer, area: float) -> None:
+        forget(trainer.optimizers, trainer.model.masker.parameters())
         self.restarts += 1
         if trainer.is_main:
             ends = "ones" if area > self.high else "zeros"
@@ -639,36 +548,16 @@ def _check(low: float, high: float, every: int, factor: float, most: float) -> N
         )
 
 
-# ---- The Saliency Metric of validation images: a figure of the masks that needs no boxes.
-
-
 def measure_saliency_metric(
     model: Callable[[Tensor], Tensor], inputs: Tensor, target: Tensor, mask: Tensor
 ) -> dict[str, Tensor]:
     """Measure the Saliency Metric in validation: ``Measure(measure_saliency_metric)``.
 
-    The records then have ``val_saliency_metric``, lower is better, by which
-    :class:`~captum_masking.training.callbacks.EarlyStopping` can end a training. It costs one more
-    pass of
-    the classifier over the validation images.
-
-    Args:
-        model: Judges the crops.
-        inputs: Images ``(B, C, H, W)``, normalised so that zero is the mean color.
-        target: The class of each, ``(B,)``.
-        mask: ``(B, 1, H, W)``.
-
-    Returns:
-        ``saliency_metric``, the mean over the batch.
-
-    Raises:
-        ValueError: If the inputs are not images.
-
-    Source:
-        Dabkowski & Gal 2017; see :func:`~captum_masking.metrics.saliency_metric`.
+    The records then have ``val_saliency_metric``, lower is better (Dabkowski & Gal 2017), of images
+    ``(B, C, H, W)`` that are normalized so that zero is the mean color; see
+    :func:`~captum_masking.metrics.saliency_metric`. It costs one more pass of the classifier.
 
     Example:
-        >>> import torch
         >>> inputs = torch.tensor([[[[2.0, 2.0], [0.0, 0.0]]]])
         >>> mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])  # half; the crop is 2 everywhere
         >>> measure_saliency_metric(torch.nn.Flatten(), inputs, torch.tensor([0]), mask)
@@ -681,44 +570,21 @@ def measure_saliency_metric(
     return {"saliency_metric": saliency_metric(model, inputs, mask, target).mean()}
 
 
-# ---- The maps of the same few images after every epoch, as pictures.
-
-
 def stretch(images: Tensor) -> Tensor:
-    """Scale each image to ``[0, 1]`` by its own least and greatest value; a constant one is 0.
-
-    Args:
-        images: ``(B, C, H, W)``, on any scale.
-
-    Returns:
-        Shaped like ``images``.
-
-    Example:
-        >>> stretch(torch.tensor([[[[-1.0, 0.0, 3.0]]]]))
-        tensor([[[[0.0000, 0.2500, 1.0000]]]])
-    """
+    """Scale each image to ``[0, 1]`` by its own least and greatest value; a constant one is 0."""
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     return (images - low) / (high - low).clamp(min=torch.finfo(images.dtype).tiny)
 
 
 class Pictures(Callback):
-    """Writes ``folder/epoch-0001.png`` and so on: a row of images, and their masks laid over them.
-
-    The model is looked at in eval mode; it and the random numbers are afterwards as before. Only
-    the main process draws.
+    """Write ``folder/epoch-0001.png`` and so on: a row of images, and their masks laid over them.
 
     Args:
-        images: ``(B, C, H, W)``, normalised as the classifier expects; about eight fit.
+        images: ``(B, C, H, W)``, normalized as the classifier expects; about eight fit.
         folder: Made if need be.
         every: Every so many epochs, >= 1.
         show: Turns inputs ``(B, C, H, W)`` into pictures ``(B, 1 or 3, H, W)`` in ``[0, 1]``, as
             ``lambda inputs: inputs * std + mean`` does. Other numbers of channels are averaged.
-
-    Raises:
-        ValueError: If ``images`` are no images, or ``every`` is less than 1.
-
-    Example:
-        ``trainer.fit(loader, callbacks=[Pictures(next(iter(loader))[0][:8], "pictures")])``
     """
 
     def __init__(
@@ -740,7 +606,6 @@ class Pictures(Callback):
         self.images, self.folder, self.every, self.show = images, Path(folder), every, show
 
     def on_epoch(self, trainer: MaskingTrainer, record: Record) -> None:
-        """Draw the masks of now."""
         epoch = int(record["epoch"])
         if not trainer.is_main or epoch % self.every:
             return
@@ -750,21 +615,16 @@ class Pictures(Callback):
             Panel(overlay(picture, mask), f"area {mask.mean():.2f}")
             for picture, mask in zip(pixels, masks, strict=True)
         ]
-        montage([[Panel(picture) for picture in pixels], maps], self.folder / _name(epoch))
+        montage(
+            [[Panel(picture) for picture in pixels], maps], self.folder / f"epoch-{epoch:04d}.png"
+        )
 
-    def __repr__(self) -> str:
-        images = f"images=<{tuple(self.images.shape)}>"
-        show = getattr(self.show, "__name__", repr(self.show))
-        return f"Pictures({images}, folder={str(self.folder)!r}, every={self.every}, show={show})"
-
-
-def _name(epoch: int) -> str:
-    return f"epoch-{epoch:04d}.png"
+    __repr__ = as_made
 
 
 @torch.no_grad()
 def _masks(model: MaskingModel, images: Tensor) -> Tensor:
-    """Ask for masks ``(B, 1, H, W)`` and leave no trace, also where a classifier draws numbers."""
+    """Return masks ``(B, 1, H, W)``; mode and random numbers stay as they are."""
     device = next(model.masker.parameters()).device
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), eval_mode(model):
@@ -772,31 +632,18 @@ def _masks(model: MaskingModel, images: Tensor) -> Tensor:
 
 
 def _pixels(picture: Tensor) -> np.ndarray:
-    """Turn ``(C, H, W)`` into ``(H, W, 1 or 3)``."""
     colors = picture if len(picture) in (1, 3) else picture.mean(0, keepdim=True)
     return colors.clamp(0, 1).permute(1, 2, 0).numpy()
 
 
-# ---- The figures of a training as curves in TensorBoard.
-
-
 class TensorBoard(Callback):
-    """Writes the figures of steps under ``step/`` and those of epochs under ``epoch/``.
+    """Write the figures of steps under ``step/`` and those of epochs under ``epoch/``.
 
-    Both are drawn over the number of steps. A training that is resumed goes on in the same folder;
-    what an interrupted one had written beyond the checkpoint is hidden. Only the main process
-    writes.
+    What an interrupted training had written beyond the checkpoint it goes on from is hidden.
 
     Args:
         folder: Made if need be. Look at it with ``tensorboard --logdir folder``.
         every: Figures of every so many steps are written, >= 1; those of epochs always.
-
-    Raises:
-        ImportError: If TensorBoard is not installed.
-        ValueError: If ``every`` is less than 1.
-
-    Example:
-        ``trainer.fit(loader, callbacks=[TensorBoard("runs/first")])``
     """
 
     def __init__(self, folder: str | Path, *, every: int = 1) -> None:
@@ -807,7 +654,6 @@ class TensorBoard(Callback):
         self._close: weakref.finalize | None = None
 
     def on_start(self, trainer: MaskingTrainer) -> None:
-        """Open the folder, on the main process."""
         self._end()
         if not trainer.is_main:
             return
@@ -818,22 +664,18 @@ class TensorBoard(Callback):
         self._close = weakref.finalize(self, writer.close)
 
     def on_step(self, trainer: MaskingTrainer, record: Record) -> None:
-        """Write the figures of a step."""
         if trainer.steps_done % self.every == 0:
             self._write("step", record, trainer.steps_done)
 
     def on_epoch(self, trainer: MaskingTrainer, record: Record) -> None:
-        """Write the figures of an epoch, and all that was held back, to the disk."""
         self._write("epoch", record, trainer.steps_done)
         if self._close is not None:
             self._writer.flush()
 
     def on_end(self, trainer: MaskingTrainer, records: list[Record]) -> None:
-        """Close the files."""
         self._end()
 
-    def __repr__(self) -> str:
-        return f"TensorBoard(folder={str(self.folder)!r}, every={self.every})"
+    __repr__ = as_made
 
     def _write(self, kind: str, record: Record, step: int) -> None:
         if self._close is not None:

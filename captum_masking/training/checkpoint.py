@@ -28,21 +28,15 @@ from captum_masking._base.checks import check_count
 from captum_masking._base.files import sha256
 from captum_masking._base.processes import any_of, from_main, gathered, rank, world
 from captum_masking.model.files import CheckpointError, read, unfinished, write
-from captum_masking.training.callbacks import Callback
+from captum_masking.training.callbacks import Callback, as_made
 from captum_masking.training.update import parameters_of
 
 if TYPE_CHECKING:
     from captum_masking.training.epochs import Loading
     from captum_masking.training.trainer import MaskingTrainer
 
-__all__ = [
-    "Checkpoints",
-    "load_training_state",
-    "training_state",
-]
+__all__ = ["Checkpoints", "load_training_state", "training_state"]
 
-
-# ---- The checkpoints of one training: the last few, of which one can always be read
 
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
@@ -51,26 +45,18 @@ class Checkpoints(Callback):
     """Save a training to files ``step-00000123.safetensors``: ``fit(..., callbacks=[...])``.
 
     A checkpoint is in place before any other goes, so that a process may be killed at any moment.
-    Ctrl-C and SIGTERM wait for the running step to end and save it. One process writes.
+    Ctrl-C and SIGTERM wait for the running step to end and save it.
 
     Args:
         folder: Made at the first save. It holds nothing else, but for hidden files.
         every: Steps from one checkpoint to the next; None saves after every epoch.
-        keep: How many are kept. Later ones than that which is saved, as when a training goes on
-            from an earlier checkpoint, are neither counted nor removed.
-
-    Raises:
-        TypeError: If a number is not whole.
-        ValueError: If a number is less than 1.
-        FileExistsError: If ``folder`` holds something else.
+        keep: How many are kept; those later than the saved one neither count nor go.
 
     Example:
-        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     checkpoints = Checkpoints(folder, every=10, keep=2)
-        ...     for step in range(1, 36):
-        ...         if checkpoints.due(step):
-        ...             _ = checkpoints.save({"step": step}, step)
+        ...     checkpoints = Checkpoints(folder, keep=2)
+        ...     for step in (10, 20, 30):
+        ...         _ = checkpoints.save({"step": step}, step)
         ...     checkpoints.steps(), checkpoints.latest()
         ([20, 30], {'step': 30})
     """
@@ -91,29 +77,24 @@ class Checkpoints(Callback):
 
     @contextmanager
     def around(self, trainer: MaskingTrainer) -> Iterator[None]:
-        """Postpone signals to the end of a step."""
         self.signals = Signals()
         with self.signals.postponed():
             yield
             self.signals.act()
 
     def on_start(self, trainer: MaskingTrainer) -> None:
-        """Refuse a folder that cannot be written to."""
         if trainer.is_main:
             check_writable(self.folder)
 
     def on_step(self, trainer: MaskingTrainer, record: Any) -> None:
-        """Save if it is time to, or if a signal has come; then heed it."""
         self.is_due |= self.due(trainer.steps_done)
         self._save_if_due(trainer)
 
     def on_epoch(self, trainer: MaskingTrainer, record: Any) -> None:
-        """Save, unless that is counted in steps."""
         self.is_due |= self.every is None
         self._save_if_due(trainer)
 
     def on_end(self, trainer: MaskingTrainer, records: Any) -> None:
-        """Save the end."""
         self._save_state(trainer)
 
     def save_if_interrupted(self, trainer: MaskingTrainer) -> None:
@@ -150,21 +131,10 @@ class Checkpoints(Callback):
     # ---- The files.
 
     def due(self, step: int) -> bool:
-        """Whether a checkpoint is to be saved after this step, counted from 1."""
         return self.every is not None and step > 0 and step % self.every == 0
 
     def save(self, state: Any, step: int) -> Path:
-        """Write a checkpoint, then remove the oldest ones beyond ``keep``; return its file.
-
-        Args:
-            state: None, bool, int, float, str, tensors, and lists, tuples and dicts of these with
-                keys that are str or int.
-            step: Steps done, >= 0. A checkpoint of the same step is replaced.
-
-        Raises:
-            TypeError: If the state holds what cannot be written; the message says where.
-            OSError: If it cannot be written, such as on a full disk; those before are intact.
-        """
+        """Write a checkpoint, then remove the oldest ones beyond ``keep``; return its file."""
         check_count("step", step, least=0, way_out="give the number of steps done.")
         file = self.folder / f"step-{step:08d}.safetensors"
         for path in unfinished(self.folder):  # no save is at work: one process writes
@@ -181,11 +151,7 @@ class Checkpoints(Callback):
         return sorted(self._found())
 
     def latest(self) -> Any:
-        """Return the newest state that can be read, and warn of newer ones that cannot.
-
-        Raises:
-            CheckpointError: If there is none.
-        """
+        """Return the newest state that can be read (else a CheckpointError); warn of newer ones."""
         for _, path in sorted(self._found().items(), reverse=True):
             try:
                 return read_state(path)
@@ -197,8 +163,7 @@ class Checkpoints(Callback):
             "give the folder of an interrupted training, or start without resuming",
         )
 
-    def __repr__(self) -> str:
-        return f"Checkpoints(folder={str(self.folder)!r}, every={self.every}, keep={self.keep})"
+    __repr__ = as_made
 
     def _found(self) -> dict[int, Path]:
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
@@ -212,7 +177,6 @@ def _remove(file: Path) -> None:
 
 
 def check_no_checkpoints(checkpoints: Checkpoints) -> None:
-    """Check that no other training has its checkpoints there."""
     steps = checkpoints.steps()
     if steps:
         raise FileExistsError(
@@ -271,7 +235,6 @@ _NATIVE = {
 
 
 def write_state(state: Any, file: Path) -> None:
-    """Write or replace a state: None, bool, int, float, str, tensors, and containers of these."""
     packer = _Packer()
     packed = packer.pack(state, "state")
     write(file, packed, packer.tensors)
@@ -390,13 +353,9 @@ def training_state(trainer: MaskingTrainer) -> dict[str, Any]:
 
     In a training over several processes all of them must call this.
 
-    Raises:
-        RuntimeError: If gradients are being accumulated; they are not part of a state.
-
     Example:
-        >>> from torch import nn
         >>> from captum_masking import MaskingModel, MaskingTrainer
-        >>> classifier = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.LazyLinear(2))
+        >>> classifier = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten())
         >>> model = MaskingModel(classifier, ["0"], example_inputs=torch.zeros(1, 1, 8, 8))
         >>> sorted(training_state(MaskingTrainer(model)))[:4]
         ['model', 'optimizers', 'original', 'pool']
@@ -425,9 +384,7 @@ def training_state(trainer: MaskingTrainer) -> dict[str, Any]:
 
 
 def load_training_state(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
-    """Let a trainer go on where another one, made alike, stopped.
-
-    The random states of torch, Python and numpy are set from the state, too.
+    """Let a trainer, and all random numbers, go on where another one, made alike, stopped.
 
     Raises:
         ValueError: If settings, architecture, the layers that are trained or a frozen classifier
@@ -462,7 +419,6 @@ def _warn_of_other_bits(was: str, now: str) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """Return the states of all random numbers of this process that a training may draw."""
     kind, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -473,16 +429,12 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Set the random numbers of this process to what :func:`random_state` returned."""
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-
-
-# ---- Whether a state belongs to a trainer like this one
 
 
 def check_resumable(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
@@ -500,28 +452,24 @@ def check_resumable(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
 
 
 def check_settings(saved: Mapping[str, str], own: Mapping[str, str]) -> None:
-    """Check that settings are those a training was begun with; the error names all others."""
-    differing = _differences(saved, own)
-    if differing:
-        raise ValueError(
-            f"expected the settings that this training was begun with, but {len(differing)} "
-            f"differ:\n{_indented(differing)}\nMake the trainer, the loader and the call of fit() "
-            "as they were, or begin a new training."
-        )
+    lines, expected = _differences(saved, own), "the settings that this training was begun with"
+    way_out = "Make the trainer, the loader and the call of fit() as they were"
+    _refuse(expected, str(len(lines)), lines, way_out)
 
 
 def _refuse_tensors(what: str, differing: list[str], way_out: str) -> None:
-    if differing:
-        left = len(differing) - _LISTED
-        listed = [*differing[:_LISTED], *[f"and {left} more"] * (left > 0)]
+    left = len(differing) - _LISTED
+    lines = [*differing[:_LISTED], *[f"and {left} more"] * (left > 0)]
+    _refuse(f"{what} as when this training was begun", f"{len(differing)} tensors", lines, way_out)
+
+
+def _refuse(expected: str, number: str, lines: list[str], way_out: str) -> None:
+    if lines:
+        listed = "\n".join(f"  {line}" for line in lines)
         raise ValueError(
-            f"expected {what} as when this training was begun, but {len(differing)} tensors "
-            f"differ:\n{_indented(listed)}\n{way_out}, or begin a new training."
+            f"expected {expected}, but {number} differ:\n{listed}\n{way_out}, or begin a new "
+            "training."
         )
-
-
-def _indented(lines: list[str]) -> str:
-    return "\n".join(f"  {line}" for line in lines)
 
 
 def _differences(
@@ -536,7 +484,6 @@ def _settings(trainer: MaskingTrainer) -> dict[str, str]:
 
 
 def _trained(trainer: MaskingTrainer) -> list[list[str]]:
-    """Name the parameters of each optimizer."""
     names = {parameter: name for name, parameter in trainer.model.named_parameters()}
     return [[names[p] for p in parameters_of(o)] for o in trainer.optimizers]
 
@@ -560,17 +507,7 @@ def loader_settings(loading: Loading) -> dict[str, str]:
 
 
 def setting(part: Any) -> str:
-    """Print a part as another process would; equal only if functions in it do the same.
-
-    In place of its address a lambda, or a function within a function, has a hash of its code.
-
-    Example:
-        >>> half, third = (lambda x: x / 2), (lambda x: x / 3)
-        >>> setting(half) == setting(lambda x: x / 2), setting(half) == setting(third)
-        (True, False)
-        >>> setting(len), setting(check_settings)
-        ('<built-in function len>', '<function check_settings>')
-    """
+    """Print a part as another process would: a local function by a hash of its code."""
     text = str(part)
     found: dict[int, FunctionType] = {}
     if "<lambda>" in text or "<locals>" in text:
@@ -580,7 +517,6 @@ def setting(part: Any) -> str:
 
 
 def _find_functions(part: Any, found: dict[int, FunctionType], seen: set[int]) -> None:
-    """Look for lambdas and local functions in a part, in its parts, and so on."""
     if id(part) in seen or isinstance(part, (type, Tensor)):
         return
     seen.add(id(part))
@@ -658,11 +594,7 @@ def lost_workers_in_words() -> Iterator[None]:
 
 
 class Signals:
-    """Which signal has come, if any: Ctrl-C, or SIGTERM as schedulers of clusters send.
-
-    Within :meth:`postponed` the first one is only noted, so that a step ends and can be saved; a
-    second one acts at once.
-    """
+    """Which signal has come, if any, within :meth:`postponed`; a second one acts at once."""
 
     def __init__(self) -> None:
         self.caught: signal.Signals | None = None

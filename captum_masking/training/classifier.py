@@ -19,12 +19,7 @@ from captum_masking.parts.objective import Judgement, KeepRecognizing, Objective
 from captum_masking.parts.questions import as_labeled
 from captum_masking.training.update import parameters_of
 
-__all__ = [
-    "ClassifierTraining",
-    "FineTune",
-    "FromScratch",
-    "train_alone",
-]
+__all__ = ["FineTune", "FromScratch", "train_alone"]
 
 
 @dataclass(frozen=True)
@@ -36,19 +31,15 @@ class FineTune:
         optimizer: Called as ``optimizer(parameters, lr=lr)``.
         train_mode: Whether the clean pass runs in train mode. False keeps the batch-norm
             statistics and switches dropout off.
-        judge_in_train_mode: Whether the classifier also judges masked images in that mode, so
-            that they move its batch-norm statistics, as in the published code.
+        judge_in_train_mode: Whether the classifier also judges masked images in that mode, as in
+            the published code.
         objective: The classifier's loss on steps that it judges itself.
         stay: Weight of staying close to the predictions that the classifier gave on clean images
             before training (cross entropy to them); 0 saves one forward pass a step.
         classifier_first: Fraction of the steps of ``fit`` in which the classifier trains alone, on
-            clean images: before it recognises anything there is no evidence to find.
+            clean images: before it recognizes anything there is no evidence to find.
         masker_first: Fraction of the steps in which the masker trains alone: a good classifier
-            has nothing to learn from the first masks, and where images are few it soon learns
-            the images themselves.
-
-    Source:
-        Own; measured in ``benchmarks/README.md``.
+            has nothing to learn from the first masks.
 
     Example:
         >>> FineTune(lr=1e-4).lr
@@ -69,9 +60,6 @@ class FineTune:
 class FromScratch(FineTune):
     """How to train along a classifier that knows nothing yet; arguments as in :class:`FineTune`.
 
-    Source:
-        Own. Adam, since SGD needs a rate tuned to the network and this has to work untuned.
-
     Example:
         >>> FromScratch().train_mode
         True
@@ -86,29 +74,8 @@ class FromScratch(FineTune):
     masker_first: float = 0.0
 
 
-# ---- The classifier's side of joint training: what of it learns, from which loss, in which mode.
-
-
 class ClassifierTraining:
-    """Trains a classifier along with its masker.
-
-    Args:
-        classifier: Trained in place. Layers whose parameters ask for no gradient stay as they are,
-            unless that is all of them.
-        how: The settings.
-
-    Attributes:
-        optimizer: Of the classifier.
-        original: The classifier as it was, where ``how.stay`` asks to stay close to it.
-
-    Source:
-        Phang et al. 2020, joint training; what is gentle about it is own.
-
-    Example:
-        >>> training = ClassifierTraining(nn.Linear(3, 2), FineTune(lr=0.1))
-        >>> training.optimizer.param_groups[0]["lr"], training.original
-        (0.1, Linear(in_features=3, out_features=2, bias=True))
-    """
+    """Trains the layers of a classifier that ask for a gradient, or all, along with its masker."""
 
     def __init__(self, classifier: nn.Module, how: FineTune) -> None:
         self.classifier, self.how = classifier, how
@@ -128,7 +95,6 @@ class ClassifierTraining:
             self.original = copy.deepcopy(classifier).eval().requires_grad_(False)
 
     def set_modes(self) -> None:
-        """Put the classifier in the mode in which it learns."""
         self.classifier.train(self.how.train_mode)
         for parameter in parameters_of(self.optimizer):
             parameter.requires_grad_(True)
@@ -147,7 +113,6 @@ class ClassifierTraining:
         return loss
 
     def agree(self) -> None:
-        """After a step in train mode: average the batch-norm statistics over the processes."""
         if self.how.train_mode:
             average_buffers(self.classifier)
 
@@ -160,11 +125,7 @@ def train_alone(
     Args:
         classifier: Trained in place, and left in eval mode.
         loader: Gives batches ``(inputs, labels)``, and knows how many.
-        epochs: Passes over it.
         lr: Peak rate of AdamW, which rises and falls once.
-
-    Source:
-        Own.
 
     Example:
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))

@@ -16,41 +16,17 @@ from captum_masking._base.tuples import Inputs
 from captum_masking.data.batches import read_batch
 from captum_masking.data.seeded import Seeded, random_states
 
-__all__ = [
-    "Loading",
-]
-
 
 class Loading:
     """Reads a loader so that an epoch is a function of its seed.
 
-    A ``DataLoader`` over a data set with an index is planned: the order of the epoch is drawn at
-    its start, every example draws its augmentation from the epoch's seed and its own index, and a
-    training that goes on in the middle of an epoch reads nothing twice. Several processes share
-    each batch among them, and leave out one with fewer examples than processes.
+    A ``DataLoader`` over a data set with an index is planned: the order is drawn at the start, and
+    every example draws its augmentation from the epoch's seed and its own index. Several processes
+    share each batch, and leave out one with fewer examples than processes.
 
     Any other loader is read as it is: batches that were used before are read and left, an epoch
-    ends for all processes where it ends for one, and of each batch every process keeps its rows.
-    Some give every process its own batches already, which are then taken whole: a loader of an
-    ``IterableDataset``, one with a ``DistributedSampler``, and what accelerate has prepared.
-
-    Args:
-        loader: Gives batches as :func:`~captum_masking.data.read_batch` reads them.
-        steps: Batches in an epoch, to cut a stream; None reads to the end.
-        device: Where processes exchange whether their streams have ended.
-
-    Attributes:
-        length: Batches in an epoch; None where that is not known beforehand.
-
-    Source:
-        Own.
-
-    Example:
-        >>> data = [(torch.zeros(1, 4, 4), label) for label in range(5)]
-        >>> loading = Loading(DataLoader(data, batch_size=2, shuffle=True))
-        >>> labels = [target.tolist() for _, target in loading.batches(seed=3)]
-        >>> loading.length, [target.tolist() for _, target in loading.batches(3, 1)] == labels[1:]
-        (3, True)
+    ends for all processes where it ends for one, and each process keeps its rows of a batch, unless
+    the loader gives every process its own batches already.
     """
 
     def __init__(
@@ -68,23 +44,17 @@ class Loading:
         self.length = known if steps is None else steps if known is None else min(steps, known)
 
     def draw_seed(self) -> int:
-        """Draw the seed of an epoch, the same in every process."""
         generator = _generator_of(self.loader)
         return int(from_main(int(torch.randint(2**31, (), generator=generator))))
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the number of the epoch to a data set or sampler that wants to know it."""
         for name in ("dataset", "sampler"):
             set_epoch = getattr(getattr(self.loader, name, None), "set_epoch", None)
             if set_epoch is not None:
                 set_epoch(epoch)
 
     def batches(self, seed: int, start: int = 0) -> Iterator[tuple[Inputs, Tensor]]:
-        """Give the batches of an epoch, the first ``start`` of them left out.
-
-        Raises:
-            ValueError: If several processes are to share batches of fewer examples than that.
-        """
+        """Give the batches of an epoch, the first ``start`` of them left out."""
         if self.shares_batches:
             _check_batch_size(self.loader)
         if self.is_planned:
@@ -104,12 +74,10 @@ class Loading:
             yield from self._own(map(read_batch, self.loader), whole=False)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state of the random numbers that a user gave the loader to shuffle with."""
         generator = _generator_of(self.loader)
         return {} if generator is None else {"generator": generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from there."""
         generator = _generator_of(self.loader)
         if generator is not None and state:
             generator.set_state(state["generator"])
@@ -145,11 +113,7 @@ class Loading:
 
 
 def _read(loader: Any, seed: int) -> Iterator[Any]:
-    """Read a loader, each batch under random numbers of its own.
-
-    So a stream that draws some gives the same after batches were read and left, and the random
-    numbers of the training stay where they are.
-    """
+    """Read a loader, each batch under random numbers of its own, also those that are left."""
     end = object()
     with random_states(seed):
         rest = iter(loader)
@@ -175,20 +139,18 @@ def _order(loader: DataLoader, seed: int) -> list[list[int]]:
             generator.set_state(before)
 
 
+_SETTINGS = (
+    *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn"),
+    *("multiprocessing_context", "prefetch_factor"),
+)
+
+
 def _rebuilt(loader: DataLoader, batches: list[list[int]], seed: int) -> DataLoader:
     """Make a loader with the settings of another that reads the batches that are listed."""
-    return DataLoader(
-        Seeded(loader.dataset, seed),
-        batch_sampler=batches,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        prefetch_factor=loader.prefetch_factor,
-        generator=torch.Generator().manual_seed(seed),  # or workers draw theirs from the caller's
-    )
+    generator = torch.Generator().manual_seed(seed)  # or workers draw theirs from the caller's
+    same = {name: getattr(loader, name) for name in _SETTINGS}
+    data = Seeded(loader.dataset, seed)
+    return DataLoader(data, batch_sampler=batches, generator=generator, **same)
 
 
 def _rows(inputs: Inputs, target: Tensor, rows: slice) -> tuple[Inputs, Tensor]:
@@ -211,7 +173,6 @@ def _left_out(loader: Any) -> int:
 
 
 def _check_batch_size(loader: Any) -> None:
-    """Refuse to train on batches none of which has an example for every process."""
     size = getattr(loader, "batch_size", None)
     if size is not None and size < world():
         raise ValueError(
@@ -221,6 +182,5 @@ def _check_batch_size(loader: Any) -> None:
 
 
 def _generator_of(loader: Any) -> torch.Generator | None:
-    """Find the random numbers that a user gave a loader, or its sampler, to shuffle with."""
     own = getattr(loader, "generator", None)
     return own if own is not None else getattr(getattr(loader, "sampler", None), "generator", None)

@@ -40,18 +40,10 @@ def absent_to_present(
 ) -> dict[str, Tensor]:
     """Measure how much mask a class gets that is not there, as a metric of ``evaluate``.
 
-    Args:
-        model: Target-aware.
-        inputs: ``(B, C, *spatial)``.
-        target: The class of each, ``(B,)``.
-        mask: For ``target``.
-
-    Returns:
-        ``absent_to_present``: area of the mask of an absent class over that of the mask for
-        ``target``, the median of the batch.
+    The area of the mask of an absent class is divided by that of ``mask``, the one for ``target``;
+    ``absent_to_present`` is the median of the batch.
 
     Example:
-        >>> from torch import nn
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.Flatten(), nn.Linear(36, 3))
         >>> example = torch.rand(2, 1, 8, 8)
         >>> model = MaskingModel(network, target_aware=True, example_inputs=example)
@@ -69,11 +61,7 @@ def absent_to_present(
 
 
 class GateQuestions:
-    """Ask the mask of a gated masker plain questions, and its gate questions of its own.
-
-    Attributes:
-        takes_tiles: Whether the classifier accepts images of twice the size; None is not known.
-    """
+    """Ask the mask of a gated masker plain questions, and its gate questions of its own."""
 
     multi_label = True
 
@@ -89,11 +77,7 @@ class GateQuestions:
         return replace(self.questions, composed=0.0, absent=0.0).ask(inputs, labels)
 
     def extra_loss(self, model: MaskingModel, inputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-        """Compute how wrong the gate is about images that it gets for itself.
-
-        It costs a forward pass of the classifier; no judge is needed, since how an image was
-        composed says where the class is.
-        """
+        """Compute how wrong the gate is about images that it gets for itself."""
         posed, logits, features = self._read(model, inputs, labels)
         maps = [each.detach() for each in features.maps]
         losses = [
@@ -125,10 +109,7 @@ class GateQuestions:
             return posed, *model.read(posed.inputs)
 
     def _tiles(self, inputs: tuple[Tensor, ...], labels: Tensor) -> bool:
-        """Draw whether this batch is to be tiled; only images in fours can be.
-
-        All processes that train together do the same, as they ask each other in between.
-        """
+        """Draw whether to tile this batch, which takes images in fours; all processes agree."""
         images = len(inputs) == 1 and inputs[0].dim() == 4 and len(labels) >= 4
         drawn = bool(torch.rand(()) < self.questions.tiled)
         possible = images and self.takes_tiles is not False
@@ -149,19 +130,9 @@ def questions_for(
 
 
 def gated(model: MaskingModel) -> MaskingModel:
-    """Give a trained model's masker a gate, which is still to be trained; nothing is copied.
-
-    Args:
-        model: With the default, class-agnostic :class:`~captum_masking.parts.masker.Masker`.
-
-    Returns:
-        A target-aware model of the same classifier; the mask behind its gate is that of ``model``.
-
-    Raises:
-        TypeError: If its masker is of another kind.
+    """Give a trained model's plain masker a gate, which is still to be trained; nothing is copied.
 
     Example:
-        >>> from torch import nn
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
         >>> model = MaskingModel(network, ["0"], example_inputs=torch.zeros(1, 1, 8, 8))
         >>> gated(model).target_aware
@@ -173,23 +144,13 @@ def gated(model: MaskingModel) -> MaskingModel:
             f"gated takes a model whose masker is a plain Masker, but got "
             f"{type(masker).__name__}; train MaskingModel(classifier, target_aware=True) instead."
         )
-    settings = masker.settings
-    gated_masker = GatedMasker(
-        settings["channels"],  # type: ignore[arg-type]
-        width=settings["width"],  # type: ignore[arg-type]
-        dims=settings["dims"],  # type: ignore[arg-type]
-    )
+    settings: dict[str, Any] = masker.settings
+    gated_masker = GatedMasker(**{name: settings[name] for name in ("channels", "width", "dims")})
     gated_masker.masker = masker
-    made = MaskingModel(
-        model.classifier,
-        model.layers,
-        masker=gated_masker.to(next(masker.parameters())),
-        sampler=model.sampler,
-        stride=model.stride,
-        upsample=model.upsample,
-        upsample_first=model.upsample_first,
-        layouts=model.layouts,
-    )
+    gated_masker.to(next(masker.parameters()))
+    same = ("sampler", "stride", "upsample", "upsample_first", "layouts")
+    others = {name: getattr(model, name) for name in same}
+    made = MaskingModel(model.classifier, model.layers, masker=gated_masker, **others)
     made.classifier_trained = model.classifier_trained
     return made.train(model.training)
 
@@ -209,21 +170,13 @@ def train_gate(
     Args:
         model: Of :func:`gated`, or target-aware by default.
         loader: Gives batches ``(inputs, labels)``; read once an epoch, and must know its length.
-        epochs: Passes over the loader.
         questions: None is :class:`~captum_masking.parts.questions.Questions`.
         lr: Peak rate of Adam, which rises and falls once.
-        weight_decay: Of Adam.
-        show_progress: Whether to show a bar an epoch, with the loss.
 
     Returns:
         Mean loss of each epoch, in nats.
 
-    Raises:
-        TypeError: If the model has no gate, or the loader no length.
-        ValueError: If there is nothing to read.
-
     Example:
-        >>> from torch import nn
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
         >>> model = MaskingModel(network, ["0"], example_inputs=torch.zeros(1, 1, 8, 8))
         >>> batches = [(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))]
@@ -259,7 +212,6 @@ def train_gate(
 
 
 def _gate_of(model: MaskingModel) -> nn.Module:
-    """Return the gate of a model's masker."""
     if not isinstance(model.masker, GatedMasker):
         raise TypeError(
             f"train_gate needs a model with a GatedMasker, but its masker is "
@@ -269,7 +221,6 @@ def _gate_of(model: MaskingModel) -> nn.Module:
 
 
 def _count(loader: Any, epochs: int) -> int:
-    """Return how many batches there are."""
     check_loader(loader, epochs)
     count = length_of(loader)
     if count is None:

@@ -37,12 +37,7 @@ def measure(
     *,
     alone: bool = False,
 ) -> Record:
-    """Reduce one batch to a record: of all processes, or of this one alone.
-
-    It holds the losses; ``clean``, ``masked_in`` and ``masked_out`` accuracy as fractions;
-    ``entropy_out`` in nats; ``area``, the mean of the masks, and ``area_in_image_std``, how much a
-    mask varies within its image.
-    """
+    """Reduce one batch to a record, as :meth:`MaskingTrainer.step` returns it."""
     spread = [mask.flatten(1).std(1, correction=0).mean() for mask in masks]
     means = {
         **losses,
@@ -57,10 +52,7 @@ def measure(
 
 
 def as_record(means: Mapping[str, Tensor], examples: int, *, alone: bool = False) -> Record:
-    """Turn means over this process's examples into means over those of all processes.
-
-    It takes one message and one wait for the device, however many there are.
-    """
+    """Turn means over this process's examples into means over those of all, in one message."""
     values = torch.stack([value.detach().double() for value in means.values()])
     if world() > 1 and not alone:
         sums = summed(torch.cat([values * examples, values.new_tensor([examples])]))
@@ -86,7 +78,6 @@ def judge_itself(
 
 
 def metric_of(name: str, record: Record) -> float:
-    """Look a metric up in a record; a KeyError lists those there are."""
     if name in record:
         return record[name]
     hint = "; give fit(..., validation=loader)" if name.startswith("val_") else ""
@@ -104,13 +95,11 @@ class Means:
         self.counts: dict[str, int] = {}
 
     def add(self, record: Record, count: int) -> None:
-        """Add the means of ``count`` images; a name may be missing from some records."""
         for name, value in record.items():
             self.sums[name] = self.sums.get(name, 0.0) + value * count
             self.counts[name] = self.counts.get(name, 0) + count
 
     def over_processes(self) -> Means:
-        """Return the means over what all processes have added."""
         total = Means()
         for means in gathered(self):
             for name, value in means.sums.items():
@@ -119,12 +108,10 @@ class Means:
         return total
 
     def record(self) -> Record:
-        """Return the means so far."""
         return {name: value / self.counts[name] for name, value in self.sums.items()}
 
 
 def summary(record: Record) -> str:
-    """Put a record into one line."""
     forms = {
         "clean": "clean {:.0%}",
         "masked_in": "masked-in {:.0%}",
@@ -157,10 +144,7 @@ class Records:
             yield from self.bar
 
     def add(self, record: Record, count: int) -> None:
-        """Take in one step's record, and show the means so far.
-
-        Of a step that was left out, for want of a finite loss or gradient, what is finite counts.
-        """
+        """Take in one step's record, of which only what is finite counts if it was skipped."""
         if record.get("skipped"):
             self.skipped += 1
             finite = {name: value for name, value in record.items() if math.isfinite(value)}
@@ -170,7 +154,6 @@ class Records:
             self.bar.set_postfix_str(summary(self.means.record()), refresh=False)
 
     def close(self, validation: Record) -> Record:
-        """End an epoch: warn, and return its record."""
         record = {"epoch": len(self.closed) + 1.0, **self.means.record()}
         record |= {"skipped": float(self.skipped)} if self.skipped else {}
         record |= {f"val_{name}": value for name, value in validation.items()}
@@ -184,19 +167,16 @@ class Records:
         return record
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the records, and the running means of an epoch that has not ended."""
         means = {"sums": dict(self.means.sums), "counts": dict(self.means.counts)}
         return {"records": self.closed, "means": means, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
         self.closed, self.skipped = list(state["records"]), state["skipped"]
         self.means.sums = dict(state["means"]["sums"])
         self.means.counts = dict(state["means"]["counts"])
 
 
 def warn_if_collapsed(record: Record) -> None:
-    """Warn if masks are all ones, all zeros or constant."""
     area, spread = record["area"], record["area_in_image_std"]
     kind = (
         "all ones; raise the area weights"

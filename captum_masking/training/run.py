@@ -62,28 +62,18 @@ class Run:
     # ---- Begin, or go on where a checkpoint was taken.
 
     def begin(self, resume: str | Path | None) -> None:
-        """Take the learning rates in hand, and count from zero or from the newest checkpoint.
-
-        Raises:
-            CheckpointError: If there are checkpoints, but none that can be read.
-            FileExistsError: If those of another training are where this one saves its own.
-            ValueError: As for :meth:`load_state_dict`.
-        """
-        found = None if resume is None else Checkpoints(resume)
-        goes_on_there = (
-            found is not None
-            and self.store is not None
-            and self.store.folder.resolve() == found.folder.resolve()
-        )
-        if self.store is not None:
-            self.store.saved = None
+        """Take the learning rates in hand, and count from zero or from the newest checkpoint."""
+        found, store = None if resume is None else Checkpoints(resume), self.store
+        goes_on_there = bool(found and store and store.folder.resolve() == found.folder.resolve())
+        if store is not None:
+            store.saved = None
             if not goes_on_there:
-                check_no_checkpoints(self.store)
+                check_no_checkpoints(store)
         # A damaged one may be all that is left: not to be taken for none.
         if found is not None and (found.steps() or any(found.folder.glob("step-*"))):
             self.load_state_dict(found.latest())
-            if self.store is not None and goes_on_there:
-                self.store.saved = self.trainer.steps_done
+            if store is not None and goes_on_there:
+                store.saved = self.trainer.steps_done
             return
         if found is not None:
             warnings.warn(f"{resume} holds no checkpoint yet: the training begins.", stacklevel=3)
@@ -93,10 +83,7 @@ class Run:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Hold the callbacks around the training; leave no gradients, and add the way on to errors.
-
-        Callbacks start without advancing the random numbers: after a resume they start again.
-        """
+        """Hold the callbacks around the training; leave no gradients, add the way on to errors."""
         before = random_state()
         try:
             with ExitStack() as around, causes_in_words():
@@ -139,7 +126,6 @@ class Run:
         self.position += 1
 
     def close_epoch(self) -> Record:
-        """End an epoch: validate, and return its record."""
         self.trainer.finish_update()
         if self.loading.length is None:
             self._learn_length()
@@ -149,7 +135,6 @@ class Run:
         return record
 
     def validate(self) -> Record:
-        """Measure the model on the validation images; nothing where there are none."""
         if self.validation is None:
             return {}
         metrics = [callback.measure for callback in self.callbacks]
@@ -159,10 +144,8 @@ class Run:
         try:
             with lost_workers_in_words():
                 yield from self.loading.batches(seed, self.position)
-        except Exception:
-            if (
-                self.store is not None and world() == 1
-            ):  # Ctrl-C may have ended the loader's workers
+        except Exception:  # perhaps as Ctrl-C has ended the loader's workers
+            if self.store is not None and world() == 1:
                 self.store.save_if_interrupted(self.trainer)
             raise
 
@@ -206,12 +189,7 @@ class Run:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there.
-
-        Raises:
-            ValueError: If the state is that of a run with other settings, which are named. Nothing
-                has changed then.
-        """
+        """Go on from a state; nothing has changed if its settings are others."""
         trainer = self.trainer
         check_settings(state["settings"], self.settings())
         check_resumable(trainer, state["trainer"])
@@ -243,14 +221,15 @@ class Run:
     def _whereabouts(self) -> str:
         done, store = self.trainer.steps_done, self.store
         epoch = min(self.trainer.epochs_done + 1, self.epochs)
-        words = f"The training stopped after step {done}, in epoch {epoch} of {self.epochs}. "
         if store is None:
-            return (
-                words + "No checkpoints were asked for: fit(..., callbacks=[Checkpoints(folder)])."
-            )
-        if store.saved is None:
-            return words + "There was no checkpoint yet."
-        return words + f"Go on from step {store.saved} with fit(..., resume={str(store.folder)!r})."
+            way_on = "No checkpoints were asked for: fit(..., callbacks=[Checkpoints(folder)])."
+        elif store.saved is None:
+            way_on = "There was no checkpoint yet."
+        else:
+            way_on = f"Go on from step {store.saved} with fit(..., resume={str(store.folder)!r})."
+        return (
+            f"The training stopped after step {done}, in epoch {epoch} of {self.epochs}. {way_on}"
+        )
 
 
 def in_order(callbacks: Sequence[Callback]) -> list[Callback]:
@@ -267,10 +246,7 @@ def in_order(callbacks: Sequence[Callback]) -> list[Callback]:
 
 
 def _advance(schedule: LRScheduler) -> None:
-    """Go one step along a schedule, also where the optimizer has not stepped yet.
-
-    It has not where gradients are accumulated, or the first step was skipped; torch warns of that.
-    """
+    """Go one step along a schedule, also where the optimizer skipped its step."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Detected call of")
         schedule.step()

@@ -56,26 +56,21 @@ class MaskingTrainer:
     ``train_classifier=False`` trains the masker alone and leaves every bit of the classifier.
 
     Args:
-        model: Trained in place. If only some parameters of its classifier require a gradient,
-            joint training trains those; if none does, all of them, with a warning.
-        train_classifier: True trains the classifier along as
-            :class:`~captum_masking.FineTune` describes, False leaves it bit-identical; pass
-            ``FineTune(...)`` or ``FromScratch(...)`` for other settings.
+        model: Trained in place. Joint training trains the parameters of its classifier that
+            require a gradient; if none does, all of them, with a warning.
+        train_classifier: True is :class:`~captum_masking.FineTune`, False leaves it bit-identical;
+            or ``FineTune(...)`` or ``FromScratch(...)`` with other settings.
         infill: What fills the holes.
         infill_out: What fills those of masked-out images; None is the same.
-        objective: The masker's, of what the judge says of masked images; None is
-            :class:`~captum_masking.parts.objective.Dual`, or for a target-aware model
-            :func:`~captum_masking.parts.objective.target_aware`.
+        objective: The masker's; None is :class:`~captum_masking.parts.objective.Dual`, or for a
+            target-aware model :func:`~captum_masking.parts.objective.target_aware`.
         regularizer: Of the mask; None is :func:`~captum_masking.parts.regularizer.smooth`, or for a
-            target-aware model :func:`~captum_masking.parts.regularizer`.
-        questions: Which classes a target-aware masker, or its gate, is asked for; None is
-            :class:`~captum_masking.parts.questions.Questions`, and the labels for any other
-            model. With questions, labels may be ``(B, classes)`` of 0 and 1 (multi-label).
+            target-aware model :func:`~captum_masking.parts.regularizer.asked`.
+        questions: What a target-aware masker is asked; None is
+            :class:`~captum_masking.parts.questions.Questions`. Labels may be ``(B, classes)`` then.
         pool: Draws the judge of each step; None is :class:`~captum_masking.parts.pool.History` in
-        joint
-            training and :class:`~captum_masking.parts.pool.Latest` otherwise.
+            joint training and :class:`~captum_masking.parts.pool.Latest` otherwise.
         lr: Peak learning rate of the masker's Adam.
-        weight_decay: Of the masker's Adam.
         schedule: Called as ``schedule(optimizer, steps)`` for each network, with the steps in which
             it learns; by default rates rise for the first tenth and fall to zero along a cosine.
         max_gradient_norm: Gradients of each network are clipped to this norm.
@@ -83,9 +78,7 @@ class MaskingTrainer:
             counted, as ``skipped`` in the records, rather than an error.
         accelerator: Of the accelerate library: device, mixed precision, gradient accumulation and
             copies on several devices. None trains where the model is, in its own precision.
-        compile_judge: Called on a judge before it sees masked images, such as
-            ``torch.compile``. The clean pass stays as it is, since compiled modules lose the hooks
-            that read features.
+        compile_judge: Called on a judge before it sees masked images, such as ``torch.compile``.
         memory_format: Of images and model; ``torch.channels_last`` is faster on some devices.
 
     Attributes:
@@ -135,24 +128,19 @@ class MaskingTrainer:
         )
         self.engine.place(model)
         self.model = laid_out(model, memory_format)
-        self.memory_format = memory_format
-        self.compile_judge = compile_judge
+        self.memory_format, self.compile_judge = memory_format, compile_judge
         self.compiled: dict[nn.Module, Callable[..., Any]] = {}
         self.schedule = schedule
         self.joint = FineTune() if train_classifier is True else train_classifier or None
-        self.infill = infill
-        self.infill_out = infill_out
+        self.infill, self.infill_out = infill, infill_out
         aware = model.target_aware
         self.questions = questions_for(model, questions)
         self.objective = objective or (target_aware() if aware else Dual())
         self.regularizer = regularizer or (asked_area() if aware else smooth())
         self.pool = pool if pool is not None else History() if self.joint else Latest()
         self.pool_is_current = False
-        self.masker_optimizer = torch.optim.Adam(
-            [*model.masker.parameters(), *model.sampler.parameters()],
-            lr=lr,
-            weight_decay=weight_decay,
-        )
+        parameters = [*model.masker.parameters(), *model.sampler.parameters()]
+        self.masker_optimizer = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
         self.optimizers: list[Optimizer] = [self.masker_optimizer]
         self.classifier: ClassifierTraining | None = None
         if self.joint:
@@ -181,8 +169,7 @@ class MaskingTrainer:
             inputs: ``(B, C, *spatial)``, normalized as the classifier expects; a tuple of several
                 for a classifier that takes several.
             target: The class of each, ``(B,)``, integers.
-            train_classifier: False leaves the classifier alone in this step; in a trainer with
-                ``train_classifier=False`` it is left alone in any case.
+            train_classifier: False leaves the classifier alone in this step.
 
         Returns:
             What happened: losses, accuracies on clean, masked-in and masked-out images, entropy
@@ -191,9 +178,6 @@ class MaskingTrainer:
         Raises:
             ValueError: If labels lie outside the classifier's range, or a loss is not finite;
                 the weights are then as before.
-
-        Source:
-            Phang et al. 2020, training iteration.
         """
         inputs, labels, given = self._receive(inputs, target)
         classifier = self.classifier if train_classifier else None
@@ -224,18 +208,7 @@ class MaskingTrainer:
         return skipped or measure(*as_labeled(judgement, masks), losses)
 
     def classifier_step(self, inputs: Inputs, target: Tensor) -> Record:
-        """Take one step of the classifier alone, on clean images.
-
-        Args:
-            inputs: As for :meth:`step`.
-            target: As for :meth:`step`.
-
-        Returns:
-            ``classifier_loss`` and ``clean`` accuracy.
-
-        Raises:
-            ValueError: As :meth:`step`.
-        """
+        """Take one step of the classifier alone, on clean images."""
         inputs, labels, given = self._receive(inputs, target)
         with given_back(self.model), self.engine.autocast():
             self._set_modes(self.classifier)
@@ -264,7 +237,6 @@ class MaskingTrainer:
             loader: Gives batches ``(inputs, labels)``, or dicts as
                 :func:`~captum_masking.data.read_batch` reads them. A ``DataLoader`` over a data
                 set, or anything that can be iterated over once an epoch; streams need no length.
-            epochs: Passes over the loader.
             validation: Like ``loader``, with images that are not trained on; after each epoch the
                 model is measured on it. Without it the last state is kept.
             callbacks: Watch the training, and may end it:
@@ -273,14 +245,12 @@ class MaskingTrainer:
             resume: A folder of checkpoints. The training goes on from the newest that can be read,
                 bit by bit as if it had not stopped; an empty folder starts a new training.
             steps_per_epoch: Batches in an epoch, to cut a stream.
-            show_progress: Whether to show a bar with the running means.
 
         Returns:
             One record per epoch: the means of what :meth:`step` returns and, with the prefix
             ``val_``, of the validation set.
 
         Raises:
-            TypeError: If the loader gives no pairs of tensors.
             ValueError: If a batch cannot be used, or the checkpoint to resume from was made with
                 other settings; the message says why.
             CheckpointError: If no checkpoint in ``resume`` can be read.
@@ -317,13 +287,8 @@ class MaskingTrainer:
     def evaluate(self, loader: Any, *, metrics: Sequence[Metric] = ()) -> Record:
         """Measure the model on labeled images, judged by its classifier as it is now.
 
-        Args:
-            loader: Gives batches as for :meth:`fit`.
-            metrics: Called as ``metric(model, inputs, target, mask)`` on each batch; further means
-                by name.
-
-        Returns:
-            Means over the images of all processes, under the names that :meth:`step` uses.
+        Each of ``metrics`` is called as ``metric(model, inputs, target, mask)`` on each batch, and
+        gives further means by name. Means are over the images of all processes.
         """
         means = Means()
         self._agree()  # a process that gets no batch has to take part, too
@@ -391,12 +356,7 @@ class MaskingTrainer:
     # ---- What a step is made of.
 
     def _receive(self, inputs: Inputs, target: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Check a batch where it is, and bring it to the model's device.
-
-        Returns the inputs as a tuple, the labels as 64-bit integers, and one label of each example
-        where the loader gave it, to check it against the number of classes without a wait for the
-        device.
-        """
+        """Check a batch; return inputs and labels on the device, and one label of each as given."""
         inputs = as_tuple(inputs)
         several = self.questions.multi_label and not self.joint
         several = several and isinstance(target, Tensor) and target.dim() == 2
@@ -428,7 +388,6 @@ class MaskingTrainer:
         halves: tuple[Tensor, ...],
         classifier: ClassifierTraining | None,
     ) -> Tensor:
-        """Return the judge's logits for masked images."""
         call: Callable[..., Any] = judge
         if self.compile_judge is not None:
             if judge not in self.compiled:

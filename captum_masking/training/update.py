@@ -28,28 +28,7 @@ _REFUSED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP", "XLA")
 class Engine:
     """Takes losses, one for each network, and lets each network's optimizer step.
 
-    A step is taken from the mean over all examples: of all batches that are accumulated, and of
-    all processes. Alone and without accumulation, that is the loss's own gradient.
-
-    Args:
-        accelerator: Says device, precision, gradient accumulation; None trains where the model
-            is, in its own precision.
-        max_gradient_norm: Gradients of each network are clipped to this norm.
-        skip_not_finite: Whether a batch whose loss is not finite, or an update whose gradient is
-            not, is left out and counted, rather than an error.
-
-    Raises:
-        ValueError: If the accelerator shards models over devices, or computes in a precision that
-            is not supported.
-
-    Example:
-        >>> weight = nn.Parameter(torch.tensor(3.0))
-        >>> optimizer = torch.optim.SGD([weight], lr=0.5)
-        >>> Engine().learn({optimizer: weight**2}, examples=1)
-        {}
-        >>> weight
-        Parameter containing:
-        tensor(0., requires_grad=True)
+    A step is taken from the mean over all examples, of all accumulated batches and processes.
     """
 
     def __init__(
@@ -71,16 +50,13 @@ class Engine:
         self.buffers: list[tuple[Tensor, Tensor]] = []  # those a batch moves, and copies
 
     def place(self, model: nn.Module) -> None:
-        """Bring a model to the accelerator's device, if one was given."""
         if self.accelerator is not None:
             model.to(self.accelerator.device)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Compute in the accelerator's precision within this context."""
         return nullcontext() if self.accelerator is None else self.accelerator.autocast()
 
     def describe(self) -> str | None:
-        """Say what of the accelerator changes the result of a training."""
         if self.accelerator is None:
             return None
         precision = self.accelerator.mixed_precision
@@ -88,33 +64,15 @@ class Engine:
 
     @property
     def between_updates(self) -> bool:
-        """Whether gradients are accumulated that no step has been taken from yet."""
         return self.batches > 0
 
     def remember(self, model: nn.Module) -> None:
-        """Copy what the next batch moves by itself, such as batch-norm statistics.
-
-        Args:
-            model: Its parts that are in train mode; they get the copies back if that batch is
-                left out.
-        """
+        """Copy what the next batch moves by itself, such as batch-norm statistics."""
         parts = [part for part in model.modules() if part.training]
         self.buffers = [(b, b.clone()) for part in parts for b in part.buffers(recurse=False)]
 
     def learn(self, losses: Mapping[Optimizer, Tensor], *, examples: int) -> dict[str, float]:
-        """Add the gradients of losses that may share a graph, and step when enough have come.
-
-        Args:
-            losses: Means over a batch, each for the parameters of its optimizer alone.
-            examples: In the batch of this process.
-
-        Returns:
-            ``{"skipped": 1.0}`` where the batch, or the update, was left out: with
-            ``skip_not_finite``, and in fp16 where gradients left its range. Otherwise nothing.
-
-        Raises:
-            ValueError: If a loss or gradient is not finite; the weights are then as before.
-        """
+        """Add gradients of losses that may share a graph; step when enough have come."""
         added = self._add(losses, examples)
         self.batches += 1
         stepped = self.batches < self.accumulate or self._update()
@@ -128,7 +86,6 @@ class Engine:
         return waiting
 
     def forget(self) -> None:
-        """Drop what has been accumulated."""
         self.examples, self.batches, self.buffers = {}, 0, []
 
     def _add(self, losses: Mapping[Optimizer, Tensor], examples: int) -> bool:
@@ -203,23 +160,7 @@ class Engine:
 
 
 def laid_out(model: Module, layout: torch.memory_format) -> Module:
-    """Bring the weights of a model to a memory format, where it is one for their dimensions.
-
-    Args:
-        model: Changed in place.
-        layout: ``torch.channels_last`` is for images; signals and volumes are left as they are.
-
-    Returns:
-        The model.
-
-    Source:
-        Own. ``model.to(memory_format=torch.channels_last)`` refuses the weights of volumes.
-
-    Example:
-        >>> convolution = laid_out(nn.Conv3d(2, 2, 3), torch.channels_last)
-        >>> laid_out(nn.Conv2d(2, 2, 3), torch.channels_last).weight.stride()
-        (18, 1, 6, 2)
-    """
+    """Bring weights to a memory format where it fits; ``model.to`` refuses those of volumes."""
     dims = {torch.channels_last: 4, torch.channels_last_3d: 5}.get(layout)
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.dim() == dims:
@@ -236,7 +177,6 @@ def precise(*values: Tensor) -> list[Tensor]:
 def moved(
     inputs: tuple[Tensor, ...], device: torch.device, layout: torch.memory_format
 ) -> tuple[Tensor, ...]:
-    """Bring inputs to a device, and images ``(B, C, H, W)`` to a memory format."""
     kept = torch.preserve_format
     formats = [layout if x.dim() == 4 or layout != torch.channels_last else kept for x in inputs]
     pairs = zip(inputs, formats, strict=True)
@@ -244,17 +184,10 @@ def moved(
 
 
 def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
-    """List the parameters that an optimizer moves.
-
-    Example:
-        >>> len(parameters_of(torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)))
-        2
-    """
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _check(accelerator: Accelerator) -> None:
-    """Refuse launchers that cut a network into pieces, and precisions that would not be used."""
     kind = getattr(getattr(accelerator, "distributed_type", None), "value", "")
     if kind in _REFUSED:
         raise ValueError(
