@@ -122,14 +122,8 @@ class KeepLatest(Callback):
     last state stays.
 
     Example:
-        >>> keep, model = KeepLatest(), nn.Linear(1, 1)
-        >>> keep.start({"clean": 0.8})
-        >>> keep.offer({"epoch": 1, "val_clean": 0.8}, model)
-        >>> kept = model.weight.item()
-        >>> _ = nn.init.zeros_(model.weight)
-        >>> keep.restore(model)
-        >>> model.weight.item() == kept
-        True
+        >>> KeepLatest()
+        KeepLatest()
     """
 
     def __init__(self) -> None:
@@ -241,10 +235,8 @@ class Measure(Callback):
             means by name, which are ``val_name`` in the records.
 
     Example:
-        >>> Measure(lambda model, inputs, target, mask: {"top": mask.max()}).measure(
-        ...     None, None, None, torch.ones(1, 1, 2, 2)
-        ... )
-        {'top': tensor(1.)}
+        >>> Measure(measure_saliency_metric)
+        Measure(measure_saliency_metric)
     """
 
     def __init__(self, *metrics: Metric) -> None:
@@ -265,8 +257,7 @@ class Measure(Callback):
 class CSVLog(Callback):
     """Write the records to a CSV file, a row an epoch; a log that cannot be written is warned of.
 
-    Args:
-        file: Replaced as a whole after each epoch, so that a reader never sees half of it.
+    The file is replaced as a whole after each epoch, so that a reader never sees half of it.
     """
 
     in_checkpoint = False
@@ -368,9 +359,6 @@ class EarlyStopping(Callback):
         return gain > self.least
 
 
-# ---- A masker whose masks are all zeros or all ones, started anew where it stands.
-
-
 @torch.no_grad()
 def zero_last_layer(masker: nn.Module) -> None:
     """Set the last layer's parameters to zero (Fixup): masks are one half, in every process."""
@@ -412,8 +400,7 @@ class AdaptiveArea(Callback):
     moment: choose a state, or end a training, by another metric, such as ``val_masked_in``.
 
     Args:
-        low: Least mean area that is left alone, a fraction of the image.
-        high: Greatest mean area that is left alone.
+        low: Least mean area that is left alone, a fraction of the image; ``high`` is the greatest.
         every: Steps in a window, >= 1.
         factor: > 1.
         most: Weights are at most multiplied or divided by this, >= 1.
@@ -581,7 +568,6 @@ class Pictures(Callback):
 
     Args:
         images: ``(B, C, H, W)``, normalized as the classifier expects; about eight fit.
-        folder: Made if need be.
         every: Every so many epochs, >= 1.
         show: Turns inputs ``(B, C, H, W)`` into pictures ``(B, 1 or 3, H, W)`` in ``[0, 1]``, as
             ``lambda inputs: inputs * std + mean`` does. Other numbers of channels are averaged.

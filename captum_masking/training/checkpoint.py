@@ -73,8 +73,6 @@ class Checkpoints(Callback):
 
     in_checkpoint = False
 
-    # ---- The moments of a training.
-
     @contextmanager
     def around(self, trainer: MaskingTrainer) -> Iterator[None]:
         self.signals = Signals()
@@ -127,8 +125,6 @@ class Checkpoints(Callback):
             self.save(state, trainer.steps_done)
         from_main(None)  # nobody goes on, and perhaps dies, before it is written
         self.saved = trainer.steps_done
-
-    # ---- The files.
 
     def due(self, step: int) -> bool:
         return self.every is not None and step > 0 and step % self.every == 0
@@ -386,9 +382,7 @@ def training_state(trainer: MaskingTrainer) -> dict[str, Any]:
 def load_training_state(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
     """Let a trainer, and all random numbers, go on where another one, made alike, stopped.
 
-    Raises:
-        ValueError: If settings, architecture, the layers that are trained or a frozen classifier
-            differ; the message names them, and the trainer is as before.
+    A ValueError names what differs, such as settings or a frozen classifier; nothing has changed.
     """
     check_resumable(trainer, state)
     if state["torch"] != str(torch.__version__):
@@ -441,8 +435,9 @@ def check_resumable(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
     """Check that a state is of a training like this one; the trainer is not changed."""
     check_settings(state["settings"], _settings(trainer))
     saved, own = state["model"], trainer.model.state_dict()
-    shapes = _differences(_shapes(saved), _shapes(own))
-    _refuse_tensors("a model of the same architecture", shapes, "Make the model as it was")
+    shapes = [{n: str(tuple(t.shape)) for n, t in each.items()} for each in (saved, own)]
+    other = _differences(*shapes)
+    _refuse_tensors("a model of the same architecture", other, "Make the model as it was")
     trained = _differences(_marked(state["trained"]), _marked(_trained(trainer)), absent="frozen")
     _refuse_tensors("the same layers to be trained", trained, "Make the model as it was")
     if trainer.joint is None:  # then the classifier would be overwritten
@@ -490,10 +485,6 @@ def _trained(trainer: MaskingTrainer) -> list[list[str]]:
 
 def _marked(trained: Sequence[Sequence[str]]) -> dict[str, str]:
     return {name: "trained" for names in trained for name in names}
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    return {name: str(tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 def loader_settings(loading: Loading) -> dict[str, str]:

@@ -68,7 +68,6 @@ def judge_itself(
     infill: Infill,
     infill_out: Infill | None = None,
 ) -> tuple[Judgement, tuple[Tensor, ...]]:
-    """Let a model's own classifier judge its masks of one batch: ``(judgement, masks)``."""
     logits, features = model.read(inputs)
     check_labels(target, inputs[0], classes=logits.shape[1])
     question = model.question(logits, target=target)

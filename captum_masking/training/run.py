@@ -59,8 +59,6 @@ class Run:
         self.position = 0  # batches of it that are done
         self.schedules: dict[Optimizer, LRScheduler] = {}
 
-    # ---- Begin, or go on where a checkpoint was taken.
-
     def begin(self, resume: str | Path | None) -> None:
         """Take the learning rates in hand, and count from zero or from the newest checkpoint."""
         found, store = None if resume is None else Checkpoints(resume), self.store
@@ -98,8 +96,6 @@ class Run:
             raise
         finally:
             self.trainer.forget_gradients()
-
-    # ---- One epoch.
 
     def batches(self) -> Iterator[tuple[Any, Tensor]]:
         """Give what is left of the running epoch, under a progress bar."""
@@ -149,8 +145,6 @@ class Run:
                 self.store.save_if_interrupted(self.trainer)
             raise
 
-    # ---- Learning rates.
-
     def _schedules(self, length: int | None) -> dict[Optimizer, LRScheduler]:
         """Give each network a schedule over the steps in which it learns."""
         counts = self.trainer.steps_of_each((length or 0) * self.epochs)
@@ -169,8 +163,6 @@ class Run:
         for optimizer, schedule in self.schedules.items():
             for _ in range(taken[optimizer]):
                 _advance(schedule)
-
-    # ---- State.
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a run made alike needs to go on; every process must call this."""

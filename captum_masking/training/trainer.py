@@ -169,7 +169,6 @@ class MaskingTrainer:
             inputs: ``(B, C, *spatial)``, normalized as the classifier expects; a tuple of several
                 for a classifier that takes several.
             target: The class of each, ``(B,)``, integers.
-            train_classifier: False leaves the classifier alone in this step.
 
         Returns:
             What happened: losses, accuracies on clean, masked-in and masked-out images, entropy
