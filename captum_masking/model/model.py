@@ -136,7 +136,7 @@ class MaskingModel(nn.Module):
                 _check_target_aware(example, has_maps=bool(self.layers))
             if makes:
                 masker = _make_masker(masker, maps, example, own=not self.layers)
-        self.masker = masker
+        self.masker: nn.Module = masker  # type: ignore[assignment]  # made by now
 
     def forward(self, inputs: Tensor, *extra: Any) -> Tensor:
         """Return the classifier's logits for ``inputs``, unchanged; ``classifier`` gives all."""

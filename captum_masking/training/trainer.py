@@ -214,7 +214,7 @@ class MaskingTrainer:
             logits = self.model(*inputs)
             check_logits(logits)
             check_labels(given, inputs[0], classes=logits.shape[1])
-            loss = cross_entropy(*precise(logits), labels)
+            loss = cross_entropy(precise(logits)[0], labels)
             skipped = self._learn({"classifier_loss": loss}, examples=len(labels))
         clean = (logits.argmax(1) == labels).float().mean()
         return skipped or as_record({"classifier_loss": loss, "clean": clean}, len(labels))
