@@ -342,7 +342,6 @@ def absent_classes(logits: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _takes(way: Any, inputs: tuple[Tensor, ...]) -> bool:
-    """Check whether a composition can be made of a batch."""
     first, several = inputs[0], len(inputs) > 1
     return not several and first.dim() - 2 in way.dims and len(first) >= way.parts
 
@@ -381,7 +380,6 @@ def _partners(row: int, number: int, count: int) -> Tensor:
 
 
 def _one_of(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return one class of each row, and whether it has any."""
     if labels.dim() == 1:
         return labels, torch.ones_like(labels, dtype=torch.bool)
     draw = torch.rand(labels.shape).to(labels.device) * labels
