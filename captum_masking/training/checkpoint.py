@@ -13,9 +13,10 @@ import struct
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any
@@ -438,7 +439,9 @@ def check_resumable(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
     shapes = [{n: str(tuple(t.shape)) for n, t in each.items()} for each in (saved, own)]
     other = _differences(*shapes)
     _refuse_tensors("a model of the same architecture", other, "Make the model as it was")
-    trained = _differences(_marked(state["trained"]), _marked(_trained(trainer)), absent="frozen")
+    names = state["trained"], _trained(trainer)
+    marked = [dict.fromkeys(chain(*each), "trained") for each in names]
+    trained = _differences(*marked, absent="frozen")
     _refuse_tensors("the same layers to be trained", trained, "Make the model as it was")
     if trainer.joint is None:  # then the classifier would be overwritten
         frozen = [name for name in own if name.startswith("classifier.")]
@@ -481,10 +484,6 @@ def _settings(trainer: MaskingTrainer) -> dict[str, str]:
 def _trained(trainer: MaskingTrainer) -> list[list[str]]:
     names = {parameter: name for name, parameter in trainer.model.named_parameters()}
     return [[names[p] for p in parameters_of(o)] for o in trainer.optimizers]
-
-
-def _marked(trained: Sequence[Sequence[str]]) -> dict[str, str]:
-    return {name: "trained" for names in trained for name in names}
 
 
 def loader_settings(loading: Loading) -> dict[str, str]:

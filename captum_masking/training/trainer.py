@@ -83,13 +83,11 @@ class MaskingTrainer:
 
     Attributes:
         steps_done: Batches that were learned from.
-        epochs_done: Of the last call of :meth:`fit`.
         stopping: Why :meth:`fit` is to end early; None while it is not.
 
     Source:
-        Phang et al. 2020; Adam, its rate, decay and the clipping as published. Differs: the
-        judge runs in eval mode and comes from the pool; both gradients are taken before either
-        optimizer steps; cosine in place of step decay.
+        Phang et al. 2020. Differs: the judge runs in eval mode and comes from the pool; both
+        gradients are taken before either optimizer steps; cosine in place of step decay.
 
     Example:
         >>> classifier = nn.Sequential(
@@ -250,8 +248,7 @@ class MaskingTrainer:
             ``val_``, of the validation set.
 
         Raises:
-            ValueError: If a batch cannot be used, or the checkpoint to resume from was made with
-                other settings; the message says why.
+            ValueError: If a batch cannot be used, or the checkpoint is of other settings.
             CheckpointError: If no checkpoint in ``resume`` can be read.
         """
         # ---- What is read, and who watches.
@@ -286,8 +283,7 @@ class MaskingTrainer:
     def evaluate(self, loader: Any, *, metrics: Sequence[Metric] = ()) -> Record:
         """Measure the model on labeled images, judged by its classifier as it is now.
 
-        Each of ``metrics`` is called as ``metric(model, inputs, target, mask)`` on each batch, and
-        gives further means by name. Means are over the images of all processes.
+        ``metrics`` are called as ``metric(model, inputs, target, mask)`` and give further means.
         """
         means = Means()
         self._agree()  # a process that gets no batch has to take part, too
