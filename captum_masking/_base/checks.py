@@ -130,11 +130,7 @@ def _misfit(first: Any, inputs: Tensor) -> str | None:
 
 
 class TargetError(AssertionError, ValueError, IndexError):
-    """A target that does not name one class per example.
-
-    It is an ``AssertionError`` and an ``IndexError``, as Captum raises, and a ``ValueError``, as
-    Python would.
-    """
+    """A target that does not name one class per example."""
 
 
 def check_output(output: Any) -> None:

@@ -63,10 +63,6 @@ class Spectrogram(nn.Module):
         mean_db: What normalizing takes off; :meth:`normalized_to` measures it on your sounds.
         std_db: What it then divides by, > 0.
 
-    Raises:
-        ValueError: If a number lies outside its range, or there are more bands than the
-            frequencies can fill.
-
     Source:
         Griffin & Lim 1984: the least-squares inverse, here with the phase kept.
 
@@ -160,9 +156,6 @@ class Spectrogram(nn.Module):
         """Return one whose mean and spread, over all bands and frames, are those of sounds.
 
         It is on the CPU; constants are rounded to 0.01 dB, so that they can be written down.
-
-        Raises:
-            ValueError: If there is no sound, or all are silent throughout.
         """
         with torch.no_grad():
             levels = [self.levels(sound).flatten() for sound in sounds]
@@ -286,11 +279,6 @@ def read_sound(
         samples: Its length: the end of a longer sound is cut off, a shorter one continues in
             silence; None leaves it as long as it is.
 
-    Raises:
-        ImportError: If soundfile is not installed.
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no sound.
-
     Example:
         >>> import tempfile
         >>> temporary = tempfile.TemporaryDirectory()
@@ -322,13 +310,6 @@ def write_sound(file: str | os.PathLike[str], sound: Tensor, sample_rate: int) -
         file: Ending in ``.wav``, ``.flac`` or ``.ogg``.
         sound: ``(samples,)`` in [-1, 1]; what lies outside is clipped.
         sample_rate: Samples a second.
-
-    Raises:
-        ImportError: If soundfile is not installed.
-        ValueError: If the sound is not one-dimensional and finite, or the ending unknown.
-
-    Source:
-        Own.
     """
     soundfile = _soundfile()
     format_name = Path(file).suffix[1:].upper()
@@ -388,10 +369,6 @@ class Clips(Dataset[tuple[Any, int]]):
         labels: One int a clip.
         names: Names by label, where the file gives them.
 
-    Raises:
-        FileNotFoundError: If the CSV or a clip it names does not exist.
-        ValueError: If a column is missing, a number is none, or a fold has no clip.
-
     Source:
         Piczak 2015: the columns of ESC, whose folds keep clips of one recording together.
 
@@ -433,7 +410,6 @@ class Clips(Dataset[tuple[Any, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return ``(transform(sound), label)``."""
         samples = round(self.seconds * self.sample_rate)
         sound = read_sound(self.files[index], self.sample_rate, samples=samples)
         return (sound if self.transform is None else self.transform(sound)), self.labels[index]

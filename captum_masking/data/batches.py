@@ -29,11 +29,6 @@ def read_batch(batch: Any) -> tuple[Inputs, Tensor]:
             tuple or list of them where an example has several; labels are a tensor, a list or an
             array ``(B,)``.
 
-    Raises:
-        TypeError: If there are not exactly one of each, or if they are of another kind.
-        ValueError: If this is one example and not a batch, or if several inputs have not one row
-            for every label.
-
     Example:
         >>> inputs, labels = read_batch({"pixel_values": torch.zeros(2, 3, 8, 8), "label": [4, 1]})
         >>> inputs.shape, labels
@@ -137,10 +132,6 @@ class Readable(Around):
     at ``index + 1``, or ``+ 2``, and so on, from the end back to the start, with its own label.
     Each unreadable image is warned of once, and not tried again. All workers of a loader share
     the count with the process that started them.
-
-    Raises:
-        TypeError: If ``dataset`` has no length or no index.
-        ValueError: On reading, if no image of the data set can be read.
 
     Example:
         >>> class Damaged(list):

@@ -47,11 +47,6 @@ class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
         boxes: The tight box of each mask, half-open fractions, one tensor ``(1, 4)`` an image.
         class_names: ``"0"`` to ``"9"``.
 
-    Raises:
-        ValueError: If ``count``, ``size`` or ``seed`` is out of range.
-        TypeError: If one of them is not a whole number.
-        ImportError: If scikit-learn or scikit-image is not installed.
-
     Source:
         Digits: UCI Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998), as
         scikit-learn ships them. Textures: brick, grass and gravel of scikit-image, all CC0.

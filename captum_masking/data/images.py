@@ -53,11 +53,6 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         boxes: One float tensor ``(n, 4)`` a picture, ``(x0, y0, x1, y1)`` in ``[0, 1]``.
         class_names: Names by label for a folder tree; None for a CSV.
 
-    Raises:
-        FileNotFoundError: If the CSV or a picture it names does not exist.
-        ValueError: If the content is not as above; the message names file and line.
-        TypeError: If ``transform`` cannot be called.
-
     Example:
         >>> import tempfile
         >>> from PIL import Image
@@ -109,7 +104,6 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return ``(transform(picture), label)``."""
         picture = read_picture(self.files[index])
         return (picture if self.transform is None else self.transform(picture)), self.labels[index]
 
@@ -150,11 +144,6 @@ class SegmentedImages(BoxedImages):
     Attributes:
         mask_files: One path a picture. ``files``, ``labels`` and ``boxes`` are those of
             :class:`~captum_masking.data.BoxedImages`.
-
-    Raises:
-        FileNotFoundError: If the CSV, a picture or a pixel mask does not exist.
-        ValueError: If the content is not as above, or a number means two things.
-        TypeError: If ``transform`` cannot be called, or a number is not whole.
 
     Example:
         >>> import tempfile

@@ -60,10 +60,6 @@ class Seeded(Around):
     Attributes:
         epoch: 0 at first; another epoch draws other numbers.
 
-    Raises:
-        TypeError: If ``dataset`` is a stream, or the seed is not a whole number.
-        ValueError: If the seed is negative.
-
     Example:
         >>> class Noise(list):
         ...     def __getitem__(self, index):

@@ -55,11 +55,6 @@ def few_shot(
         seed: Another seed makes another choice.
         classes: The labels to choose from; None takes all that occur.
 
-    Raises:
-        ValueError: If a class has too few images or does not occur, if ``per_class`` is below 1,
-            or if the data set gives no labels.
-        TypeError: If ``per_class`` or a class is not a whole number.
-
     Source:
         Phang et al. 2020 train on a few examples per class.
 
@@ -91,10 +86,6 @@ def of_classes(dataset: Dataset[Any], classes: Collection[int]) -> LabeledSubset
         dataset: Read by :func:`labels_of`.
         classes: The labels to keep.
 
-    Raises:
-        ValueError: If a class does not occur, or the data set gives no labels.
-        TypeError: If a class is not a whole number.
-
     Example:
         >>> dataset = TensorDataset(torch.arange(4.0), torch.tensor([5, 3, 8, 3]))
         >>> of_classes(dataset, [3, 8]).indices
@@ -113,9 +104,6 @@ def labels_of(dataset: Dataset[Any]) -> list[int]:
         dataset: With ``labels`` (:class:`~captum_masking.data.BoxedImages`) or ``targets``
             (torchvision), a ``TensorDataset`` whose second tensor they are, or a ``Subset`` of any
             of these. Any other is walked through once, and each image loaded for its label.
-
-    Raises:
-        ValueError: If there is not one whole number an image.
 
     Example:
         >>> labels_of(Subset(TensorDataset(torch.zeros(3, 1), torch.tensor([4, 5, 6])), [2, 0]))
@@ -219,9 +207,6 @@ class BalancedSampler(Sampler[int]):
 
     Attributes:
         classes: The labels that occur, in ascending order.
-
-    Raises:
-        ValueError: If there are no labels, or if they are no whole numbers.
 
     Example:
         >>> sampler = BalancedSampler([7, 7, 7, 7, 5, 5], torch.Generator().manual_seed(0))
