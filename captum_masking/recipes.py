@@ -388,9 +388,6 @@ def select(names: str) -> dict[str, Row]:
     Args:
         names: ``all``, or names separated by commas; ``*`` stands for anything.
 
-    Raises:
-        ValueError: If a name does not exist, with the nearest that do.
-
     Example:
         >>> list(select("gumbel-*,frozen"))
         ['frozen', 'gumbel-hard', 'gumbel-soft', 'gumbel-learnable']

@@ -48,10 +48,6 @@ def check_attribution(attribution: Any, model: nn.Module, inputs: Tensor, **opti
         **options: For every call of ``attribute``, such as ``additional_forward_args`` (without
             tensors that have a row per input) or fewer steps.
 
-    Raises:
-        AssertionError: If a check fails, naming each that does.
-        ValueError: If there are fewer than two inputs.
-
     Example:
         >>> from captum.attr import Saliency
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
@@ -94,10 +90,6 @@ def check_masker(
         masker: Called as ``masker(features, grid, question)``.
         channels: Of each feature map that it reads; None takes those in ``masker.settings``.
         dims: Spatial dimensions; None takes those in ``masker.settings``, or 2.
-
-    Raises:
-        AssertionError: If a check fails, naming each that does.
-        ValueError: If the channels are not known.
 
     Example:
         >>> from captum_masking.parts.masker import Masker

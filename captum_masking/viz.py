@@ -107,9 +107,6 @@ def compare(
     Returns:
         The figure: the image, and each map over it, with a color bar.
 
-    Raises:
-        ValueError: If there is no map, or a shape does not fit.
-
     Example:
         >>> import torch
         >>> image = torch.rand(3, 8, 8)
@@ -173,9 +170,6 @@ def _draw_scale(figure: Figure) -> None:
 
 def montage(rows: Sequence[Sequence[Panel]], file: str | Path) -> None:
     """Write rows of panels to one PNG, whose folder is made if need be.
-
-    Raises:
-        ValueError: If there is nothing to draw.
     """
     figure = _figure(rows)
     Path(file).parent.mkdir(parents=True, exist_ok=True)
@@ -184,9 +178,6 @@ def montage(rows: Sequence[Sequence[Panel]], file: str | Path) -> None:
 
 def show(rows: Sequence[Sequence[Panel]], *, width: float = 1.7) -> None:
     """Show rows of panels in a notebook, or in a window, each ``width`` inches wide.
-
-    Raises:
-        ValueError: If there is nothing to draw.
 
     Example:
         >>> show([[Panel(np.zeros((8, 8, 3)), "black"), Panel(np.ones((8, 8, 3)), "white")]])

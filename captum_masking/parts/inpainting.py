@@ -159,11 +159,6 @@ def train_inpainter(
     Returns:
         The trained network, as an infill.
 
-    Raises:
-        TypeError: If the loader gives no floating-point tensors, or the network returns none.
-        ValueError: If the loader is empty, its images are not finite or not ``(B, C, H, W)``, the
-            network returns another shape, or the error diverges.
-
     Source:
         After context encoders (Pathak et al. 2016), without the adversary.
 

@@ -41,9 +41,6 @@ def mask_images(  # type: ignore[no-untyped-def]
         ``(masked_in, masked_out)``, each like ``inputs``: the evidence on infilled surroundings,
         and the surroundings with the evidence infilled.
 
-    Raises:
-        ValueError: If ``mask`` does not have shape ``(B, 1, *spatial)``.
-
     Source:
         Phang et al. 2020. On either side the infill gets the true hole (the published code gives
         its inpainters the masked-out hole on both).

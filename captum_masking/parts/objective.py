@@ -297,10 +297,6 @@ def class_prior(labels: Tensor | Iterable[int], classes: int, *, smoothing: floa
         classes: Number of classes.
         smoothing: Images added to the count of every class, > 0.
 
-    Raises:
-        TypeError: If labels are not integers.
-        ValueError: If there are none, or one is outside ``[0, classes)``.
-
     Example:
         >>> class_prior([0, 0, 2], classes=3)  # (2 + 1) / (3 + 3), 1 / 6, 2 / 6
         tensor([0.5000, 0.1667, 0.3333])

@@ -39,9 +39,6 @@ class Pool(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what ``state_dict()`` of such a pool returned, once ``add`` is called.
-
-        Raises:
-            ValueError: If it is the state of another kind of pool, or holds too many classifiers.
         """
 
 

@@ -279,9 +279,6 @@ class SizeAsked:
     Args:
         squared: Whether the distance is squared.
 
-    Raises:
-        RuntimeError: When called, if the masker takes no size.
-
     Source:
         Phang et al. 2020, mask-size conditioning, ``l1`` and, squared, ``l2``; as published, with
         the weights of the frozen set-up.

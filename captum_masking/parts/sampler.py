@@ -51,9 +51,6 @@ class GumbelSigmoid(nn.Module):
         binary: Whether the mask in ``eval()`` is ``1[logit > 0]``, with the gradient of
             ``sigmoid(logit)``; False gives ``sigmoid(logit)``, the probability of a one.
 
-    Raises:
-        ValueError: If the temperature is not a positive number.
-
     Source:
         Maddison et al. 2017 and Jang et al. 2017 (binary concrete); Phang et al. 2020, Gumbel
         head: as published, except that a learned temperature is published as the bare number,
