@@ -169,8 +169,7 @@ def _draw_scale(figure: Figure) -> None:
 
 
 def montage(rows: Sequence[Sequence[Panel]], file: str | Path) -> None:
-    """Write rows of panels to one PNG, whose folder is made if need be.
-    """
+    """Write rows of panels to one PNG, whose folder is made if need be."""
     figure = _figure(rows)
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)

@@ -121,7 +121,7 @@ def test_train_takes_a_folder_per_class(folder):
 def test_validation_folders_are_numbered_as_the_training_folders(folder):
     from types import SimpleNamespace
 
-    from captum_masking.cli.pictures import match_labels
+    from captum_masking.cli.evaluate import match_labels
 
     classifier = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
     training = SimpleNamespace(class_names=["bright", "dark"], labels=[0, 1])

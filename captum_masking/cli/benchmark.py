@@ -19,7 +19,7 @@ from captum_masking.benchmark.report import text_table
 from captum_masking.benchmark.result import digest
 from captum_masking.benchmark.run import benchmark
 from captum_masking.cli.command import Options
-from captum_masking.cli.pictures import match_labels
+from captum_masking.cli.evaluate import match_labels
 from captum_masking.data.images import BoxedImages, SegmentedImages, columns_of
 from captum_masking.model.model import MaskingModel
 from captum_masking.viz import to_pixels

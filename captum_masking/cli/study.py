@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from captum_masking._base.files import write_json
 from captum_masking.benchmark.study import Study, file_of, write_tables
 from captum_masking.cli.command import Options
-from captum_masking.cli.pictures import match_labels
+from captum_masking.cli.evaluate import match_labels
 from captum_masking.data.images import BoxedImages
 from captum_masking.metrics.boxes import (
     best_box_iou_of_boxes,

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from captum_masking._base.processes import gathered
 from captum_masking.cli.command import Options
-from captum_masking.cli.pictures import match_labels, still
+from captum_masking.cli.evaluate import match_labels, still
 from captum_masking.data.batches import Readable
 from captum_masking.data.images import BoxedImages
 from captum_masking.model.files import check_destination

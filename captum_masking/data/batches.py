@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from captum_masking._base.tuples import Inputs
+from captum_masking._base.captum import Inputs
 from captum_masking.data.seeded import Around, random_states
 
 #: Where the inputs of a batch with names are looked for.

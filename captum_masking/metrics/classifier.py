@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from captum_masking._base.borrow import eval_mode, module_of
+from captum_masking._base.captum import as_class_logits
 from captum_masking._base.checks import check_finite, check_inputs, check_output, check_same_device
-from captum_masking._base.target import as_class_logits
 from captum_masking.metrics.maps import check_masks, double
 
 #: Maps images ``(B, C, H, W)`` to logits ``(B, classes)``.

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_masking._base.captum import TargetType
-from captum_masking._base.target import class_indices
+from captum_masking._base.captum import TargetType, class_indices
 from captum_masking.metrics.classifier import (
     Classifier,
     check_images,

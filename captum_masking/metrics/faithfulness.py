@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_masking._base.captum import TargetType
+from captum_masking._base.captum import TargetType, as_class_logits, class_indices
 from captum_masking._base.checks import check_labels
-from captum_masking._base.target import as_class_logits, class_indices
 from captum_masking.metrics.classifier import (
     Classifier,
     check_images,

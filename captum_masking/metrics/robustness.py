@@ -12,9 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from captum_masking._base.borrow import lent
-from captum_masking._base.captum import TargetType
+from captum_masking._base.captum import TargetType, class_indices
 from captum_masking._base.checks import check_logits
-from captum_masking._base.target import class_indices
 from captum_masking.metrics.classifier import Classifier, check_images, logits_of
 from captum_masking.metrics.maps import is_finite
 from captum_masking.metrics.mean import facts

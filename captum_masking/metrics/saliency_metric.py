@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from captum_masking._base.captum import TargetType
-from captum_masking._base.target import as_class_logits, class_indices
+from captum_masking._base.captum import TargetType, as_class_logits, class_indices
 from captum_masking.metrics.boxes import masks_to_boxes, salient_boxes
 from captum_masking.metrics.classifier import (
     Classifier,

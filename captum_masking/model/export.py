@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_masking._base.tuples import unpacked
+from captum_masking._base.captum import unpacked
 from captum_masking.model.layers import dry_run_inputs
 from captum_masking.model.layouts import first_tensor
 from captum_masking.model.model import MaskingModel

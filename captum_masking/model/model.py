@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import eval_mode, plain_tensors, unwrapped
+from captum_masking._base.captum import Inputs, as_tuple, unpacked
 from captum_masking._base.checks import channels_in_words, check_area, check_inputs
-from captum_masking._base.tuples import Inputs, as_tuple, unpacked
 from captum_masking.model.files import (
     UPSAMPLERS,
     CheckpointError,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from captum_masking._base.borrow import plain_tensors
-from captum_masking._base.target import as_class_logits
+from captum_masking._base.captum import as_class_logits
 
 __all__ = ["Features", "Trace", "evidence"]
 

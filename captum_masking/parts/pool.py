@@ -38,8 +38,7 @@ class Pool(Protocol):
         """
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state_dict()`` of such a pool returned, once ``add`` is called.
-        """
+        """Go on from what ``state_dict()`` of such a pool returned, once ``add`` is called."""
 
 
 class Latest:

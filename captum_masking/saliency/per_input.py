@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from captum_masking._base.borrow import frozen, module_of, seeded
-from captum_masking._base.captum import TargetType, progress
+from captum_masking._base.captum import TargetType, as_class_logits, class_indices, progress
 from captum_masking._base.checks import channels_in_words, check_area, check_count
-from captum_masking._base.target import as_class_logits, class_indices
 from captum_masking.model.taps import logits_of
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masker import linear

@@ -15,6 +15,8 @@ from captum_masking._base.captum import (
     TargetType,
     TensorOrTupleOfTensorsGeneric,
     _format_additional_forward_args,
+    as_tuple,
+    class_indices,
     log_usage,
 )
 from captum_masking._base.checks import (
@@ -26,8 +28,6 @@ from captum_masking._base.checks import (
     check_same_batch,
     check_same_device,
 )
-from captum_masking._base.target import class_indices
-from captum_masking._base.tuples import as_tuple
 from captum_masking.model.model import MaskingModel
 from captum_masking.parts.infill import Infill
 from captum_masking.parts.objective import Objective

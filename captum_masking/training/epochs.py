@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
+from captum_masking._base.captum import Inputs
 from captum_masking._base.checks import length_of
 from captum_masking._base.processes import any_of, from_main, rank, world
-from captum_masking._base.tuples import Inputs
 from captum_masking.data.batches import read_batch
 from captum_masking.data.seeded import Seeded, random_states
 

@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import eval_mode, given_back
+from captum_masking._base.captum import as_tuple
 from captum_masking._base.checks import check_examples, check_loader, length_of
 from captum_masking._base.processes import any_of, from_main, world
-from captum_masking._base.tuples import as_tuple
 from captum_masking.data.batches import read_batch
 from captum_masking.model.model import MaskingModel
 from captum_masking.parts.evidence import Features, evidence

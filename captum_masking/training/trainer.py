@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from captum_masking._base.borrow import eval_mode, given_back
+from captum_masking._base.captum import Inputs, as_tuple, unpacked
 from captum_masking._base.checks import check_examples, check_labels, check_loader, check_logits
 from captum_masking._base.processes import copy_from_main, rank, world
 from captum_masking._base.rates import cosine
-from captum_masking._base.tuples import Inputs, as_tuple, unpacked
 from captum_masking.model.model import MaskingModel
 from captum_masking.model.taps import logits_of
 from captum_masking.parts.infill import Infill, Mean
