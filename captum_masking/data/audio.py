@@ -265,9 +265,6 @@ def _check_mask(mask: Tensor, sound: Tensor, picture: tuple[int, ...]) -> None:
         )
 
 
-# ---- Sound files
-
-
 def read_sound(
     file: str | os.PathLike[str], sample_rate: int, *, samples: int | None = None
 ) -> Tensor:
@@ -347,9 +344,6 @@ def _soundfile() -> Any:
         ) from error
 
 
-# ---- Clips, listed in a CSV file
-
-
 class Clips(Dataset[tuple[Any, int]]):
     r"""Clips of one length with their class, read when asked for.
 
@@ -427,9 +421,6 @@ def _of_folds(rows: list[Any], folds: Collection[int], file: Path) -> list[Any]:
             f"folds must be some of {sorted(set(fold_of))}, those of {file}, but got {list(folds)}."
         )
     return [row for row, fold in zip(rows, fold_of, strict=True) if fold in folds]
-
-
-# ---- Pictures
 
 
 @torch.no_grad()

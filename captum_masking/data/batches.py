@@ -116,8 +116,6 @@ def _joined(shapes: list[tuple[int, ...]]) -> str:
     return ", ".join(map(str, shapes[:4])) + (", ..." if len(shapes) > 4 else "")
 
 
-# ---- Images that cannot be read
-
 #: Faults of the machine, not of an image: too many open files, or no memory left.
 _OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _LISTED = 10  # images that a report names; the others it counts

@@ -139,9 +139,6 @@ def _standardize(image: Array) -> Array:
     return (image - image.mean()) / image.std()
 
 
-# ---- One image
-
-
 def _compose(source: _Source, size: int, rng: np.random.Generator) -> tuple[Array, Array, int]:
     """Draw an image, uint8 ``(3, size, size)``, its mask, bool ``(size, size)``, and its label."""
     choice = rng.integers(len(source.digits))

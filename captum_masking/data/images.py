@@ -230,7 +230,7 @@ def _to_tensors(boxes: Iterable[list[Box]]) -> list[Tensor]:
     return [torch.tensor(rows, dtype=torch.float32).reshape(-1, 4) for rows in boxes]
 
 
-# ---- A folder per class. torchvision's helpers count hidden folders and go into deeper ones.
+# A folder per class. torchvision's helpers count hidden folders and go into deeper ones.
 
 
 def _class_folders(root: Path) -> list[str]:
@@ -258,9 +258,6 @@ def _read_tree(root: Path, class_names: list[str]) -> dict[Path, _Picture]:
 
 def _visible(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-
-
-# ---- A CSV
 
 
 def columns_of(csv: str | os.PathLike[str]) -> list[str]:
@@ -392,9 +389,6 @@ def _read_box(row: dict[str, str], where: str) -> list[Box]:
     return [(x0, y0, x1, y1)]
 
 
-# ---- What does not fit
-
-
 def _check_transform(transform: Any) -> None:
     if transform is not None and not callable(transform):
         raise TypeError(
@@ -456,9 +450,6 @@ def _check_same_frame(mask: Path, file: Path) -> None:
 def _listed(values: Any) -> str:
     found = [int(value) for value in values]
     return ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
-
-
-# ---- Pictures
 
 
 def read_picture(file: str | os.PathLike[str]) -> Image.Image:

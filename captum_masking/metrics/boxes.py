@@ -25,8 +25,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: Where the object is: boxes, one tensor ``(n, 4)`` per image, or pixel masks of 0 and 1.
 Region = Sequence[Tensor] | Tensor
 
-# ---- Connected parts of a binary plane, as boxes (arrays in, arrays out, on the CPU)
-
 SIDES = None  # neighbors share a side
 CORNERS = np.ones((3, 3), dtype=bool)  # or a corner, as in OpenCV's contours
 
@@ -104,9 +102,6 @@ def _boxes_of(parts: Array, chosen: Array) -> Array:
     spans = ndimage.find_objects(parts)
     rows = [(x.start, y.start, x.stop, y.stop) for y, x in compress(spans, chosen)]
     return np.array(rows, dtype=np.int64).reshape(-1, 4)
-
-
-# ---- From masks to boxes
 
 
 def masks_to_boxes(
@@ -190,9 +185,6 @@ def _middle(length: int, fraction: float) -> tuple[int, int]:
     return (length - side) // 2, (length - side) // 2 + side
 
 
-# ---- From boxes to masks
-
-
 def boxes_to_masks(boxes: Sequence[Tensor], height: int, width: int) -> Tensor:
     """Return boolean masks ``(B, 1, height, width)`` of the pixels whose center lies in a box.
 
@@ -226,9 +218,6 @@ def region_of(masks: Tensor, truth: Region) -> Tensor:
         return truth.reshape(-1, height, width).to(masks.device) == 1
     check_boxes(len(masks), truth)
     return boxes_to_masks(truth, height, width)[:, 0].to(masks.device)
-
-
-# ---- Intersection over union
 
 
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:

@@ -72,9 +72,6 @@ class Masked:
         return probabilities.scatter(1, self.target[:, None], 0).sum(1)
 
 
-# ---- Scores of masked images: each function below is written on `Masked` and called on images
-
-
 _SCORES: dict[str, Callable[[Masked], Tensor]] = {}
 
 
@@ -263,9 +260,6 @@ class MaskedScores(Means):
     def compute(self) -> dict[str, Tensor]:
         """Return the means by name, float32 scalars."""
         return dict(zip(_SCORES, self.means().float(), strict=True))
-
-
-# ---- Completeness and soundness: a map should convince of what the classifier believes, only
 
 
 @facts(higher_is_better=True)

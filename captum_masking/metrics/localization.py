@@ -24,8 +24,6 @@ from captum_masking.metrics.maps import (
 from captum_masking.metrics.mean import facts
 from captum_masking.metrics.thresholds import BestThreshold, thresholds
 
-# ---- The localization error (LE), with and without the classifier
-
 
 @facts(higher_is_better=False)
 def localization_error(
@@ -84,9 +82,6 @@ def om(
         )
     errors = localization_error(masks, boxes, published=published)
     return torch.maximum(errors, (~correct).to(errors))
-
-
-# ---- F1 of the continuous mask
 
 
 @facts(higher_is_better=True)
@@ -161,9 +156,6 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(part > 0, part / whole, torch.zeros_like(part))
 
 
-# ---- IoU with pixel masks
-
-
 @facts(higher_is_better=True)
 def mask_iou(masks: Tensor, truth: Region, *, threshold: float | None = None) -> Tensor:
     """Return the IoU of each mask, cut at a threshold, with the object; 0 where nothing is left.
@@ -215,9 +207,6 @@ class MaxMaskIoU(BestThreshold):
     def update(self, masks: Tensor, truth: Region) -> None:
         """Score a batch; the arguments are those of `mask_iou`."""
         self.add(mask_iou_by_threshold(masks, truth, step=self.step))
-
-
-# ---- Pointing games
 
 
 @facts(higher_is_better=True)

@@ -58,9 +58,6 @@ def min_max(masks: Tensor) -> Tensor:
     return scaled.reshape(masks.shape).to(torch.promote_types(masks.dtype, torch.float32))
 
 
-# ---- Checks
-
-
 def check_masks(masks: Tensor) -> None:
     if not (masks.dim() == 3 or (masks.dim() == 4 and masks.shape[1] == 1)) or not masks.numel():
         raise ValueError(

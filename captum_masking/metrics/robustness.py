@@ -28,9 +28,6 @@ Attribute = Callable[..., Any]
 Perturbation = Callable[[Tensor, Generator], Tensor]
 
 
-# ---- Small changes to images
-
-
 @dataclass(frozen=True, kw_only=True)
 class SquareRemoval:
     """Infill a square at a random place.
@@ -103,9 +100,6 @@ class NormalNoise:
     def __call__(self, inputs: Tensor, generator: Generator) -> Tensor:
         drawn = torch.randn(inputs.shape[1:], generator=generator)
         return inputs + self.std * drawn.to(inputs)
-
-
-# ---- Infidelity and max-sensitivity
 
 
 @facts(higher_is_better=False, highest=None)

@@ -18,8 +18,6 @@ from captum_masking.data.subsets import labels_of
 from captum_masking.metrics.maps import is_finite, min_max, or_nan, planes_of
 from captum_masking.metrics.mean import FiniteMeans
 
-# ---- Similarities of two maps: from 1 for the same map down, NaN where either is not finite
-
 #: ``(maps, others) -> (B,)``
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
@@ -231,8 +229,6 @@ def _name(function: Any) -> str:
     return str(getattr(function, "__name__", function))
 
 
-# ---- Random weights in place of trained ones
-
 #: Draws the parameters that a module owns directly anew, from torch's random state.
 Rule = Callable[[nn.Module], None]
 
@@ -410,9 +406,6 @@ def _parts(layer: nn.Module | Sequence[nn.Module]) -> Sequence[nn.Module]:
     if not isinstance(layer, nn.Module):
         return layer
     return [part for parts in layers_of(layer).values() for part in parts]
-
-
-# ---- Random labels, to train another model on
 
 
 class Relabeled(Dataset[Any]):

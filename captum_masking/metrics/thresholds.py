@@ -49,9 +49,6 @@ class BestThreshold(Means):
         return thresholds(self.step)[self.means().argmax(-1).cpu()]
 
 
-# ---- MaxBoxAcc and MaxBoxAccV2
-
-
 def max_box_acc(
     masks: Tensor, boxes: Sequence[Tensor], *, step: float = 0.01, published: bool = False
 ) -> Tensor:
@@ -232,9 +229,6 @@ def _best_published_iou(found: list[Array], truth: Tensor, shape: tuple[int, ...
     # The end of a box is its last pixel, on both sides.
     ends = [np.minimum(f, last) + grow for f in found]
     return _best_iou(ends, truth.trunc() + torch.from_numpy(grow), shape)
-
-
-# ---- PxAP: does a higher value mean object?
 
 
 def pixel_histograms(

@@ -64,8 +64,6 @@ def fingerprint(module: nn.Module) -> str:
     return sha256(module)
 
 
-# ---- One file: JSON-like content, and tensors by name
-
 _CONTENT, _HASH = "captum_masking", "sha256"  # the two entries of the header
 _FORMAT = 2  # 1 was a folder of two files
 
@@ -154,8 +152,6 @@ def _explained(file: Path) -> Iterator[None]:
         raise (OSError(number, text) if number else OSError(text)) from error
 
 
-# ---- The package's own maskers, samplers and layouts, by name and settings
-
 #: What brings a mask to the size of the inputs, by name.
 UPSAMPLERS = {"linear": masker.linear, "nearest": masker.nearest}
 _MODULES: tuple[Any, ...] = (masker, other_maskers, gate, sampler, layouts)
@@ -183,8 +179,6 @@ def rebuild(name: str, entry: Mapping[str, Any], folder: str | Path) -> Any:
 def _is_own(part: Any) -> bool:
     return _PARTS.get(type(part).__name__) is type(part)
 
-
-# ---- A saved model: a folder with that one file, and room for a card and records beside it
 
 MODEL = "model.safetensors"
 _ABANDONED_S = 3600.0  # no save rests for an hour: what did was killed

@@ -26,8 +26,6 @@ from captum_masking.model.taps import Taps, hooked, logits_of, record
 __all__ = ["NoMapsError", "find_layers"]
 
 
-# ---- Run a classifier once to see what its layers give: nothing is kept, nothing stays behind.
-
 # Sizes at which a dry run is tried: ImageNet's, Inception's, then those of small data sets.
 _DRY_RUN_SIZES = (224, 299, 64, 32, 28)
 
@@ -160,9 +158,6 @@ def _hidden_vectors(
     return found
 
 
-# ---- Which layers to read, found by a dry run.
-
-
 class NoMapsError(ValueError):
     """A classifier without a layer to read."""
 
@@ -293,9 +288,6 @@ def _reaches_logits(classifier: nn.Module, arguments: Sequence[Any], map: Found)
 
     with eval_mode(classifier), torch.no_grad(), hooked([map.module], [map.name], spoil):
         return not bool(logits_of(classifier(*arguments)).isfinite().all())
-
-
-# ---- How the outputs of tapped layers become maps, where that was not said.
 
 
 def layouts_of(

@@ -347,9 +347,6 @@ class MaskingModel(nn.Module):
         return f"layers={self.layers}, stride={self.stride}"
 
 
-# ---- What the user left open: layers to read, and a masker for them.
-
-
 def _layers_for(
     classifier: nn.Module, example: tuple[Tensor, ...], extra: tuple[Any, ...], *, guessed: bool
 ) -> tuple[str, ...]:

@@ -87,9 +87,6 @@ def load_published(file: str | Path, *, map_location: Any = "cpu") -> MaskingMod
     return model.to(next(classifier.parameters()).device).eval()
 
 
-# ---- The file
-
-
 def _read(file: Path, map_location: Any) -> Mapping[str, Any]:
     if not file.is_file():
         raise ValueError(f"there is {'a folder' if file.is_dir() else 'no file'} of that name")
@@ -141,9 +138,6 @@ def _state(content: Mapping[str, Any], *keys: str) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"expected its {keys[0]} to map names to tensors")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
-
-
-# ---- The two networks
 
 
 def _build_classifier(weights: dict[str, Tensor]) -> nn.Module:
@@ -273,9 +267,6 @@ def _build(make: Callable[[], nn.Module], weights: dict[str, Tensor], name: str)
     own = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in floats.items()}
     network.load_state_dict(own, strict=False, assign=True)
     return network
-
-
-# ---- How the mask is made of the masker's output
 
 
 def _build_sampler(args: Mapping[str, Any], learned_tau: float | None) -> nn.Module:

@@ -16,9 +16,6 @@ from captum_masking.model.layouts import first_tensor
 __all__ = ["Taps", "logits_of"]
 
 
-# ---- What classifiers return, and where the logits are in it.
-
-
 def logits_of(output: Any) -> Tensor:
     """Read the logits out of whatever a classifier returns.
 
@@ -95,9 +92,6 @@ def record(classifier: nn.Module, *inputs: Any) -> tuple[dict[str, Tensor], Any]
         name: out for name, out in calls if ran[name] == 1 and isinstance(out, Tensor) and out.dim()
     }
     return once, answer
-
-
-# ---- Taps on named modules of a classifier, checked every time.
 
 
 class Taps:

@@ -37,9 +37,6 @@ __all__ = [
 Infill = Callable[[Tensor, Tensor], Tensor]
 
 
-# ---- One color for the whole hole.
-
-
 @dataclass(frozen=True)
 class Mean:
     """The mean color of the data: zero, since inputs are normalized (not black).
@@ -167,9 +164,6 @@ class Noise:
         return self.std * torch.randn_like(inputs)
 
 
-# ---- The image itself, blurred.
-
-
 @dataclass(frozen=True)
 class Blur:
     """The image itself, blurred beyond recognition.
@@ -224,9 +218,6 @@ def _convolve(rows: Tensor, half: Tensor) -> Tensor:
     kernel = torch.cat([half, half.new_zeros(length - 2 * len(half) + 1), half[1:].flip(0)])
     spectrum = torch.fft.rfft(kernel).real.to(rows)  # real, since the kernel is symmetric
     return torch.fft.irfft(torch.fft.rfft(rows, length) * spectrum, length)[..., :side]
-
-
-# ---- Another image: of the batch, or of a bank.
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,9 +281,6 @@ def _check_bank(bank: Any) -> None:
             f"bank must hold images (N, C, *spatial), but got {tuple(bank.shape)}; one image "
             "alone needs a batch axis, bank[None]."
         )
-
-
-# ---- A learned infill: any network that completes images.
 
 
 @dataclass(frozen=True)
@@ -369,9 +357,6 @@ def _check_pixels(pixels: Any, inputs: Tensor) -> None:
         "what the inpainting network returns",
         "look at its weights, and whether it divides by the size of a hole that can be empty.",
     )
-
-
-# ---- The mixture of Dabkowski & Gal.
 
 
 @dataclass(frozen=True, kw_only=True)

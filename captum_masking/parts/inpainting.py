@@ -21,9 +21,6 @@ from captum_masking.parts.masker import linear
 __all__ = ["InpaintingNetwork", "train_inpainter"]
 
 
-# ---- The network.
-
-
 def visible(hole: Tensor) -> Tensor:
     """Return how much of each pixel the network may see: all without a hole, nothing from one half.
 
@@ -110,9 +107,6 @@ def _block(channels: int, width: int, stride: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
     # Normalized per image, so that eval mode is train mode and other images never matter.
     return nn.Sequential(convolution, nn.GroupNorm(1, width), nn.ReLU())
-
-
-# ---- What it learns from.
 
 
 def random_holes(images: Tensor) -> Tensor:

@@ -84,9 +84,6 @@ class MaskerBase(nn.Module):
     settings: dict[str, Any]
 
 
-# ---- Layers by the number of spatial dimensions: signals, images, volumes.
-
-
 class _OverProcesses(_BatchNorm):
     """Batch norm over all processes, as ``nn.SyncBatchNorm``, which runs on accelerators only."""
 
@@ -155,9 +152,6 @@ def nearest(maps: Tensor, size: Sequence[int]) -> Tensor:
         tensor([[[0., 0., 1., 1.]]])
     """
     return interpolate(maps, tuple(size), mode="nearest")
-
-
-# ---- The maskers
 
 
 class Masker(MaskerBase):

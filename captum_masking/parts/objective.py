@@ -121,9 +121,6 @@ Objective = Callable[[Judgement], Tensor]
 Criterion = Callable[[Tensor, Judgement], Tensor]
 
 
-# ---- Criteria: one side of the objective.
-
-
 def entropy(logits: Tensor) -> Tensor:
     """Return the entropy of each prediction ``(B, classes)``, in nats: ``(B,)``.
 
@@ -219,9 +216,6 @@ class Hinge:
         others = logits.scatter(1, judgement.target[:, None], -math.inf)
         lead = target - others.amax(1)  # (B,)
         return (self.margin - lead if self.maximize else self.margin + lead).relu()
-
-
-# ---- A criterion that knows how often each class occurs: a masked image like any other.
 
 
 @dataclass(frozen=True)
@@ -330,9 +324,6 @@ def _distribution(prior: Tensor | Sequence[float]) -> tuple[float, ...]:
     return tuple(numbers)
 
 
-# ---- The objectives of the paper: the masker's, and the classifier's in joint training.
-
-
 @dataclass(frozen=True)
 class Dual:
     """Recognize the masked-in image, recognize nothing in the masked-out one.
@@ -428,9 +419,6 @@ class KeepRecognizing:
         return (clean + (judgement.correct * masked if self.gated else masked)).mean()
 
 
-# ---- How logits are read as "this class is there": one class of all, or each for itself.
-
-
 class Belief(Protocol):
     """How a classifier's logits ``(B, classes)`` tell whether a class ``(B,)`` is there."""
 
@@ -511,9 +499,6 @@ class AnyOf:
 
 def _of(target: Tensor, values: Tensor) -> Tensor:
     return values.gather(1, target[:, None])[:, 0]
-
-
-# ---- The objective of a target-aware masker, whose class may share the image or be absent.
 
 
 @dataclass(frozen=True)

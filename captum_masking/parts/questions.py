@@ -61,9 +61,6 @@ def _drawn_area(labels: Tensor) -> Tensor:
     return 0.25 + 0.5 * torch.rand(len(labels))  # as published
 
 
-# ---- Images side by side.
-
-
 def mosaics(inputs: Tensor, rows: int = 2, columns: int = 2) -> Tensor:
     """Lay images side by side, each ``rows x columns`` of them into one mosaic.
 
@@ -88,9 +85,6 @@ def mosaics(inputs: Tensor, rows: int = 2, columns: int = 2) -> Tensor:
     channels, height, width = inputs.shape[1:]
     grid = inputs.reshape(-1, rows, columns, channels, height, width)
     return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, rows * height, columns * width)
-
-
-# ---- Images of several classes out of images of one: ``composition(inputs, rows) -> images``.
 
 
 @dataclass(frozen=True)
@@ -165,9 +159,6 @@ def _shrunk(images: Tensor, size: Sequence[int]) -> Tensor:
     if images.dim() != 4:
         return linear(images, size)
     return interpolate(images, tuple(size), mode="bilinear", antialias=True)
-
-
-# ---- From a batch to questions: composed images, and classes that are not there.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,8 +376,6 @@ def _one_of(labels: Tensor) -> tuple[Tensor, Tensor]:
     draw = torch.rand(labels.shape).to(labels.device) * labels
     return draw.argmax(1), labels.bool().any(1)
 
-
-# ---- Whole images side by side at full size, from which a gate learns.
 
 _ROWS = _COLUMNS = 2
 

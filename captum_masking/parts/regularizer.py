@@ -35,9 +35,6 @@ __all__ = [
 Regularizer = Callable[[Tensor, Judgement], Tensor]
 
 
-# ---- Small masks.
-
-
 @dataclass(frozen=True)
 class Area:
     """Small masks, only where the mask already does its work.
@@ -137,9 +134,6 @@ def _reward(cost: Tensor, judgement: Judgement, weight_in: float, weight_out: fl
     return -weight_in * inside - weight_out * outside
 
 
-# ---- Smooth masks: neighboring pixels alike, and nothing along the frame.
-
-
 @dataclass(frozen=True)
 class TotalVariation:
     """Smooth masks that end before the frame does.
@@ -191,9 +185,6 @@ def _scales(sides: torch.Size, reference_px: int = 224) -> tuple[float, float]:
     side = math.prod(sides) ** (1 / len(sides))  # geometric mean
     # 1 for images: their energy is free of scale.
     return side ** (2 - len(sides)), reference_px / side
-
-
-# ---- Masks of a given size: one that is fixed, a range, or the one that the masker was given.
 
 
 @dataclass(frozen=True)
@@ -325,9 +316,6 @@ def _brightest(mask: Tensor, fraction: float) -> Tensor:
     return (fraction * pixels - ranks).clamp(0, 1).to(mask)
 
 
-# ---- Small masks for the target class, and none where it is not.
-
-
 @dataclass(frozen=True)
 class AskedArea:
     """Small masks where they already do their work, as ``Area``; no mask where the class is not.
@@ -392,9 +380,6 @@ def _elsewhere(mask: Tensor, judgement: Judgement) -> Tensor:
     if judgement.elsewhere is None:
         return _area(mask) * ~judgement.present  # type: ignore[operator]
     return _area(mask * judgement.elsewhere)
-
-
-# ---- Several regularizers as one, and those that are used most.
 
 
 class Sum:
