@@ -130,7 +130,7 @@ def _misfit(first: Any, inputs: Tensor) -> str | None:
 
 
 class TargetError(AssertionError, ValueError, IndexError):
-    """A target that does not name one class per example."""
+    """A target that does not name one class per example: Captum's errors, and Python's."""
 
 
 def check_output(output: Any) -> None:

@@ -54,7 +54,11 @@ def gathered(value: Any) -> list[Any]:
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter], examples: int) -> None:
-    """Turn the sums of gradients of each process's examples into the mean over all of them."""
+    """Turn the sums of gradients of each process's examples into the mean over all of them.
+
+    Parameters without a gradient must be without one in every process. DistributedDataParallel
+    cannot do it: it expects one backward pass for each forward pass and every parameter in it.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return

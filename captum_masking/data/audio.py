@@ -276,6 +276,9 @@ def read_sound(
         samples: Its length: the end of a longer sound is cut off, a shorter one continues in
             silence; None leaves it as long as it is.
 
+    Raises:
+        ImportError: If soundfile is not installed.
+
     Example:
         >>> import tempfile
         >>> temporary = tempfile.TemporaryDirectory()

@@ -53,6 +53,9 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         boxes: One float tensor ``(n, 4)`` a picture, ``(x0, y0, x1, y1)`` in ``[0, 1]``.
         class_names: Names by label for a folder tree; None for a CSV.
 
+    Raises:
+        FileNotFoundError: If the CSV or a picture it names does not exist.
+
     Example:
         >>> import tempfile
         >>> from PIL import Image
@@ -144,6 +147,9 @@ class SegmentedImages(BoxedImages):
     Attributes:
         mask_files: One path a picture. ``files``, ``labels`` and ``boxes`` are those of
             :class:`~captum_masking.data.BoxedImages`.
+
+    Raises:
+        FileNotFoundError: If the CSV, a picture or a pixel mask does not exist.
 
     Example:
         >>> import tempfile
