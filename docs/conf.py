@@ -52,7 +52,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"[A-Za-z_ ]+|PerInput\.__call__|(accelerate|torchmetrics|lightning|torch\._).*"),
     ("py:.*", r"captum\._utils\..*|torch\.nn\.modules\.batchnorm\._BatchNorm"),
     ("py:class", r"dict\[str|torch\.Size|pandas\..*"),
-    ("py:class", r"captum_masking\.(parts|metrics)\..*(_[A-Z]\w+|Posed|Relabeled)"),  # internal, behind a public one
+    # Internal classes behind public functions.
+    ("py:class", r"captum_masking\.(parts|metrics)\..*(_[A-Z]\w+|Posed|Relabeled)"),
 ]
 python_maximum_signature_line_length = 88
 intersphinx_mapping = addresses.write(HERE / "_build" / "inventories")
