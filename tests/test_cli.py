@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,9 +69,7 @@ def parse(command, *words):
 
 
 def content(model):
-    """Return all that a saved model holds; its file may order it in two ways."""
-    config, tensors = read_model(model)
-    return repr((config, {name: tensor.tolist() for name, tensor in tensors.items()}))
+    return Path(model, "model.safetensors").read_bytes()
 
 
 def train(*more):

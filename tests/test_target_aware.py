@@ -375,6 +375,12 @@ def test_a_trained_masker_gets_a_gate_and_is_left_bit_identical(images, labels):
         torch.testing.assert_close(aware.mask(images), model.mask(images))
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 10, 11])
+def test_a_gate_trains_for_any_number_of_steps(aware, images, labels, epochs):
+    losses = train_gate(aware, [(images, labels)], epochs, show_progress=False)
+    assert len(losses) == epochs and all(math.isfinite(loss) for loss in losses)
+
+
 def test_only_a_masker_that_is_told_nothing_gets_a_gate(aware):
     with pytest.raises(TypeError, match="plain Masker, but got GatedMasker"):
         gated(aware)

@@ -23,11 +23,21 @@ def rank() -> int:
 
 
 def summed(values: Tensor) -> Tensor:
-    if world() == 1:
-        return values
-    from torch.distributed.nn.functional import all_reduce  # slow to import, and rarely needed
+    """Add up tensors of one shape over all processes; the gradient of the sum is summed, too."""
+    return values if world() == 1 else _Sum.apply(values)
 
-    return all_reduce(values)
+
+class _Sum(torch.autograd.Function):
+    # torch.distributed.nn.functional.all_reduce is deprecated in favor of a private module.
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return summed(gradient)
 
 
 def any_of(flag: bool, device: torch.device) -> bool:

@@ -64,7 +64,8 @@ def fingerprint(module: nn.Module) -> str:
     return sha256(module)
 
 
-_CONTENT, _HASH = "captum_masking", "sha256"  # the two entries of the header
+# The only entry of the header, as safetensors writes several in any order: checksum and content.
+_ENTRY = "captum_masking"
 _FORMAT = 2  # 1 was a folder of two files
 
 
@@ -75,7 +76,7 @@ def write(file: Path, content: Any, tensors: Mapping[str, Tensor]) -> None:
     text = json.dumps({"format": _FORMAT, "content": content}, allow_nan=False)
     plain = _unshared(tensors)
     with _explained(file), replacing(file, shared=True) as staged:
-        save_file(plain, staged, metadata={_CONTENT: text, _HASH: _hash(text, plain)})
+        save_file(plain, staged, metadata={_ENTRY: f"{_hash(text, plain)} {text}"})
         staged.chmod(0o644)  # safetensors writes for its owner alone
 
 
@@ -91,12 +92,12 @@ def read(file: Path, way_out: str) -> tuple[Any, dict[str, Tensor]]:
             # As read they are windows on the file, which may change or go while they are in use.
             names = opened.keys()
             tensors = {name: opened.get_tensor(name).clone() for name in names}
-            header = opened.metadata() or {}
+            entry = (opened.metadata() or {}).get(_ENTRY, "")
     except (SafetensorError, OSError, ValueError, TypeError, LookupError) as error:
         reason = f"it is truncated, was altered or is something else ({error})"
         raise CheckpointError(file, reason, way_out) from error
-    text = header.get(_CONTENT, "")
-    if header.get(_HASH) != _hash(text, tensors):
+    checksum, _, text = entry.partition(" ")
+    if checksum != _hash(text, tensors):
         reason = (
             "it was altered (its checksum differs)" if text else "captum_masking did not write it"
         )

@@ -186,7 +186,9 @@ def train_gate(
     gate, batches = _gate_of(model), _count(loader, epochs)
     asked = GateQuestions(questions or Questions())
     optimizer = Adam(gate.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = OneCycleLR(optimizer, lr, total_steps=max(2, batches * epochs), pct_start=0.1)
+    steps = max(3, batches * epochs)
+    # A rise or fall without a step would divide by zero.
+    schedule = OneCycleLR(optimizer, lr, total_steps=steps, pct_start=max(0.1, 2 / steps))
     device, means = next(model.masker.parameters()).device, []
     with given_back(model):
         model.eval().requires_grad_(False)
