@@ -198,11 +198,57 @@ def test_a_class_without_pictures_is_refused_by_name(tmp_path):
         ([BOXED, "a.png,0,0,0,1,1", "b.png,0,0,left,1,1"], "line 3.*four numbers.*box of b.png"),
         ([BOXED, "a.png,0,0,0,1,"], "line 2: expected four numbers.*leave all four cells empty"),
         (["file,label", '"a.png,0'], "CSV text in UTF-8"),
+        (["file,label,label", "a.png,0,1"], "column 2 is 'label' and column 3 is 'label'; rename"),
+        (["file,label, x0,x1,x0", "a.png,0"], "column 3 is 'x0' and column 5 is 'x0'"),
+        (["Label,file,label ", "1,a.png,0"], "column 1 is 'Label' and column 3 is 'label'"),
+        (["path,label", "a.png,0"], "name that of the paths 'file'"),
+        (["file,label,xmin,ymin,xmax,ymax", "a.png,0,12,3,80,90"], "divide pixels by"),
+        (["file,label,left,top,right,bottom", "a.png,0,l,0,1,1"], "numbers left,top,right,bottom"),
+        (
+            ["file,label,xmin,ymin,xmax,ymax,left,top,right,bottom", "a.png,0"],
+            "edges of one box.*found those of 2: xmin,ymin,xmax,ymax and left,top,right,bottom",
+        ),
     ],
 )
 def test_a_bad_csv_is_refused_at_the_door(folder, lines, message):
     with pytest.raises(ValueError, match=message):
         BoxedImages(write_csv(folder, *lines))
+
+
+@pytest.mark.parametrize(
+    "edges",
+    [
+        "x0,y0,x1,y1",
+        "X0,Y0,X1,Y1",
+        "xmin,ymin,xmax,ymax",
+        " x_min , y_min , x_max , y_max ",
+        "bbox_x1,bbox_y1,bbox_x2,bbox_y2",
+        "Left,Top,Right,Bottom",
+        "x0,y0,x1,y1,xmin,ymin,xmax,ymax",
+    ],
+)
+def test_the_edges_of_a_box_are_known_by_their_usual_names(folder, edges):
+    table = write_csv(folder, f"file,label,{edges}", "a.png,0,0.25,0,0.5,0.75")
+    assert BoxedImages(table).boxes[0].tolist() == [[0.25, 0, 0.5, 0.75]]
+
+
+@pytest.mark.parametrize("heads", ["x,y,w,h", "x_center,y_center,width,height", "bbox,area"])
+def test_columns_that_look_like_boxes_but_are_not_read_are_named(folder, heads):
+    table = write_csv(folder, f"file,label,{heads}", "a.png,0,0.25,0")
+    first = heads.partition(",")[0]
+    with pytest.warns(UserWarning, match=f"not read: {first}.*name the edges x0,y0,x1,y1"):
+        assert len(BoxedImages(table).boxes[0]) == 0
+
+
+def test_columns_that_are_no_boxes_need_no_word(folder, recwarn):
+    BoxedImages(write_csv(folder, "file,label,width,height,year,,", "a.png,0,8,4,1999,,,"))
+    assert not recwarn.list
+
+
+def test_paths_as_windows_writes_them_are_found(folder):
+    write_picture(folder / "deep" / "c.png")
+    images = BoxedImages(write_csv(folder, "file,label", r"deep\c.png,3", "a.png,0"))
+    assert [file.name for file in images.files] == ["c.png", "a.png"]
 
 
 def test_a_missing_csv_is_refused(tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Collection, Iterable
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,17 @@ BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 Box = tuple[float, float, float, float]
+_BOX_HEADINGS = (
+    BOX_COLUMNS,
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("minx", "miny", "maxx", "maxy"),
+    ("left", "top", "right", "bottom"),
+    ("x1", "y1", "x2", "y2"),
+)
+_LIKE_A_BOX = re.compile(
+    "(min|max|c)?[xy](min|max|[0-4]|c|mid|cent(er|re)|left|right|top|bottom|tl|br)?|left|top|right|"
+    "bottom|(b|bounding)?box(es)?"
+)
 _OTHER_COLUMN = ", or name the label's column with label_column (--label-column)"
 
 
@@ -32,7 +45,8 @@ class BoxedImages(Dataset[tuple[Any, int]]):
     A CSV file has a header and one row a box, ``file,label,x0,y0,x1,y1``: ``file`` is relative to
     the CSV's folder, boxes are half-open fractions of width and height. Rows of one file are
     joined, in the order of first appearance. Without the four box columns, or with the four cells
-    of a row empty, there is no box; further columns are ignored.
+    of a row empty, there is no box. Other usual names of a box's edges, such as ``xmin``, are read
+    alike; further columns are ignored.
 
     A folder works in place of the CSV: each folder in it is a class, numbered in the order of
     their names, with the pictures of the class directly inside.
@@ -185,7 +199,7 @@ class SegmentedImages(BoxedImages):
         self.object_values = tuple(object_values)
         self.ignore_values = tuple(ignore_values)
         pictures = self._list(Path(csv), transform, label_column, mask_column)
-        self.mask_files = [Path(csv).parent / picture.mask for picture in pictures.values()]
+        self.mask_files = [_located(Path(csv), picture.mask) for picture in pictures.values()]
         check_files_exist(self.mask_files, "pixel mask", Path(csv))
 
     def pixel_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -281,25 +295,38 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]
     try:
         with open(path, newline="", encoding="utf-8-sig") as lines:  # -sig: as spreadsheets write
             reader = csv.DictReader(lines, restval="", skipinitialspace=True, strict=True)
+            columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
             rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             f"expected a CSV text in UTF-8, but {path} is none ({error}); give the CSV that "
             "lists the files."
         ) from error
-    columns = list(reader.fieldnames or ())
+    _check_distinct(columns, path)
     if not rows:
         raise ValueError(
             f"expected a header and at least one row, but {path} has no rows; write one line "
             "'file,label' (and ',x0,y0,x1,y1' for boxes), and then one line a file or box."
         )
     for where, row in rows:
-        if None in row:  # where the reader puts what is too much
+        surplus = row.pop(None, ())  # where the reader puts it
+        if any(cell.strip() for cell in surplus):
             raise ValueError(
                 f"{where}: expected at most {len(columns)} cells, as in the header, but got "
-                f"{len(row) - 1 + len(row[None])}; quote cells that hold a comma."
+                f"{len(row) + len(surplus)}; quote cells that hold a comma."
             )
     return columns, rows
+
+
+def _check_distinct(columns: list[str], path: Path) -> None:
+    places: dict[str, int] = {}
+    for place, name in enumerate(columns):
+        first = places.setdefault(name.casefold(), place)
+        if name and first != place:
+            raise ValueError(
+                f"expected columns of different names in {path}, but column {first + 1} is "
+                f"{columns[first]!r} and column {place + 1} is {name!r}; rename or remove one."
+            )
 
 
 def check_columns(columns: list[str], needed: list[str], path: Path, way_out: str) -> None:
@@ -336,9 +363,9 @@ def check_files_exist(files: list[Path], what: str, source: Path) -> None:
 def _read_csv(path: Path, label_column: str, mask_column: str | None) -> dict[Path, _Picture]:
     """Join the rows of each file, in the order of first appearance."""
     columns, rows = read_table(path)
-    boxed = any(name in columns for name in BOX_COLUMNS)
-    way_out = f"separate columns by commas{_OTHER_COLUMN}."
-    check_columns(columns, ["file", label_column, *(BOX_COLUMNS if boxed else ())], path, way_out)
+    edges = _box_columns(columns, path)
+    way_out = f"separate columns by commas, name that of the paths 'file'{_OTHER_COLUMN}."
+    check_columns(columns, ["file", label_column, *edges], path, way_out)
     if mask_column is not None and mask_column not in columns:
         raise ValueError(
             f"expected a column {mask_column!r} with the paths of pixel masks in {path}, but found "
@@ -349,11 +376,42 @@ def _read_csv(path: Path, label_column: str, mask_column: str | None) -> dict[Pa
         label = whole_number(row, label_column, where, _OTHER_COLUMN)
         mask = "" if mask_column is None else _path_in(row, mask_column, "a pixel mask", where)
         file = _path_in(row, "file", "a picture", where)
-        picture = pictures.setdefault(path.parent / file, _Picture(label, mask=mask))
+        picture = pictures.setdefault(_located(path, file), _Picture(label, mask=mask))
         _check_same("label", picture.label, label, file, where)
         _check_same("pixel mask", picture.mask, mask, file, where)
-        picture.boxes.extend(_read_box(row, where) if boxed else [])
+        picture.boxes.extend(_read_box(row, edges, where) if edges else [])
     return pictures
+
+
+def _box_columns(columns: list[str], path: Path) -> Sequence[str]:
+    """Find the columns of left, top, right and lower edge; none where there are no boxes."""
+    short = {_short(column): column for column in columns}
+    whole = [edges for edges in _BOX_HEADINGS if all(edge in short for edge in edges)]
+    if BOX_COLUMNS in whole or (not whole and any(name in short for name in BOX_COLUMNS)):
+        whole = [BOX_COLUMNS]
+    if len(whole) > 1:
+        raise ValueError(
+            f"expected the edges of one box a row in {path}, but found those of {len(whole)}: "
+            f"{' and '.join(map(','.join, whole))}; name those that count {','.join(BOX_COLUMNS)}."
+        )
+    like = [name for key, name in short.items() if _LIKE_A_BOX.fullmatch(key)]
+    if not whole and (len(like) > 1 or any("box" in name.lower() for name in like)):
+        warnings.warn(
+            f"{path} has columns that look like boxes but are not read: {', '.join(like)}; name "
+            f"the edges {','.join(BOX_COLUMNS)}, as fractions of the picture's width and height.",
+            stacklevel=2,
+        )
+    return [short.get(edge, edge) for edge in whole[0]] if whole else ()
+
+
+def _short(heading: str) -> str:
+    return re.sub(r"^b?box(?=.)", "", re.sub(r"[\W_]", "", heading.lower()))
+
+
+def _located(table: Path, cell: str) -> Path:
+    """Return where a cell's path leads from the table's folder, also as Windows writes it."""
+    file = table.parent / cell
+    return file if "\\" not in cell or file.is_file() else table.parent / cell.replace("\\", "/")
 
 
 def _path_in(row: dict[str, str], column: str, what: str, where: str) -> str:
@@ -374,17 +432,17 @@ def _check_same(what: str, first: Any, second: Any, file: str, where: str) -> No
         )
 
 
-def _read_box(row: dict[str, str], where: str) -> list[Box]:
+def _read_box(row: dict[str, str], edges: Sequence[str], where: str) -> list[Box]:
     """Read the box of a row: a list of one box, or of none where all four cells are empty."""
-    cells = [row[name].strip() for name in BOX_COLUMNS]
+    cells = [row[name].strip() for name in edges]
     if not any(cells):
         return []
     try:
         x0, y0, x1, y1 = map(float, cells)
     except ValueError:
         raise ValueError(
-            f"{where}: expected four numbers x0,y0,x1,y1 for the box of {row['file']}, but got "
-            f"{','.join(cells)!r}; leave all four cells empty where there is no box."
+            f"{where}: expected four numbers {','.join(edges)} for the box of {row['file']}, but "
+            f"got {','.join(cells)!r}; leave all four cells empty where there is no box."
         ) from None
     if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):  # refuses NaN too
         raise ValueError(
