@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -23,7 +24,8 @@ from networks import (
 from test_encoder import SkipInit
 from torch import nn
 
-from captum_masking import MaskingModel, MaskingSaliency
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking._base.checks import TargetError
 from captum_masking.parts.masker import Masker, nearest
 
 # The classifier's answer.
@@ -105,6 +107,15 @@ FORMS = {
     "object": lambda logits: Answer(logits),
     "dict": lambda logits: {"loss": logits.sum(), "logits": logits},
     "dict of one tensor": lambda logits: {"scores": logits, "name": "x"},
+    "text first": lambda logits: ("no", logits),
+    "nothing first": lambda logits: (None, logits),
+    "loss first": lambda logits: (logits.sum(), logits),
+    "loss of one device first": lambda logits: (logits.sum()[None], logits),
+    "maps first": lambda logits: (logits[..., None, None].expand(-1, -1, 3, 3), logits),
+    "lists first": lambda logits: ([logits, logits], logits),
+    "classes first": lambda logits: (logits.argmax(1), logits),
+    "object of other names": lambda logits: SimpleNamespace(loss=logits.sum(), scores=logits),
+    "dict of other names": lambda logits: {"loss": logits.sum(), "prediction": logits},
 }
 
 
@@ -121,15 +132,45 @@ def test_the_logits_are_found_in_whatever_the_classifier_returns(classifier, ima
 @pytest.mark.parametrize(
     "wrap, got",
     [
-        (lambda logits: {"a": logits, "b": logits}, r"dict with keys \['a', 'b'\]"),
+        (lambda logits: {"a": logits, "b": logits}, r"dict of a float32 \(1, \d\), b float32"),
+        (lambda logits: (torch.cat([logits] * 4, 1), logits), r"tuple of float32 \(1, 16\), float"),
+        (lambda logits: [{"boxes": torch.zeros(3, 4)} for _ in logits], "list of dict"),
+        (lambda logits: logits.argmax(1), r"Tensor of int64 \(1,\)"),
         (lambda logits: None, "NoneType"),
-        (lambda logits: ("no", logits), "tuple"),
         (lambda logits: (), "tuple"),
     ],
 )
 def test_an_answer_without_recognisable_logits_is_refused_in_words(classifier, images, wrap, got):
     with pytest.raises(TypeError, match=rf"must return logits.*{got}.*wrap it"):
         MaskingModel(Returns(classifier, wrap))(images)
+
+
+def test_of_several_heads_the_first_is_taken_and_that_is_said(classifier, images):
+    network = Returns(classifier, lambda logits: [logits, 2 * logits, 3 * logits]).eval()
+    model = MaskingModel(network)
+    with pytest.warns(UserWarning, match="returns 3 tensors of one shape.*first"):
+        logits = model.explain(images)[0]
+    assert torch.equal(logits, classifier(images))
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x.T, lambda x: x.mean(), lambda x: x[:1]])
+@pytest.mark.parametrize("make", [MaskingModel, lambda network: network])
+def test_an_answer_without_a_row_for_each_example_is_refused(classifier, images, wrap, make):
+    assert len(images) not in (1, 4)
+    with pytest.raises(ValueError, match=r"one row of logits per example, \d, but returned"):
+        MaskingSaliency(make(Returns(classifier, wrap))).attribute(images, steps=1)
+
+
+@pytest.mark.parametrize("make", [MaskingModel, lambda network: network])
+def test_a_class_of_each_place_is_no_predicted_class(classifier, images, make):
+    network = Returns(classifier, lambda logits: logits[..., None, None].expand(-1, -1, 3, 5))
+    saliency = MaskingSaliency(make(network.eval()))
+    with pytest.raises(TargetError, match=r"target=None.*one score of each.*, 3, 5\).*pools"):
+        saliency.attribute(images, steps=1)
+    assert saliency.attribute(images, (1, 2, 4), steps=1).shape == images.shape
+    trainer = MaskingTrainer(MaskingModel(network))
+    with pytest.raises(ValueError, match=r"shape \(B, classes\).*, 3, 5\).*pools the places"):
+        trainer.step(images, torch.zeros(len(images), dtype=torch.long))
 
 
 def test_a_future_is_refused_with_the_way_out(classifier, images):

@@ -15,7 +15,7 @@ from captum._utils.typing import TensorOrTupleOfTensorsGeneric as TensorOrTupleO
 from captum.log import log_usage as log_usage
 from torch import Tensor
 
-from captum_masking._base.checks import TargetError, check_output
+from captum_masking._base.checks import TargetError, check_one_row, check_output
 
 #: What users pass: one tensor, or several for a classifier that takes several.
 Inputs = Tensor | tuple[Tensor, ...]
@@ -38,6 +38,7 @@ def class_indices(output: Tensor, target: TargetType) -> Tensor:
     """Turn any form of Captum's target, or None for the predicted class, into (B,) columns."""
     check_output(output)
     if target is None:
+        check_one_row(output)
         return as_class_logits(output).argmax(1) if len(output) else output.new_zeros(0).long()
     if len(output) == 0:
         return torch.zeros(0, dtype=torch.long, device=output.device)

@@ -141,13 +141,35 @@ def check_output(output: Any) -> None:
         )
 
 
+def check_rows(output: Any, inputs: Tensor) -> None:
+    """Check that a classifier returned scores of each example."""
+    check_output(output)
+    if output.dim() == 0 or len(output) != len(inputs):
+        raise ValueError(
+            f"the classifier must return one row of logits per example, {len(inputs)}, but "
+            f"returned {tuple(output.shape)}; wrap it in a function that does."
+        )
+
+
+def check_one_row(output: Tensor) -> None:
+    """Check that a classifier predicts one class of each example, not of each place in it."""
+    if output.dim() > 2 and output.shape[2:].numel() > 1:
+        raise TargetError(
+            f"target=None, the predicted class, needs one score of each class, but the classifier "
+            f"returned {tuple(output.shape)}; name a class and a place, target=(class, "
+            f"{', '.join(['place'] * (output.dim() - 2))}), or pass a function that pools places, "
+            f"such as lambda inputs: classifier(inputs).flatten(2).mean(2)."
+        )
+
+
 def check_logits(logits: Any) -> None:
     """Check that a classifier returned (B, classes) logits."""
     check_output(logits)
     if logits.dim() != 2:
         raise ValueError(
             f"the classifier must return logits of shape (B, classes), but returned "
-            f"{tuple(logits.shape)}; wrap it in a module that returns one row per example."
+            f"{tuple(logits.shape)}; wrap it in a module that returns one row per example, such as "
+            "one that pools the places of a segmentation: classifier(inputs).flatten(2).mean(2)."
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_masking._base.borrow import eval_mode, module_of
 from captum_masking._base.captum import as_class_logits
-from captum_masking._base.checks import check_finite, check_inputs, check_output, check_same_device
+from captum_masking._base.checks import check_finite, check_inputs, check_rows, check_same_device
 from captum_masking.metrics.maps import check_masks, double
 
 #: Maps images ``(B, C, H, W)`` to logits ``(B, classes)``.
@@ -35,7 +35,7 @@ def _outputs(
     with eval_mode(classifier):
         for images, labels in batches:
             output = classifier(images)
-            _check_rows(output, images)
+            check_rows(output, images)
             yield labels, output
 
 
@@ -73,13 +73,4 @@ def check_maps(inputs: Tensor, masks: Tensor) -> None:
             f"masks must have shape {(batch, 1, height, width)} or {(batch, height, width)} to "
             f"match inputs of shape {tuple(inputs.shape)}, but got {tuple(masks.shape)}; "
             "resample the maps to the images' size first."
-        )
-
-
-def _check_rows(output: Any, images: Tensor) -> None:
-    check_output(output)
-    if output.dim() == 0 or len(output) != len(images):
-        raise ValueError(
-            f"the classifier must return one row of logits per image, {len(images)}, but returned "
-            f"{tuple(output.shape)}; wrap it in a function that does."
         )

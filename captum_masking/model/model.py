@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_masking._base.borrow import eval_mode, plain_tensors, unwrapped
 from captum_masking._base.captum import Inputs, as_tuple, unpacked
-from captum_masking._base.checks import channels_in_words, check_area, check_inputs
+from captum_masking._base.checks import channels_in_words, check_area, check_inputs, check_rows
 from captum_masking.model.files import (
     UPSAMPLERS,
     CheckpointError,
@@ -163,6 +163,7 @@ class MaskingModel(nn.Module):
         with channels_in_words(self.classifier, inputs[0]), plain_tensors(traced) as plain:
             output, tapped = taps(*plain(inputs), *plain(extra), traced=traced)
         logits = logits_of(output)
+        check_rows(logits, inputs[0])
         if not self.layers:
             return logits, Features(inputs, sizes)
         layouts = self.layouts or layouts_of(taps, tapped, inputs, *extra)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,39 +21,55 @@ def logits_of(output: Any) -> Tensor:
     """Read the logits out of whatever a classifier returns.
 
     A tensor is the logits. Otherwise they are its ``logits``, as an attribute or under that key
-    (Hugging Face; Inception and GoogLeNet in train mode), the one tensor of a dict, or the first
-    element of a tuple.
+    (Hugging Face; Inception and GoogLeNet in train mode), or the one tensor with two dimensions in
+    a tuple, list, dict or object. Several of one shape in a tuple or list are heads of one network:
+    the first is taken, and a warning says so.
 
     Example:
-        >>> logits_of({"logits": torch.tensor([[1.0, 2.0]]), "loss": None})
+        >>> logits_of((torch.tensor(0.5), torch.tensor([[1.0, 2.0]])))  # (loss, logits)
         tensor([[1., 2.]])
     """
-    for found in _candidates(output):
-        if isinstance(found, Tensor):
-            return found
+    parts = _parts(output)
+    tensors = [part for _, part in parts if isinstance(part, Tensor) and part.is_floating_point()]
+    tensors = [tensor for tensor in tensors if tensor.dim() == 2 or len(parts) == 1]
+    heads = isinstance(output, (tuple, list)) and len({tensor.shape for tensor in tensors}) == 1
+    if len(tensors) > 1 and heads:
+        warnings.warn(
+            f"the classifier returns {len(tensors)} tensors of one shape, of which the first is "
+            "taken for the logits; where another one is, wrap the classifier in a module that "
+            "returns that one.",
+            stacklevel=2,
+        )
+    if len(tensors) == 1 or (tensors and heads):
+        return tensors[0]
     if isinstance(output, torch.futures.Future):
         raise NotImplementedError(
             "the classifier returned a future, which is not supported; pass a function that waits "
             "for it: lambda inputs: classifier(inputs).wait()."
         )
-    held = f" with keys {list(output)}" if isinstance(output, Mapping) else ""
+    held = ", ".join(f"{name} {_in_words(part)}".strip() for name, part in parts[:8])
     raise TypeError(
         f"the classifier must return logits (B, classes), as a tensor, as .logits or ['logits'], "
-        f"as the one tensor of a dict or the first element of a tuple, but returned "
-        f"{type(output).__name__}{held}; wrap it in a module that returns the logits."
+        f"or as the one tensor with two dimensions in a tuple, dict or object, but returned "
+        f"{type(output).__name__}{f' of {held}' if held else ''}; wrap it in a module that returns "
+        "the logits."
     )
 
 
-def _candidates(output: Any) -> list[Any]:
-    if isinstance(output, Tensor):
-        return [output]
-    candidates = [getattr(output, "logits", None)]
-    if isinstance(output, Mapping):
-        tensors = [value for value in output.values() if isinstance(value, Tensor)]
-        candidates += [output.get("logits"), *(tensors if len(tensors) == 1 else [])]
-    elif isinstance(output, (tuple, list)):
-        candidates += output[:1]
-    return candidates
+def _parts(output: Any) -> list[tuple[str, Any]]:
+    """List by name what may be logits."""
+    named: Any = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
+    logits = named.get("logits", getattr(output, "logits", None))
+    if isinstance(output, Tensor) or isinstance(logits, Tensor):
+        return [("", output if isinstance(output, Tensor) else logits)]
+    if isinstance(output, (tuple, list)):
+        return [("", part) for part in output]
+    return list(named.items())
+
+
+def _in_words(part: Any) -> str:
+    kind = str(part.dtype).removeprefix("torch.") if isinstance(part, Tensor) else None
+    return f"{kind} {tuple(part.shape)}" if kind else type(part).__name__
 
 
 @contextmanager

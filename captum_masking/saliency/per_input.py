@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from captum_masking._base.borrow import frozen, module_of, seeded
 from captum_masking._base.captum import TargetType, as_class_logits, class_indices, progress
-from captum_masking._base.checks import channels_in_words, check_area, check_count
+from captum_masking._base.checks import channels_in_words, check_area, check_count, check_rows
 from captum_masking.model.taps import logits_of
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masker import linear
@@ -341,7 +341,9 @@ class _OneOfSeveral:
         others, extra = rest[: self.count - 1], rest[self.count - 1 :]
         inputs = (*others[: self.index], one, *others[self.index :])
         with channels_in_words(self.__self__, inputs[0]):
-            return logits_of(self.function(*inputs, *extra))
+            output = logits_of(self.function(*inputs, *extra))
+        check_rows(output, one)
+        return output
 
 
 class _From:

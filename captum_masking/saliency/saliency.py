@@ -15,6 +15,7 @@ from captum_masking._base.captum import (
     TargetType,
     TensorOrTupleOfTensorsGeneric,
     _format_additional_forward_args,
+    as_class_logits,
     as_tuple,
     class_indices,
     log_usage,
@@ -252,7 +253,7 @@ def _predict(
         classes = class_indices(logits, target)  # refuses a wrong target
         masks = model.decode(features, model.question(logits, target=classes, area=area))
         unheard = target is not None and not model.target_aware
-        return masks, unheard and bool((classes != class_indices(logits, None)).any())
+        return masks, unheard and bool((classes != as_class_logits(logits).argmax(1)).any())
 
 
 def _masking_model(function: Any) -> MaskingModel | None:
