@@ -412,7 +412,7 @@ def test_rise_takes_eight_rows_a_step():
 
 
 def test_rise_starts_from_an_image_blurred_by_five_taps():
-    images = torch.rand(2, 3, 9, 9, dtype=torch.float64)
+    images = torch.randn(2, 3, 9, 9, dtype=torch.float64)
     taps = torch.tensor([math.exp(-(d**2) / 50) for d in (-2, -1, 0, 1, 2)], dtype=torch.float64)
     kernel = (taps[:, None] * taps) / taps.sum() ** 2
     expected = nn.functional.conv2d(images, kernel.expand(3, 1, 5, 5), padding=2, groups=3)

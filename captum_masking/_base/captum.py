@@ -1,8 +1,15 @@
-"""What Captum passes: tuples and targets; its private names are imported here and nowhere else."""
+"""What Captum passes, tuples and targets, and what classifiers answer, logits or probabilities.
+
+Captum's private names are imported here and nowhere else.
+"""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from captum._utils.common import (
@@ -15,6 +22,7 @@ from captum._utils.typing import TensorOrTupleOfTensorsGeneric as TensorOrTupleO
 from captum.log import log_usage as log_usage
 from torch import Tensor
 
+from captum_masking._base.borrow import eval_mode, module_of
 from captum_masking._base.checks import TargetError, check_one_row, check_output
 
 #: What users pass: one tensor, or several for a classifier that takes several.
@@ -29,21 +37,37 @@ def unpacked(values: tuple[Any, ...]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def two_classes(output: Tensor) -> Tensor:
+    """Give a score of each example, ``(B,)`` or ``(B, 1)``, the column of the class that it denies.
+
+    Example:
+        >>> two_classes(torch.tensor([2.0, -1.0]))
+        tensor([[ 0.,  2.],
+                [ 0., -1.]])
+    """
+    output = output.reshape(1) if output.dim() == 0 else output  # one example, squeezed
+    if output.shape[1:].numel() != 1:
+        return output
+    score = output.reshape(len(output), 1)
+    return torch.cat([torch.zeros_like(score), score], dim=1)
+
+
 def as_class_logits(output: Tensor) -> Tensor:
-    logits = output.reshape(len(output), -1) if len(output) else output.reshape(0, 2)
-    return logits if logits.shape[1] > 1 else torch.cat([torch.zeros_like(logits), logits], dim=1)
+    output = two_classes(output)
+    return output.reshape(len(output), -1) if len(output) else output.reshape(0, 2)
 
 
 def class_indices(output: Tensor, target: TargetType) -> Tensor:
     """Turn any form of Captum's target, or None for the predicted class, into (B,) columns."""
     check_output(output)
+    output = two_classes(output)
     if target is None:
         check_one_row(output)
         return as_class_logits(output).argmax(1) if len(output) else output.new_zeros(0).long()
     if len(output) == 0:
         return torch.zeros(0, dtype=torch.long, device=output.device)
-    if output[0].numel() == 1 and target in (0, 1):
-        return torch.full((len(output),), int(target), device=output.device)
+    if isinstance(target, Tensor) and target.shape == (len(output), 1):
+        target = target[:, 0]
     indices = torch.arange(output[0].numel(), device=output.device).reshape(1, *output.shape[1:])
     try:
         _refuse_booleans_and_fractions(target)
@@ -71,3 +95,144 @@ def _target_error(output: Tensor, target: TargetType) -> TargetError:
         f"but got {got}{text if len(text) < 80 else text[:77] + '...'}; "
         "pass target=None for the predicted class."
     )
+
+
+# ---- What a classifier answers
+
+#: Turns what a classifier answers into logits.
+ToLogits = Callable[[Tensor], Tensor]
+
+_ROUNDING = 1e-3  # of probabilities, and of their sum
+_LEAST = 1e-30  # its logarithm still has a gradient that single precision holds
+_KEPT: WeakKeyDictionary[Any, ToLogits] = WeakKeyDictionary()  # of those that had to be probed
+
+
+def as_they_are(answer: Tensor) -> Tensor:
+    """Return logits, unchanged."""
+    return answer
+
+
+def log_probabilities(answer: Tensor) -> Tensor:
+    """Turn probabilities that add to one over the classes into logits.
+
+    What does not lie in ``[0, 1]`` is returned unchanged: some networks answer with probabilities
+    in eval mode alone.
+
+    Example:
+        >>> log_probabilities(torch.tensor([[0.25, 0.75]])).softmax(1)
+        tensor([[0.2500, 0.7500]])
+    """
+    logits = _wide(answer).clamp_min(_LEAST).log().to(answer.dtype)
+    return torch.where(_in_unit_interval(answer), logits, answer)
+
+
+def log_odds(answer: Tensor) -> Tensor:
+    """Turn probabilities, each of a class for itself, into logits; others as above.
+
+    Example:
+        >>> log_odds(torch.tensor([[0.25], [0.5]])).sigmoid()
+        tensor([[0.2500],
+                [0.5000]])
+    """
+    logits = _wide(answer).clamp(1e-7, 1 - 1e-7).logit().to(answer.dtype)
+    return torch.where(_in_unit_interval(answer), logits, answer)
+
+
+TO_LOGITS: dict[str, ToLogits] = {f.__name__: f for f in (as_they_are, log_probabilities, log_odds)}
+_IN_WORDS = {
+    log_probabilities: "add to one over the classes: their logarithms",
+    log_odds: "do not add to one: the log odds of each",
+}
+
+
+def find_to_logits(
+    function: Callable[..., Any],
+    answer: Tensor,
+    inputs: Sequence[Tensor],
+    ask: Callable[..., Tensor],
+) -> ToLogits | None:
+    """Find out how a classifier's answer becomes logits; None where it does not tell.
+
+    An answer in ``[0, 1]`` may be logits by chance: ``ask`` is called, as ``ask(*inputs)``, with
+    inputs that take logits out of it. What is found is said once for each classifier.
+    """
+    module = module_of(function)
+    owner = function if module is None else module
+    with suppress(TypeError):  # some callables have no weak references
+        if owner in _KEPT:
+            return _KEPT[owner]
+    if module is not None and module.training:
+        answer = _asked(function, ask, inputs, scale=0.0)
+    rows = _rows(answer)
+    if not rows.any():
+        return None
+    if not _in_unit_interval(rows):
+        return as_they_are
+    answers = [answer]
+    for scale in (1.0, 20.0, -20.0):
+        with suppress(RuntimeError, ValueError, AssertionError):  # it takes some pixels only
+            answers.append(_asked(function, ask, inputs, scale))
+    rows = torch.cat([_rows(each) for each in answers])
+    found = as_they_are if any(map(_ends_in_weights, answers)) else _kind_of(rows)
+    if found in _IN_WORDS:
+        warnings.warn(
+            f"{type(owner).__name__} answers with probabilities: they lie in [0, 1] and "
+            f"{_IN_WORDS[found]} are used as logits. If they are logits: MaskingModel(classifier, "
+            "to_logits=as_they_are), of captum_masking.model.taps.",
+            stacklevel=4,
+        )
+    if found is not None:
+        with suppress(TypeError):
+            _KEPT[owner] = found
+    return found
+
+
+def _kind_of(rows: Tensor) -> ToLogits | None:
+    if not _in_unit_interval(rows):
+        return as_they_are
+    if (rows == rows[0]).all():  # whatever it sees: it knows nothing yet
+        return None
+    add_to_one = rows.shape[1] > 1 and bool(((rows.sum(1) - 1).abs() < 10 * _ROUNDING).all())
+    return log_probabilities if add_to_one else log_odds
+
+
+def _asked(
+    function: Callable[..., Any], ask: Callable[..., Tensor], inputs: Sequence[Tensor], scale: float
+) -> Tensor:
+    """Ask about inputs as they are (scale 0), or far from all that a classifier knows."""
+    random = torch.Generator().manual_seed(0)
+    with eval_mode(function), torch.inference_mode(False), torch.enable_grad():
+        others = []
+        for x in inputs:
+            noise = torch.randn(x.shape, generator=random).to(x)
+            far = (scale * (x + noise) if scale else x.clone()).detach()
+            others.append(far.requires_grad_().clone())  # a copy may be written to
+        return ask(*others)
+
+
+def _rows(answer: Tensor) -> Tensor:
+    """List the finite scores of all examples (and pixels), a row each, a column for each class."""
+    answer = _wide(answer.detach())
+    answer = answer.movedim(1, -1) if answer.dim() > 1 else answer.reshape(-1, 1)
+    rows = answer.reshape(-1, answer.shape[-1])
+    return rows[rows.isfinite().all(1)]
+
+
+_RESHAPE = ("View", "UnsafeView", "Squeeze", "Unsqueeze", "Select", "Slice", "Clone", "ToCopy")
+_WEIGHTS = ("Addmm", "Mm", "Convolution", "MkldnnConvolution")
+
+
+def _ends_in_weights(answer: Tensor) -> bool:
+    """Whether an answer comes out of a linear layer or a convolution, as logits do."""
+    node = answer.grad_fn
+    while node is not None and node.name().startswith(_RESHAPE):
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith(_WEIGHTS)
+
+
+def _wide(answer: Tensor) -> Tensor:
+    return answer.to(torch.promote_types(answer.dtype, torch.float32))
+
+
+def _in_unit_interval(answer: Tensor) -> Tensor:
+    return ((answer >= -_ROUNDING) & (answer <= 1 + _ROUNDING)).all()

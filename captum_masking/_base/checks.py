@@ -173,6 +173,14 @@ def check_logits(logits: Any) -> None:
         )
 
 
+def as_indices(labels: Any) -> Any:
+    """Read a column ``(B, 1)``, as losses of one score take it, as class indices ``(B,)``."""
+    if not isinstance(labels, Tensor) or labels.shape[1:] != (1,):
+        return labels
+    column = labels[:, 0]
+    return column.long() if bool((column == column.long()).all()) else column
+
+
 def check_labels(target: Any, inputs: Tensor, classes: int | None = None) -> None:
     """Check for one class index per input, in the range of the classes where that is known."""
     if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype == torch.bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from captum_masking._base.borrow import eval_mode
+from captum_masking._base.captum import as_class_logits
 from captum_masking._base.files import write_json, write_text
 from captum_masking.benchmark.measures import by_boxes, draw, interval
 from captum_masking.benchmark.report import signed
@@ -24,6 +25,7 @@ from captum_masking.benchmark.result import Array, Column, Interval, needed
 from captum_masking.data.images import BoxedImages
 from captum_masking.data.subsets import few_shot, of_classes
 from captum_masking.metrics.boxes import boxes_to_pixels
+from captum_masking.metrics.classifier import logits_of
 from captum_masking.model.model import MaskingModel
 from captum_masking.parts.infill import Mean
 from captum_masking.recipes import ROWS, Row, Setting
@@ -54,10 +56,10 @@ class Study:
     before: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        with eval_mode(self.classifier), torch.no_grad():
-            logits = [self.classifier(inputs) for inputs, _ in self._loader(self.validation)]
-        self.before = torch.cat(logits).argmax(1) == torch.tensor(self.validation.labels)
-        self.classes = logits[0].shape[1]
+        batches = (inputs for inputs, _ in self._loader(self.validation))
+        logits = as_class_logits(logits_of(self.classifier, batches))
+        self.before = logits.argmax(1) == torch.tensor(self.validation.labels)
+        self.classes = logits.shape[1]
 
     def run(self, row: Row, seed: int, *, show_progress: bool = True) -> Scores:
         """Train one row of ``recipes.ROWS`` from one seed, and score it."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from captum_masking._base.borrow import eval_mode
+from captum_masking._base.captum import two_classes
 from captum_masking._base.files import write_json
 from captum_masking._base.text import describe
 from captum_masking.cli.command import Options
@@ -18,6 +19,7 @@ from captum_masking.data.images import BoxedImages
 from captum_masking.metrics.boxes import boxes_to_pixels, centered_square, whole_frame
 from captum_masking.metrics.localization import localization_error, localization_error_of_boxes
 from captum_masking.model.model import MaskingModel
+from captum_masking.model.taps import logits_of
 from captum_masking.parts.infill import Mean
 from captum_masking.training.records import Means, Record, judge_itself, measure
 from captum_masking.zoo import Preprocess, load
@@ -102,4 +104,4 @@ def match_labels(
 
 @torch.no_grad()
 def _count_classes(classifier: nn.Module, side: int) -> int:
-    return int(classifier(torch.zeros(1, 3, side, side)).shape[1])
+    return two_classes(logits_of(classifier(torch.zeros(1, 3, side, side)))).shape[1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_masking._base.borrow import eval_mode, module_of
-from captum_masking._base.captum import as_class_logits
+from captum_masking._base.captum import ToLogits, as_class_logits, as_they_are, find_to_logits
 from captum_masking._base.checks import check_finite, check_inputs, check_rows, check_same_device
 from captum_masking.metrics.maps import check_masks, double
 
@@ -32,11 +32,13 @@ def probabilities_of(classifier: Classifier, batches: Iterable[tuple[Tensor, Ten
 def _outputs(
     classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    to_logits: ToLogits | None = None
     with eval_mode(classifier):
         for images, labels in batches:
             output = classifier(images)
             check_rows(output, images)
-            yield labels, output
+            to_logits = to_logits or find_to_logits(classifier, output, (images,), classifier)
+            yield labels, (to_logits or as_they_are)(output)
 
 
 def softmax(output: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from captum_masking._base.captum import unpacked
 from captum_masking.model.layers import dry_run_inputs
 from captum_masking.model.layouts import first_tensor
 from captum_masking.model.model import MaskingModel
-from captum_masking.model.taps import logits_of
 from captum_masking.parts.evidence import Features
 
 __all__ = [
@@ -56,7 +55,7 @@ class HeatmapModule(nn.Module):
 
     def forward(self, inputs: Tensor, *others: Tensor) -> tuple[Tensor, Any]:
         """Return logits ``(B, classes)`` and masks ``(B, 1, *spatial)``."""
-        logits = logits_of(self.model.classifier(inputs, *others))
+        logits = self.model.logits_of(self.model.classifier(inputs, *others))
         maps = (inputs, *others)
         sizes = tuple(tensor.shape[2:] for tensor in maps)
         if self.model.layers:

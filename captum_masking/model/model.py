@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import eval_mode, plain_tensors, unwrapped
-from captum_masking._base.captum import Inputs, as_tuple, unpacked
+from captum_masking._base.captum import (
+    TO_LOGITS,
+    Inputs,
+    ToLogits,
+    as_they_are,
+    as_tuple,
+    find_to_logits,
+    two_classes,
+    unpacked,
+)
 from captum_masking._base.checks import channels_in_words, check_area, check_inputs, check_rows
 from captum_masking.model.files import (
     UPSAMPLERS,
@@ -44,9 +53,9 @@ __all__ = ["MaskingModel"]
 class MaskingModel(nn.Module):
     """A classifier with a masker on its feature maps.
 
-    ``model(inputs)`` gives the classifier's logits unchanged, ``model.mask(inputs)`` the mask and
-    ``model.explain(inputs)`` both, from one forward pass of the classifier. No gradient of the
-    mask reaches the classifier through its features.
+    ``model(inputs)`` gives the classifier's answer unchanged, ``model.mask(inputs)`` the mask and
+    ``model.explain(inputs)`` logits and mask, from one forward pass of the classifier. No gradient
+    of the mask reaches the classifier through its features.
 
     Args:
         classifier: Any module that maps ``(B, C, *spatial)`` to logits ``(B, classes)``, or vectors
@@ -75,6 +84,9 @@ class MaskingModel(nn.Module):
         additional_forward_args: What the classifier takes after its inputs, for the dry run alone.
         layouts: How the output of each layer becomes a map, as in
             :mod:`~captum_masking.model.layouts`; None finds it in the dry run or in each call.
+        to_logits: Turns what the classifier answers into logits, as
+            :func:`~captum_masking.model.taps.log_probabilities` does; None finds out, and says so
+            where the answers are probabilities. One score becomes the logits of two classes.
 
     Source:
         Phang et al. 2020; published: ``stride=4, upsample=nearest, upsample_first=False``.
@@ -106,6 +118,7 @@ class MaskingModel(nn.Module):
         example_inputs: Inputs | None = None,
         additional_forward_args: tuple[Any, ...] = (),
         layouts: Sequence[Layout] | None = None,
+        to_logits: ToLogits | None = None,
     ) -> None:
         super().__init__()
         classifier = unwrapped(classifier)
@@ -119,6 +132,7 @@ class MaskingModel(nn.Module):
         self.stride = stride
         self.upsample = upsample
         self.upsample_first = upsample_first
+        self.to_logits = to_logits
         self.sampler = Sigmoid() if sampler is None else sampler
         self.classifier_trained = False  # set by joint training: then its weights are saved too
         self.layers: tuple[str, ...] = Taps(self.classifier, () if own else layers or ()).layers
@@ -139,8 +153,12 @@ class MaskingModel(nn.Module):
         self.masker: nn.Module = masker  # type: ignore[assignment]  # made by now
 
     def forward(self, inputs: Tensor, *extra: Any) -> Tensor:
-        """Return the classifier's logits for ``inputs``, unchanged; ``classifier`` gives all."""
+        """Return the classifier's answer for ``inputs``, unchanged; ``classifier`` gives all."""
         return logits_of(self.classifier(inputs, *extra))
+
+    def logits_of(self, answer: Any) -> Tensor:
+        """Turn what the classifier, or a copy of it, answered into logits ``(B, classes)``."""
+        return two_classes((self.to_logits or as_they_are)(logits_of(answer)))
 
     def mask(self, inputs: Inputs, *extra: Any, **question: Any) -> Any:
         """Return the mask ``(B, 1, *spatial)`` of inputs ``(B, C, *spatial)``; 1 is evidence."""
@@ -162,7 +180,14 @@ class MaskingModel(nn.Module):
         taps = Taps(self.classifier, self.layers)
         with channels_in_words(self.classifier, inputs[0]), plain_tensors(traced) as plain:
             output, tapped = taps(*plain(inputs), *plain(extra), traced=traced)
-        logits = logits_of(output)
+        if self.to_logits is None:
+            self.to_logits = find_to_logits(
+                self.classifier,
+                logits_of(output),
+                inputs,
+                lambda *others: logits_of(self.classifier(*others, *extra)),
+            )
+        logits = self.logits_of(output)
         check_rows(logits, inputs[0])
         if not self.layers:
             return logits, Features(inputs, sizes)
@@ -269,6 +294,7 @@ class MaskingModel(nn.Module):
             "stride": self.stride,
             "upsample": _name_of(self.upsample),
             "upsample_first": self.upsample_first,
+            "to_logits": None if self.to_logits is None else _name_of(self.to_logits),
             "masker": describe(self.masker),
             "sampler": describe(self.sampler),
             "classifier": {
@@ -290,6 +316,7 @@ class MaskingModel(nn.Module):
         *,
         masker: nn.Module | None = None,
         sampler: nn.Module | None = None,
+        to_logits: ToLogits | None = None,
     ) -> MaskingModel:
         """Rebuild a saved model around a classifier, in eval mode.
 
@@ -297,7 +324,7 @@ class MaskingModel(nn.Module):
             classifier: The architecture that the model was trained with. If it was trained along,
                 its weights are loaded into it; if not, it must be the same classifier, and one
                 with other weights is warned of.
-            masker, sampler: Needed where the saved one is not the package's own.
+            masker, sampler, to_logits: Needed where the saved one is not the package's own.
 
         Raises:
             CheckpointError: If the folder is no saved model, was altered, or does not fit.
@@ -316,6 +343,7 @@ class MaskingModel(nn.Module):
                 stride=config["stride"],
                 upsample=UPSAMPLERS[config["upsample"]],
                 upsample_first=config["upsample_first"],
+                to_logits=to_logits or _to_logits(config, folder),
             )
             check_classifier(folder, config["classifier"], weights, model.classifier)
             missing, unexpected = model.load_state_dict(weights, strict=False)
@@ -346,6 +374,15 @@ class MaskingModel(nn.Module):
     def extra_repr(self) -> str:
         """List the layers that are read."""
         return f"layers={self.layers}, stride={self.stride}"
+
+
+def _to_logits(config: Mapping[str, Any], folder: str | Path) -> ToLogits | None:
+    name = config.get("to_logits")  # older models do not say: found out at the first call
+    if name is None:
+        return None
+    if name not in TO_LOGITS:
+        raise CheckpointError(folder, f"its to_logits is {name}; pass it as to_logits=...")
+    return TO_LOGITS[name]
 
 
 def _layers_for(

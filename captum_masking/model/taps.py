@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import eval_mode, module_of
+from captum_masking._base.captum import as_they_are, log_odds, log_probabilities
 from captum_masking.model.layouts import first_tensor
 
-__all__ = ["Taps", "logits_of"]
+__all__ = ["Taps", "as_they_are", "log_odds", "log_probabilities", "logits_of"]
 
 
 def logits_of(output: Any) -> Tensor:

@@ -13,7 +13,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from captum_masking._base.borrow import frozen, module_of, seeded
-from captum_masking._base.captum import TargetType, as_class_logits, class_indices, progress
+from captum_masking._base.captum import (
+    TargetType,
+    as_class_logits,
+    as_they_are,
+    class_indices,
+    find_to_logits,
+    progress,
+    two_classes,
+)
 from captum_masking._base.checks import channels_in_words, check_area, check_count, check_rows
 from captum_masking.model.taps import logits_of
 from captum_masking.parts.infill import Infill, Mean
@@ -176,6 +184,10 @@ class _Search:
         self.extra = tuple(a.clone() if isinstance(a, Tensor) else a for a in extra)
         with torch.no_grad():
             output = forward_func(self.inputs, *self.extra)
+        ask = lambda others: forward_func(others, *self.extra)  # noqa: E731
+        to_logits = find_to_logits(forward_func, output, (self.inputs,), ask)
+        self.to_logits = to_logits or as_they_are
+        output = self.to_logits(output)
         self.classes, self.logits = class_indices(output, target), as_class_logits(output).detach()
         # Adam divides by numbers that half precision rounds to zero.
         precise = torch.promote_types(inputs.dtype, torch.float32)
@@ -233,7 +245,7 @@ class _Search:
         halves = self._masked(mask.to(self.inputs.dtype))  # (2 * rows, C, *spatial)
         extra = [torch.cat([a[rows]] * 2) if self._has_rows(a) else a for a in self.extra]
         output = self.forward_func(shift(halves, self._jitter()), *extra)
-        logits_in, logits_out = as_class_logits(output).to(mask).chunk(2)
+        logits_in, logits_out = as_class_logits(self.to_logits(output)).to(mask).chunk(2)
         budget = None if area is None else torch.full_like(logits_in[:, 0], area)
         logits = self.logits[rows].to(mask)
         judgement = Judgement(logits, logits_in, logits_out, self.classes[rows], budget)
@@ -342,7 +354,7 @@ class _OneOfSeveral:
         inputs = (*others[: self.index], one, *others[self.index :])
         with channels_in_words(self.__self__, inputs[0]):
             output = logits_of(self.function(*inputs, *extra))
-        check_rows(output, one)
+        check_rows(two_classes(output), one)
         return output
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from captum_masking._base.processes import average_buffers
-from captum_masking.model.taps import logits_of
+from captum_masking.model.model import MaskingModel
 from captum_masking.parts.objective import Judgement, KeepRecognizing, Objective
 from captum_masking.parts.questions import as_labeled
 from captum_masking.training.update import parameters_of
@@ -77,8 +77,9 @@ class FromScratch(FineTune):
 class ClassifierTraining:
     """Trains the layers of a classifier that ask for a gradient, or all, along with its masker."""
 
-    def __init__(self, classifier: nn.Module, how: FineTune) -> None:
-        self.classifier, self.how = classifier, how
+    def __init__(self, model: MaskingModel, how: FineTune) -> None:
+        classifier = model.classifier
+        self.classifier, self.how, self.logits_of = classifier, how, model.logits_of
         parameters = list(classifier.parameters())
         trained = [p for p in parameters if p.requires_grad]
         if parameters and not trained:
@@ -108,7 +109,7 @@ class ClassifierTraining:
         loss = self.how.objective(known) if judge is self.classifier else clean
         if self.original is not None:
             with torch.no_grad():
-                answer = logits_of(self.original(*inputs)).softmax(1)
+                answer = self.logits_of(self.original(*inputs)).softmax(1)
             loss = loss + self.how.stay * cross_entropy(judgement.logits, answer)
         return loss
 

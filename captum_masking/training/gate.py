@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import eval_mode, given_back
 from captum_masking._base.captum import as_tuple
-from captum_masking._base.checks import check_examples, check_loader, length_of
+from captum_masking._base.checks import as_indices, check_examples, check_loader, length_of
 from captum_masking._base.processes import any_of, from_main, world
 from captum_masking.data.batches import read_batch
 from captum_masking.model.model import MaskingModel
@@ -148,7 +148,7 @@ def gated(model: MaskingModel) -> MaskingModel:
     gated_masker = GatedMasker(**{name: settings[name] for name in ("channels", "width", "dims")})
     gated_masker.masker = masker
     gated_masker.to(next(masker.parameters()))
-    same = ("sampler", "stride", "upsample", "upsample_first", "layouts")
+    same = ("sampler", "stride", "upsample", "upsample_first", "layouts", "to_logits")
     others = {name: getattr(model, name) for name in same}
     made = MaskingModel(model.classifier, model.layers, masker=gated_masker, **others)
     made.classifier_trained = model.classifier_trained
@@ -199,6 +199,7 @@ def train_gate(
             bar = tqdm(loader, name, total=batches, disable=not show_progress)
             for batch in bar:
                 inputs, labels = read_batch(batch)
+                labels = as_indices(labels)
                 check_examples(inputs, one_label(labels))
                 moved = tuple(tensor.to(device) for tensor in as_tuple(inputs))
                 loss = asked.extra_loss(model, moved, labels.to(device))

@@ -72,7 +72,8 @@ def judge_itself(
     check_labels(target, inputs[0], classes=logits.shape[1])
     question = model.question(logits, target=target)
     masks = model.decode(features, question)
-    logits_in, logits_out = model(*masked_halves(inputs, masks, infill, infill_out)).chunk(2)
+    answer = model(*masked_halves(inputs, masks, infill, infill_out))
+    logits_in, logits_out = model.logits_of(answer).chunk(2)
     return Judgement(logits, logits_in, logits_out, *question.known), masks
 
 

@@ -16,11 +16,16 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from captum_masking._base.borrow import eval_mode, given_back
 from captum_masking._base.captum import Inputs, as_tuple, unpacked
-from captum_masking._base.checks import check_examples, check_labels, check_loader, check_logits
+from captum_masking._base.checks import (
+    as_indices,
+    check_examples,
+    check_labels,
+    check_loader,
+    check_logits,
+)
 from captum_masking._base.processes import copy_from_main, rank, world
 from captum_masking._base.rates import cosine
 from captum_masking.model.model import MaskingModel
-from captum_masking.model.taps import logits_of
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masking import masked_halves
 from captum_masking.parts.objective import Dual, Judgement, Objective, target_aware
@@ -142,7 +147,7 @@ class MaskingTrainer:
         self.optimizers: list[Optimizer] = [self.masker_optimizer]
         self.classifier: ClassifierTraining | None = None
         if self.joint:
-            self.classifier = ClassifierTraining(model.classifier, self.joint)
+            self.classifier = ClassifierTraining(model, self.joint)
             self.optimizers.append(self.classifier.optimizer)
             model.classifier_trained = True
         self.steps_done = self.epochs_done = 0
@@ -209,7 +214,7 @@ class MaskingTrainer:
         inputs, labels, given = self._receive(inputs, target)
         with given_back(self.model), self.engine.autocast():
             self._set_modes(self.classifier)
-            logits = self.model(*inputs)
+            logits, _ = self.model.read(inputs)
             check_logits(logits)
             check_labels(given, inputs[0], classes=logits.shape[1])
             loss = cross_entropy(precise(logits)[0], labels)
@@ -352,7 +357,7 @@ class MaskingTrainer:
 
     def _receive(self, inputs: Inputs, target: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         """Check a batch; return inputs and labels on the device, and one label of each as given."""
-        inputs = as_tuple(inputs)
+        inputs, target = as_tuple(inputs), as_indices(target)
         several = self.questions.multi_label and not self.joint
         several = several and isinstance(target, Tensor) and target.dim() == 2
         given = one_label(target) if several else target
@@ -390,7 +395,7 @@ class MaskingTrainer:
             call = self.compiled[judge]
         in_train_mode = classifier is not None and classifier.how.judge_in_train_mode
         with nullcontext() if in_train_mode else eval_mode(judge):
-            return logits_of(call(*halves))
+            return self.model.logits_of(call(*halves))
 
     def _learn(self, losses: dict[str, Tensor], *, examples: int) -> Record:
         """Hand the losses to the engine, and note who has learned something."""

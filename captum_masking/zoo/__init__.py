@@ -351,7 +351,7 @@ def explain(
     inputs = preprocess(picture)[None]
     mask = MaskingSaliency(model).attribute(inputs, target=index)[:, :1]
     images = torch.cat([inputs, *mask_images(inputs, mask, Mean())])
-    probabilities = model(images).softmax(1)
+    probabilities = model.logits_of(model(images)).softmax(1)
     index = int(probabilities[0].argmax()) if index is None else index
     figures = [float(each) for each in (*probabilities[:, index], mask.mean())]
     seen = int(probabilities[2].argmax())  # what is recognized instead, once the evidence is gone
