@@ -66,8 +66,8 @@ def class_indices(output: Tensor, target: TargetType) -> Tensor:
         return as_class_logits(output).argmax(1) if len(output) else output.new_zeros(0).long()
     if len(output) == 0:
         return torch.zeros(0, dtype=torch.long, device=output.device)
-    if isinstance(target, Tensor) and target.shape == (len(output), 1):
-        target = target[:, 0]
+    if isinstance(target, Tensor) and target.shape == (len(output), 1) and output.shape[1:] == (2,):
+        target = target[:, 0]  # as labels of one score are
     indices = torch.arange(output[0].numel(), device=output.device).reshape(1, *output.shape[1:])
     try:
         _refuse_booleans_and_fractions(target)
