@@ -180,14 +180,11 @@ class MaskingModel(nn.Module):
         taps = Taps(self.classifier, self.layers)
         with channels_in_words(self.classifier, inputs[0]), plain_tensors(traced) as plain:
             output, tapped = taps(*plain(inputs), *plain(extra), traced=traced)
+        answer = logits_of(output)
         if self.to_logits is None:
-            self.to_logits = find_to_logits(
-                self.classifier,
-                logits_of(output),
-                inputs,
-                lambda *others: logits_of(self.classifier(*others, *extra)),
-            )
-        logits = self.logits_of(output)
+            ask = lambda *others: logits_of(self.classifier(*others, *extra))  # noqa: E731
+            self.to_logits = find_to_logits(self.classifier, answer, inputs, ask)
+        logits = self.logits_of(answer)
         check_rows(logits, inputs[0])
         if not self.layers:
             return logits, Features(inputs, sizes)
