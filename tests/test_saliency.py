@@ -9,6 +9,7 @@ import copy
 import inspect
 import pickle
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -16,10 +17,12 @@ from captum.attr import Attribution, NoiseTunnel, visualization
 from captum.metrics import infidelity, sensitivity_max
 from networks import Broken, Counted, Lookup, Quadrants, assert_same, cnn, everything, mixed_modes
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from captum_masking import MaskingModel, MaskingSaliency
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking._base.checks import TargetError
 from captum_masking.saliency.per_input import PerInput
+from captum_masking.training.gate import gated, train_gate
 
 # An input optimised for few steps keeps every promise but that of being good.
 FEW = {"steps": 3}
@@ -658,3 +661,91 @@ def test_infill_objective_and_regularizer_are_used(quadrants, device):
         regularizer=note("regularizer", lambda mask, judgement: mask.mean()),
     ).attribute(bright(0).to(device), target=0, **FEW)
     assert set(seen) == {"infill", "objective", "regularizer"}
+
+
+# A model in somebody's wrapper.
+
+
+class Holds(nn.Module):
+    """Hands its inputs to a model, as a Lightning module does."""
+
+    def __init__(self, model, before=nn.Identity(), after=nn.Identity()):
+        super().__init__()
+        self.model, self.before, self.after = model, before, after
+
+    def forward(self, inputs):
+        return self.after(self.model(self.before(inputs)))
+
+
+class Predictor:
+    def __init__(self, model):
+        self.model = model
+
+    def predict(self, inputs):
+        return self.model(inputs)
+
+
+WRAPPERS = {
+    "module": Holds,
+    "sequential": nn.Sequential,
+    "moving average": AveragedModel,
+    "moving average on several devices": lambda model: nn.DataParallel(AveragedModel(model)),
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "compiled module": lambda model: torch.compile(Holds(model), backend="eager"),
+    "method": lambda model: model.forward,
+    "method of an object": lambda model: Predictor(model).predict,
+    "partial": partial,
+    "lambda": lambda model: lambda inputs: model(inputs),
+    "decorated": lambda model: torch.no_grad()(model),
+    "answers with a dict": lambda model: lambda inputs: {"logits": Holds(model)(inputs)},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_a_model_is_found_in_a_wrapper_that_only_calls_it(model, images, wrap):
+    mixed_modes(model)
+    expected = MaskingSaliency(model).attribute(images)
+    wrapped = wrap(model)
+    before = everything(model)
+    with warnings.catch_warnings(action="error"):
+        saliency = MaskingSaliency(wrapped)
+        found = [saliency.attribute(images) for _ in range(2)]
+        several = saliency.attribute_targets(images, torch.zeros(len(images), 1).long())
+    assert all(torch.equal(each, expected) for each in found)
+    assert torch.equal(several[:, 0], expected)
+    assert_same(before, everything(model))
+
+
+DOES_MORE = {
+    "normalizes": lambda model: Holds(model, before=nn.InstanceNorm2d(3)),
+    "mirrors": lambda model: lambda inputs: model(inputs.flip(-1)),
+    "means": lambda model: lambda inputs: (model(inputs) + model(inputs.flip(-1))) / 2,
+    "probabilities": lambda model: nn.Sequential(model, nn.Softmax(1)),
+    "other order of classes": lambda model: lambda inputs: model(inputs).flip(1),
+}
+
+
+@pytest.mark.parametrize("wrap", DOES_MORE.values(), ids=DOES_MORE)
+def test_a_wrapper_that_does_more_gets_masks_of_its_own_and_that_is_said(model, images, wrap):
+    wrapped = wrap(model.eval())
+    with pytest.warns(UserWarning, match="does more than call one MaskingModel"):
+        found = MaskingSaliency(wrapped).attribute(images, target=1, steps=2)
+    assert not torch.equal(found, MaskingSaliency(model).attribute(images, target=1))
+
+
+def test_a_wrapper_is_looked_at_again_when_it_holds_another_model(model, images):
+    wrapped = Holds(model)
+    saliency = MaskingSaliency(wrapped)
+    saliency.attribute(images)
+    wrapped.model = other = MaskingModel(cnn(seed=5)).to(images.device)
+    assert torch.equal(saliency.attribute(images), MaskingSaliency(other).attribute(images))
+
+
+@pytest.mark.parametrize("take", [MaskingTrainer, gated, lambda model: train_gate(model, [])])
+def test_what_trains_a_model_names_the_one_that_a_wrapper_holds(classifier, model, take):
+    with pytest.raises(TypeError, match=r"got Holds; pass the one that it holds as \.model\."):
+        take(Holds(model))
+    with pytest.raises(TypeError, match=r"got Sequential; make one, MaskingModel\(classifier\)"):
+        take(classifier)
+    with pytest.raises(TypeError, match="has a masker.*model.classifier"):
+        MaskingModel(model)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import get_ident
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -122,6 +125,11 @@ class MaskingModel(nn.Module):
     ) -> None:
         super().__init__()
         classifier = unwrapped(classifier)
+        if isinstance(classifier, MaskingModel):
+            raise TypeError(
+                "classifier must be the network to explain, but got a MaskingModel, which has a "
+                "masker; for another masker on its network pass model.classifier."
+            )
         if target_aware:
             masker = _target_aware(masker)
         own = _reads_inputs(masker) or (layers is not None and not len(layers))
@@ -154,7 +162,10 @@ class MaskingModel(nn.Module):
 
     def forward(self, inputs: Tensor, *extra: Any) -> Tensor:
         """Return the classifier's answer for ``inputs``, unchanged; ``classifier`` gives all."""
-        return logits_of(self.classifier(inputs, *extra))
+        answer = logits_of(self.classifier(inputs, *extra))
+        if _WATCHED:
+            _WATCHED.get(get_ident(), []).append(((inputs, *extra), answer))
+        return answer
 
     def logits_of(self, answer: Any) -> Tensor:
         """Turn what the classifier, or a copy of it, answered into logits ``(B, classes)``."""
@@ -380,6 +391,75 @@ def _to_logits(config: Mapping[str, Any], folder: str | Path) -> ToLogits | None
     if name not in TO_LOGITS:
         raise CheckpointError(folder, f"its to_logits is {name}; pass it as to_logits=...")
     return TO_LOGITS[name]
+
+
+# ---- A model in somebody's wrapper
+
+_WATCHED: dict[int, list[tuple[tuple[Any, ...], Tensor]]] = {}  # calls, by thread
+
+
+def eager(function: Any) -> Any:
+    """Take a module out of what runs it on several devices, or compiled."""
+    inside = getattr(unwrapped(function), "_orig_mod", None)
+    return unwrapped(function) if inside is None else eager(inside)
+
+
+def plain_model(model: Any) -> MaskingModel:
+    """Return a masking model, also out of what runs it; refuse anything else."""
+    inside = eager(model)
+    if isinstance(inside, MaskingModel):
+        return inside
+    cure = "make one, MaskingModel(classifier)"
+    if isinstance(inside, nn.Module) and (held := models_in(inside)):
+        names = [name for name, part in inside.named_modules() if id(part) in held]
+        cure = f"pass the one that it holds as .{names[0]}"
+    raise TypeError(f"model must be a MaskingModel, but got {type(inside).__name__}; {cure}.")
+
+
+def models_in(function: Any, depth: int = 3) -> dict[int, MaskingModel]:
+    """Find the models that a wrapper, a method, a partial or a function may call, by ``id``."""
+    if isinstance(function, nn.Module):
+        return {id(part): part for part in function.modules() if isinstance(part, MaskingModel)}
+    if not depth or isinstance(function, (type, ModuleType)):
+        return {}
+    if isinstance(function, FunctionType):
+        names = inspect.getclosurevars(function)
+        held = [*names.nonlocals.values(), *names.globals.values()]
+    else:
+        held = [getattr(function, name, None) for name in ("__self__", "func")]
+        held += getattr(function, "__dict__", {}).values()
+    return {key: model for each in held for key, model in models_in(each, depth - 1).items()}
+
+
+def forwards_to(
+    function: Callable[..., Any], model: MaskingModel, arguments: Sequence[Any]
+) -> bool:
+    """Whether a function does nothing but hand its arguments to a model, and return its answer."""
+    calls: list[tuple[tuple[Any, ...], Tensor]] = []
+    _WATCHED[get_ident()] = calls
+    try:
+        in_words = channels_in_words(model, arguments[0])
+        with eval_mode(function), eval_mode(model), torch.no_grad(), in_words:
+            answer = logits_of(function(*arguments))
+    except NotImplementedError as error:
+        raise TypeError(
+            f"{type(function).__name__} cannot be called; pass the MaskingModel that it holds."
+        ) from error
+    finally:
+        del _WATCHED[get_ident()]
+    if len(calls) != 1 or len(calls[0][0]) != len(arguments):
+        return False
+    pairs = [*zip(arguments, calls[0][0], strict=True), (answer, calls[0][1])]
+    return all(_equal(*pair) for pair in pairs)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return one is other
+    try:
+        return torch.equal(one, other)
+    except RuntimeError:  # of one example, within vmap
+        return False
 
 
 def _layers_for(

@@ -59,10 +59,12 @@ def logits_of(output: Any) -> Tensor:
 
 def _parts(output: Any) -> list[tuple[str, Any]]:
     """List by name what may be logits."""
+    if isinstance(output, Tensor):
+        return [("", output)]
     named: Any = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
     logits = named.get("logits", getattr(output, "logits", None))
-    if isinstance(output, Tensor) or isinstance(logits, Tensor):
-        return [("", output if isinstance(output, Tensor) else logits)]
+    if isinstance(logits, Tensor):
+        return [("", logits)]
     if isinstance(output, (tuple, list)):
         return [("", part) for part in output]
     return list(named.items())

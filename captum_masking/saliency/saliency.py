@@ -10,7 +10,7 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_masking._base.borrow import eval_mode, module_of, unwrapped
+from captum_masking._base.borrow import eval_mode, module_of
 from captum_masking._base.captum import (
     TargetType,
     TensorOrTupleOfTensorsGeneric,
@@ -29,7 +29,7 @@ from captum_masking._base.checks import (
     check_same_batch,
     check_same_device,
 )
-from captum_masking.model.model import MaskingModel
+from captum_masking.model.model import MaskingModel, eager, forwards_to, models_in
 from captum_masking.parts.infill import Infill
 from captum_masking.parts.objective import Objective
 from captum_masking.parts.regularizer import Regularizer
@@ -59,7 +59,9 @@ class MaskingSaliency(Attribution):
 
     Args:
         forward_func: A ``MaskingModel``, any classifier, or any callable that returns logits. A
-            model inside ``DataParallel`` explains on its own device.
+            model inside ``DataParallel`` explains on its own device. One inside another wrapper, a
+            function or a partial is found if that does nothing but call it, which one more forward
+            pass of the first call finds out.
         infill, objective, regularizer: In place of those of ``per_input``.
         per_input: How masks are optimized; no effect on a ``MaskingModel``.
 
@@ -94,6 +96,7 @@ class MaskingSaliency(Attribution):
         super().__init__(forward_func)
         self.per_input = per_input.but(infill=infill, objective=objective, regularizer=regularizer)
         self._warned = False
+        self._found: tuple[Any, ...] = ()  # a function, the model in it, whether it only calls that
 
     @log_usage(part_of_slo=True)  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
@@ -127,10 +130,10 @@ class MaskingSaliency(Attribution):
             device; a tuple for a tuple.
         """
         tensors = as_tuple(inputs)
-        model = _masking_model(self.forward_func)
+        extra = _format_additional_forward_args(additional_forward_args) or ()
+        model = self._model(tensors, extra)
         self._check(tensors, model)
         origins = baseline_of_each(baselines, tensors)
-        extra = _format_additional_forward_args(additional_forward_args) or ()
         if len(tensors[0]) == 0:
             masks = tuple(tensors)
         elif model is not None:
@@ -175,14 +178,14 @@ class MaskingSaliency(Attribution):
         Returns:
             ``(B, k, C, *spatial)``: what :meth:`attribute` gives for each column of ``targets``.
         """
-        model = _masking_model(self.forward_func)
+        extra = _format_additional_forward_args(additional_forward_args) or ()
+        model = self._model((inputs,), extra)
         if model is None:
             raise TypeError(
                 "attribute_targets needs a trained MaskingModel, but got "
                 f"{type(self.forward_func).__name__}; call attribute once for each target."
             )
         self._check((inputs,), model)
-        extra = _format_additional_forward_args(additional_forward_args) or ()
         if not isinstance(targets, Tensor) or targets.dim() != 2 or len(targets) != len(inputs):
             raise TargetError(
                 f"targets must be a tensor ({len(inputs)}, k), a row for each example, but got "
@@ -211,8 +214,24 @@ class MaskingSaliency(Attribution):
                 stacklevel=4,
             )
 
+    def _model(self, tensors: tuple[Any, ...], extra: tuple) -> MaskingModel | None:
+        """Return the masking model that the function is, or does nothing but call."""
+        function = eager(self.forward_func)
+        if isinstance(function, MaskingModel):
+            return function
+        held = list(models_in(function).values())
+        if len(held) != 1:
+            return None
+        if self._found[:2] != (function, held[0]):
+            self._check(tensors, held[0])
+            arguments = [*(_like_weights(x, held[0]) for x in tensors), *extra]
+            if not len(tensors[0]):
+                return None
+            self._found = function, held[0], forwards_to(function, held[0], arguments)
+        return held[0] if self._found[2] else None
+
     def _check(self, tensors: tuple[Any, ...], model: MaskingModel | None) -> None:
-        module = module_of(self.forward_func)
+        module = module_of(self.forward_func) if model is None else model
         check_number_of_inputs(tensors, None if model is None else model.inputs_taken)
         for tensor in tensors:
             check_inputs(tensor, vectors=len(tensors) > 1 or not _has_convolutions(module))
@@ -222,11 +241,14 @@ class MaskingSaliency(Attribution):
     def _warn_once(self, steps: int) -> None:
         if not self._warned:
             self._warned = True
+            lack = "has no masker, so a mask is optimized for each input"
+            cure = "model = MaskingModel(classifier); MaskingTrainer(model).fit(loader)"
+            if models_in(self.forward_func):
+                lack = "does more than call one MaskingModel, so a mask is optimized for each input"
+                cure = "MaskingSaliency(model), with inputs as that model takes them"
             warnings.warn(
-                f"{type(self.forward_func).__name__} has no masker, so a mask is optimized for "
-                f"each input ({steps} steps of about four forward passes). To predict "
-                "masks in one pass: model = MaskingModel(classifier); "
-                "MaskingTrainer(model).fit(loader).",
+                f"{type(self.forward_func).__name__} {lack} ({steps} steps of about four forward "
+                f"passes). To predict masks in one pass: {cure}.",
                 stacklevel=4,
             )
 
@@ -254,12 +276,6 @@ def _predict(
         masks = model.decode(features, model.question(logits, target=classes, area=area))
         unheard = target is not None and not model.target_aware
         return masks, unheard and bool((classes != as_class_logits(logits).argmax(1)).any())
-
-
-def _masking_model(function: Any) -> MaskingModel | None:
-    """Return the masking model that a function is, or that it runs on several devices."""
-    inside = unwrapped(function)
-    return inside if isinstance(inside, MaskingModel) else None
 
 
 def _has_convolutions(module: torch.nn.Module | None) -> bool:

@@ -17,7 +17,7 @@ from captum_masking._base.captum import as_tuple
 from captum_masking._base.checks import as_indices, check_examples, check_loader, length_of
 from captum_masking._base.processes import any_of, from_main, world
 from captum_masking.data.batches import read_batch
-from captum_masking.model.model import MaskingModel
+from captum_masking.model.model import MaskingModel, plain_model
 from captum_masking.parts.evidence import Features, evidence
 from captum_masking.parts.gate import GatedMasker
 from captum_masking.parts.masker import Masker
@@ -138,6 +138,7 @@ def gated(model: MaskingModel) -> MaskingModel:
         >>> gated(model).target_aware
         True
     """
+    model = plain_model(model)
     masker = model.masker
     if type(masker) is not Masker or masker.target_aware or masker.sized:
         raise TypeError(
@@ -183,6 +184,7 @@ def train_gate(
         >>> len(train_gate(gated(model), batches, epochs=3, show_progress=False))
         3
     """
+    model = plain_model(model)
     gate, batches = _gate_of(model), _count(loader, epochs)
     asked = GateQuestions(questions or Questions())
     optimizer = Adam(gate.parameters(), lr=lr, weight_decay=weight_decay)

@@ -25,7 +25,7 @@ from captum_masking._base.checks import (
 )
 from captum_masking._base.processes import copy_from_main, rank, world
 from captum_masking._base.rates import cosine
-from captum_masking.model.model import MaskingModel
+from captum_masking.model.model import MaskingModel, plain_model
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masking import masked_halves
 from captum_masking.parts.objective import Dual, Judgement, Objective, target_aware
@@ -126,6 +126,7 @@ class MaskingTrainer:
         compile_judge: Callable[[nn.Module], Callable[..., Any]] | None = None,
         memory_format: torch.memory_format = torch.preserve_format,
     ) -> None:
+        model = plain_model(model)
         self.engine = Engine(
             accelerator, max_gradient_norm=max_gradient_norm, skip_not_finite=skip_not_finite
         )
