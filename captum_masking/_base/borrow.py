@@ -73,6 +73,16 @@ def frozen(function: Callable) -> Iterator[None]:
 
 
 @contextmanager
+def unfrozen(function: Callable) -> Iterator[None]:
+    """Let all parameters ask for gradients, for networks that look whether any does."""
+    module = module_of(function)
+    with given_back(function):
+        for parameter in [] if module is None else module.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        yield
+
+
+@contextmanager
 def gradients_given_back(function: Callable) -> Iterator[None]:
     """Drop the gradients that the body leaves on parameters, and put back those from before."""
     module = module_of(function) or nn.Module()

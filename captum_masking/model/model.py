@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_masking._base.borrow import eval_mode, plain_tensors, unwrapped
+from captum_masking._base.borrow import eval_mode, plain_tensors, unfrozen, unwrapped
 from captum_masking._base.captum import (
     TO_LOGITS,
     Inputs,
@@ -191,6 +191,10 @@ class MaskingModel(nn.Module):
         taps = Taps(self.classifier, self.layers)
         with channels_in_words(self.classifier, inputs[0]), plain_tensors(traced) as plain:
             output, tapped = taps(*plain(inputs), *plain(extra), traced=traced)
+            if traced is not None and not logits_of(output).requires_grad:
+                # A network that sets the grad mode, or looks whether its parameters ask for it.
+                with torch.enable_grad(), unfrozen(self.classifier):
+                    output, tapped = taps(*plain(inputs), *plain(extra), traced=traced)
         answer = logits_of(output)
         if self.to_logits is None:
             ask = lambda *others: logits_of(self.classifier(*others, *extra))  # noqa: E731

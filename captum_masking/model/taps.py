@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_masking._base.borrow import eval_mode, module_of
+from captum_masking._base.borrow import eval_mode, module_of, seeded, unfrozen
 from captum_masking._base.captum import as_they_are, log_odds, log_probabilities
 from captum_masking.model.layouts import first_tensor
 
@@ -182,6 +182,56 @@ def from_here(output: Any) -> tuple[Any, Any]:
         return start, copy
     rest = (copy, *output[1:])
     return (start, *output[1:]), rest if isinstance(output, tuple) else list(rest)
+
+
+def leading_back(
+    judge: Callable[..., Any], inputs: Sequence[Tensor], *extra: Any
+) -> Callable[[Any], AbstractContextManager[Any]]:
+    """Return what to hold around a judge so that its answer can be differentiated by the pixels.
+
+    That is nothing, or :func:`unfrozen` where a network switches gradients off once no parameter
+    asks for one. A judge that cuts gradients in other ways is refused.
+    """
+    pixels = [x.detach().clone().requires_grad_() for x in inputs]
+
+    def ask(scale: float, noise: float = 0.0) -> Tensor:
+        seen = [scale * x + noise * torch.randn_like(x) for x in pixels]  # may be written to
+        return logits_of(judge(*seen, *extra))
+
+    holders: tuple[Callable[[Any], AbstractContextManager[Any]], ...] = (nullcontext, unfrozen)
+    with seeded(pixels[0], 0), eval_mode(judge):
+        for holder in holders:
+            with torch.enable_grad(), holder(judge):
+                slopes = _slopes(ask(1.0), pixels)
+            if any(bool(slope.any()) for slope in slopes):
+                return holder
+        with torch.no_grad():
+            answer = ask(1.0)
+            if all(torch.equal(answer, ask(scale, 20.0)) for scale in (20.0, -20.0)):
+                return nullcontext  # whatever it sees: no gradient has been lost
+    module = module_of(judge)
+    name = type(judge if module is None else module).__name__
+    if slopes:
+        warnings.warn(
+            f"{name} answers with a gradient of exactly zero at every pixel of these inputs: no "
+            "mask can be learned from it. Look for rounding, thresholds, or layers that saturate.",
+            stacklevel=3,
+        )
+        return nullcontext
+    raise RuntimeError(
+        f"expected {name} to answer so that its logits can be differentiated by its inputs, but "
+        "gradients are cut on the way (no_grad, inference_mode, detach, .data, numpy, integers or "
+        "quantized layers), so no mask can be learned from it. To keep weights as they are, take "
+        "requires_grad_(False) in place of no_grad; for quantized networks pass the float one."
+    )
+
+
+def _slopes(answer: Tensor, pixels: Sequence[Tensor]) -> list[Tensor]:
+    """Differentiate a sum in which no two scores cancel; empty where gradients are cut."""
+    if not answer.requires_grad:
+        return []
+    slopes = torch.autograd.grad(answer.flatten(1).cumsum(1).sum(), pixels, allow_unused=True)
+    return [slope for slope in slopes if slope is not None]
 
 
 def check_tappable(classifier: object) -> None:

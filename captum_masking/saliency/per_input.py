@@ -23,7 +23,7 @@ from captum_masking._base.captum import (
     two_classes,
 )
 from captum_masking._base.checks import channels_in_words, check_area, check_count, check_rows
-from captum_masking.model.taps import logits_of
+from captum_masking.model.taps import leading_back, logits_of
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masker import linear
 from captum_masking.parts.masking import mask_images
@@ -188,6 +188,7 @@ class _Search:
         to_logits = find_to_logits(forward_func, output, (self.inputs,), ask)
         self.to_logits = to_logits or as_they_are
         output = self.to_logits(output)
+        self.judging = leading_back(forward_func, (self.inputs,), *self.extra)
         self.classes, self.logits = class_indices(output, target), as_class_logits(output).detach()
         # Adam divides by numbers that half precision rounds to zero.
         precise = torch.promote_types(inputs.dtype, torch.float32)
@@ -244,7 +245,8 @@ class _Search:
         mask = self._mask(self.mask_logits[rows], area)  # (rows, 1, *spatial)
         halves = self._masked(mask.to(self.inputs.dtype))  # (2 * rows, C, *spatial)
         extra = [torch.cat([a[rows]] * 2) if self._has_rows(a) else a for a in self.extra]
-        output = self.forward_func(shift(halves, self._jitter()), *extra)
+        with self.judging(self.forward_func):
+            output = self.forward_func(shift(halves, self._jitter()), *extra)
         logits_in, logits_out = as_class_logits(self.to_logits(output)).to(mask).chunk(2)
         budget = None if area is None else torch.full_like(logits_in[:, 0], area)
         logits = self.logits[rows].to(mask)

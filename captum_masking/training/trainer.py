@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from captum_masking._base.borrow import eval_mode, given_back
 from captum_masking._base.captum import Inputs, as_tuple, unpacked
 from captum_masking._base.checks import (
     as_indices,
+    channels_in_words,
     check_examples,
     check_labels,
     check_loader,
@@ -26,6 +27,7 @@ from captum_masking._base.checks import (
 from captum_masking._base.processes import copy_from_main, rank, world
 from captum_masking._base.rates import cosine
 from captum_masking.model.model import MaskingModel, plain_model
+from captum_masking.model.taps import leading_back
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masking import masked_halves
 from captum_masking.parts.objective import Dual, Judgement, Objective, target_aware
@@ -143,6 +145,7 @@ class MaskingTrainer:
         self.regularizer = regularizer or (asked_area() if aware else smooth())
         self.pool = pool if pool is not None else History() if self.joint else Latest()
         self.pool_is_current = False
+        self.judging: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
         parameters = [*model.masker.parameters(), *model.sampler.parameters()]
         self.masker_optimizer = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
         self.optimizers: list[Optimizer] = [self.masker_optimizer]
@@ -188,6 +191,9 @@ class MaskingTrainer:
             self._set_modes(classifier)
             judge = self._draw_judge()  # before the clean pass moves statistics of batch norm
             posed = self.questions.ask(inputs, labels)
+            if self.judging is None:
+                with channels_in_words(judge, posed.inputs[0]):
+                    self.judging = leading_back(judge, posed.inputs)
 
             # 1. One clean pass: its logits tell what is recognized, its features make the mask.
             logits, features = self.model.read(posed.inputs)
@@ -395,7 +401,8 @@ class MaskingTrainer:
                 self.compiled[judge] = self.compile_judge(judge)
             call = self.compiled[judge]
         in_train_mode = classifier is not None and classifier.how.judge_in_train_mode
-        with nullcontext() if in_train_mode else eval_mode(judge):
+        assert self.judging is not None
+        with self.judging(judge), nullcontext() if in_train_mode else eval_mode(judge):
             return self.model.logits_of(call(*halves))
 
     def _learn(self, losses: dict[str, Tensor], *, examples: int) -> Record:
