@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import eval_mode, module_of, seeded, unfrozen
-from captum_masking._base.captum import as_they_are, log_odds, log_probabilities
+from captum_masking._base.captum import as_class_logits, as_they_are, log_odds, log_probabilities
 from captum_masking.model.layouts import first_tensor
 
 __all__ = ["Taps", "as_they_are", "log_odds", "log_probabilities", "logits_of"]
@@ -230,7 +230,7 @@ def _slopes(answer: Tensor, pixels: Sequence[Tensor]) -> list[Tensor]:
     """Differentiate a sum in which no two scores cancel; empty where gradients are cut."""
     if not answer.requires_grad:
         return []
-    slopes = torch.autograd.grad(answer.flatten(1).cumsum(1).sum(), pixels, allow_unused=True)
+    slopes = torch.autograd.grad(as_class_logits(answer).cumsum(1).sum(), pixels, allow_unused=True)
     return [slope for slope in slopes if slope is not None]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -188,7 +189,6 @@ class _Search:
         to_logits = find_to_logits(forward_func, output, (self.inputs,), ask)
         self.to_logits = to_logits or as_they_are
         output = self.to_logits(output)
-        self.judging = leading_back(forward_func, (self.inputs,), *self.extra)
         self.classes, self.logits = class_indices(output, target), as_class_logits(output).detach()
         # Adam divides by numbers that half precision rounds to zero.
         precise = torch.promote_types(inputs.dtype, torch.float32)
@@ -206,6 +206,7 @@ class _Search:
         self.best = torch.full((batch,), torch.inf, dtype=torch.float64)  # on the CPU
         self.waited = torch.zeros(batch, dtype=torch.long)
         self.area: float | None = None
+        self.judging: Callable[[Any], AbstractContextManager[Any]] | None = None
 
     def mask(self, area: float | None) -> Tensor:
         """Return the masks of all inputs as they stand."""
@@ -219,7 +220,15 @@ class _Search:
     def step(self, area: float | None) -> None:
         """Improve the masks of those inputs that are not done."""
         losses = self._losses(area)
-        (self.mask_logits.grad,) = torch.autograd.grad(losses.sum(), self.mask_logits)
+        self.mask_logits.grad, slope = torch.autograd.grad(
+            losses.sum(), (self.mask_logits, self.seen), allow_unused=True
+        )
+        if self.judging is None:  # the first step
+            self.judging = nullcontext
+            if slope is None or not slope.any():
+                self.judging = leading_back(self.forward_func, (self.inputs,), *self.extra)
+            if self.judging is not nullcontext:
+                return self.step(area)
         before = self.mask_logits.detach().clone()
         self.optimizer.step()
         with torch.no_grad():  # Adam's momentum would move on those that are done
@@ -243,9 +252,9 @@ class _Search:
         """Return the loss of each input that is not done."""
         rows = self.active
         mask = self._mask(self.mask_logits[rows], area)  # (rows, 1, *spatial)
-        halves = self._masked(mask.to(self.inputs.dtype))  # (2 * rows, C, *spatial)
+        self.seen = halves = self._masked(mask.to(self.inputs.dtype))  # (2 * rows, C, *spatial)
         extra = [torch.cat([a[rows]] * 2) if self._has_rows(a) else a for a in self.extra]
-        with self.judging(self.forward_func):
+        with (self.judging or nullcontext)(self.forward_func):
             output = self.forward_func(shift(halves, self._jitter()), *extra)
         logits_in, logits_out = as_class_logits(self.to_logits(output)).to(mask).chunk(2)
         budget = None if area is None else torch.full_like(logits_in[:, 0], area)
