@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from networks import assert_same, cnn, everything, mixed_modes
 
-from captum_masking._base.borrow import eval_mode, frozen, given_back, module_of
+from captum_masking._base.borrow import eval_mode, given_back, module_of
 
-BORROWED = [eval_mode, frozen, given_back]
-FLAGGED = [frozen, given_back]
+BORROWED = [eval_mode, given_back]
 
 
 @pytest.fixture
@@ -17,18 +15,16 @@ def network():
     return mixed_modes(cnn())
 
 
-@pytest.mark.parametrize("borrow", FLAGGED)
-def test_every_part_gets_its_own_mode_and_flag_back(network, borrow):
+def test_every_part_gets_its_own_mode_and_flag_back(network):
     before = everything(network)
-    with borrow(network):
+    with given_back(network):
         network.train().requires_grad_(True)
     assert_same(before, everything(network))
 
 
-@pytest.mark.parametrize("borrow", FLAGGED)
-def test_modes_and_flags_come_back_when_the_body_raises(network, borrow):
+def test_modes_and_flags_come_back_when_the_body_raises(network):
     before = everything(network)
-    with pytest.raises(KeyboardInterrupt), borrow(network):
+    with pytest.raises(KeyboardInterrupt), given_back(network):
         network.train().requires_grad_(True)
         raise KeyboardInterrupt
     assert_same(before, everything(network))
@@ -45,21 +41,14 @@ def test_eval_mode_gives_every_part_its_own_mode_back_also_after_an_exception(ne
 @pytest.mark.parametrize("borrow", BORROWED)
 def test_borrowing_twice_gives_back_twice(network, borrow):
     before = everything(network)
-    with borrow(network), frozen(network):
+    with borrow(network), eval_mode(network):
         assert not any(part.training for part in network.modules())
     assert_same(before, everything(network))
 
 
-@pytest.mark.parametrize("borrow", [eval_mode, frozen])
-def test_meanwhile_every_part_is_in_eval_mode(network, borrow):
-    with borrow(network):
+def test_meanwhile_every_part_is_in_eval_mode(network):
+    with eval_mode(network):
         assert not any(part.training for part in network.modules())
-
-
-def test_frozen_parameters_ask_for_no_gradient(network):
-    with frozen(network):
-        assert not any(parameter.requires_grad for parameter in network.parameters())
-        assert not network(torch.randn(2, 3, 16, 16)).requires_grad
 
 
 def test_eval_mode_leaves_the_flags_alone(network):

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any
+import gc
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import lru_cache
+from operator import is_
+from threading import RLock, get_ident
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, TypeVar
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+F = TypeVar("F", bound=Callable)
+
+HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
 
 # ---- Which module
 
@@ -15,6 +35,11 @@ from torch import Tensor, nn
 def module_of(function: Callable) -> nn.Module | None:
     owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     return owner if isinstance(owner, nn.Module) else None
+
+
+def original(module: nn.Module) -> nn.Module:
+    """Return the module that a twin stands for, or the module itself."""
+    return module.__dict__.get("_twin_of", module)
 
 
 def unwrapped(classifier: Any) -> Any:
@@ -25,75 +50,194 @@ def unwrapped(classifier: Any) -> Any:
     return classifier
 
 
-# ---- Modes and flags
+# ---- A module in eval mode, for one call
+
+
+@contextmanager
+def evaluated(function: F) -> Iterator[F]:
+    """Lend a module, or a method of one, in eval mode, unseen by other threads.
+
+    What is lent is a twin: the same parts with the same weights, in eval mode and with hooks of
+    its own. A module that can have none is itself held in eval mode.
+    """
+    module = module_of(function)
+    twins = None if module is None else _twins(module)
+    if twins is None or not (function is module or isinstance(function, MethodType)):
+        with eval_mode(function):
+            yield function
+        return
+    twin: Any = twins[id(module)].twin
+    lent: Any = twin if function is module else MethodType(function.__func__, twin)  # type: ignore[arg-type]
+    try:
+        yield lent
+    finally:
+        for each in twins.values():
+            each.leave()
+
+
+class _Twin:
+    """A part of a module again: it shares weights and buffers, but neither mode nor hooks."""
+
+    def __init__(self, part: nn.Module) -> None:
+        self.part, self.twin = part, object.__new__(type(part))
+        own = {"training": False, "_modules": dict(part._modules), "_forward_hooks": OrderedDict()}
+        own |= {"_twin_of": part}
+        self.found = part.__dict__ | own
+        self.twin.__dict__.update(self.found)
+
+    def leave(self) -> None:
+        """Leave with the module what a forward pass has left with its twin, as a counter."""
+        now = self.twin.__dict__
+        if len(now) == len(self.found) and all(map(is_, now.values(), self.found.values())):
+            return
+        new = {n: value for n, value in now.items() if self.found.get(n, self) is not value}
+        self.part.__dict__.update({name: new[name] for name in new.keys() - _OF_EACH_MODULE})
+
+
+def _twins(module: Any) -> dict[int, _Twin] | None:
+    """Make the twins of all parts, by ``id`` of the part; None if they would lead back to these."""
+    twins: dict[int, _Twin] = {}
+    seen: set[int] = set()
+    waiting = [module]
+    for part in waiting:  # grows meanwhile
+        if id(part) in twins:
+            continue
+        kind: Any = type(part)
+        if not _has_twins(kind) or _leads_to_modules(part, seen):
+            return None
+        twins[id(part)] = _Twin(part)
+        waiting += [child for child in part._modules.values() if child is not None]
+    for each in twins.values():
+        children = each.twin._modules
+        for name, child in children.items():
+            children[name] = None if child is None else twins[id(child)].twin
+    return twins
+
+
+@lru_cache(maxsize=4096)
+def _has_twins(kind: Any) -> bool:
+    odd = issubclass(kind, (torch.jit.ScriptModule, LazyModuleMixin))
+    return not odd and not any(base.__dict__.get("__slots__") for base in kind.__mro__)
+
+
+_OF_EACH_MODULE = frozenset(nn.Module().__dict__)
+_PLAIN = {bool, int, float, str, type(None), torch.Size, torch.dtype, torch.device, Tensor}
+_LEAVES = (Tensor, type, ModuleType)
+_MOST = 5000  # things looked at in one module: more are taken to lead anywhere
+
+
+def _leads_to_modules(part: nn.Module, seen: set[int]) -> bool:
+    """Whether a part knows modules otherwise than by name: in a list, closure, method or hook."""
+    own = part.__dict__
+    hooks = [hook for table in HOOKS if own[table] for hook in own[table].values()]
+    if not all(isinstance(hook, OfThread) for hook in hooks):
+        return True
+    waiting = [
+        value
+        for name, value in own.items()
+        if type(value) not in _PLAIN and name not in _OF_EACH_MODULE
+    ]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, nn.Module) or len(seen) > _MOST:
+            return True
+        if id(value) not in seen and not isinstance(value, _LEAVES):
+            seen.add(id(value))
+            waiting += [each for each in _held(value) if type(each) not in _PLAIN]
+    return False
+
+
+def _held(value: Any) -> Iterable[Any]:
+    if isinstance(value, FunctionType):  # what it closes over, not the globals of its file
+        return [*(value.__closure__ or ()), value.__defaults__, value.__kwdefaults__]
+    return [value()] if isinstance(value, ref) else gc.get_referents(value)
+
+
+class OfThread:
+    """A forward hook that acts in the thread that makes it; a copy of it does nothing."""
+
+    def __init__(self, keep: Callable[..., Any] | None) -> None:
+        self.keep, self.thread = keep, get_ident()
+
+    def __call__(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
+        return self.keep(output) if self.keep and get_ident() == self.thread else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OfThread, (None,)
+
+
+# ---- Modes, flags and gradients
+
+_LOCK, _WEIGHTS, _NUMBERS = RLock(), RLock(), RLock()
+_LOANS: dict[tuple[int, str], list[list[Any]]] = {}  # what each borrower found, in their order
+
+
+@contextmanager
+def _loan(things: Sequence[Any], name: str, *lend: Any) -> Iterator[None]:
+    """Give back an attribute of things as it was before the first of all borrowers at a time.
+
+    Borrowers may be threads, which end in any order: one that ends before those after it leaves
+    them what it has found.
+    """
+    found: list[tuple[Any, list[Any]]] = []
+    try:
+        with _LOCK:
+            for thing in things:
+                found.append((thing, [getattr(thing, name)]))
+                _LOANS.setdefault((id(thing), name), []).append(found[-1][1])
+                for value in lend:
+                    _set(thing, name, value)
+        yield
+    finally:
+        with _LOCK:
+            for thing, before in reversed(found):
+                loans = _LOANS[id(thing), name]
+                place = next(i for i, loan in enumerate(loans) if loan is before)
+                del loans[place]
+                if place < len(loans):
+                    loans[place][0] = before[0]
+                else:
+                    _set(thing, name, before[0])
+                if not loans:
+                    del _LOANS[id(thing), name]
+
+
+def _set(thing: Any, name: str, value: Any) -> None:
+    if getattr(thing, name) is not value:
+        setattr(thing, name, value)
+
+
+def _parts(function: Callable) -> list[nn.Module]:
+    module = module_of(function)
+    return [] if module is None else list(module.modules())
+
+
+def _weights(function: Callable) -> list[nn.Parameter]:
+    module = module_of(function)
+    return [] if module is None else list(module.parameters())
 
 
 @contextmanager
 def given_back(function: Callable) -> Iterator[None]:
     """Undo, at the end, whatever the body did to every submodule's mode and to flags."""
-    module = module_of(function) or nn.Module()
-    modes = [(part, part.training) for part in module.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    try:
-        yield
-    finally:
-        _restore(modes)
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-
-
-@contextmanager
-def eval_mode(function: Callable) -> Iterator[None]:
-    """Hold a module in eval mode, then give its modes back; flags are not looked at."""
-    module = module_of(function) or nn.Module()
-    # Walking a network's modules is most of what attribute costs at a batch of one: once.
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        for part, training in modes:  # one by one: exported modules refuse .eval()
-            if training:
-                part.training = False
-        yield
-    finally:
-        _restore(modes)
-
-
-def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
-    for part, training in modes:
-        if part.training != training:
-            part.training = training
-
-
-@contextmanager
-def frozen(function: Callable) -> Iterator[None]:
-    module = module_of(function) or nn.Module()
-    with given_back(function), eval_mode(function):
-        for parameter in module.parameters():  # one by one: scripted modules refuse the whole
-            parameter.requires_grad_(False)
+    with _loan(_parts(function), "training"), _loan(_weights(function), "requires_grad"):
         yield
 
 
-@contextmanager
-def unfrozen(function: Callable) -> Iterator[None]:
+def unfrozen(function: Callable) -> AbstractContextManager[None]:
     """Let all parameters ask for gradients, for networks that look whether any does."""
-    module = module_of(function)
-    with given_back(function):
-        for parameter in [] if module is None else module.parameters():
-            parameter.requires_grad_(parameter.is_floating_point())
-        yield
+    floating = [weight for weight in _weights(function) if weight.is_floating_point()]
+    return _loan(floating, "requires_grad", True)
 
 
-@contextmanager
-def gradients_given_back(function: Callable) -> Iterator[None]:
+def eval_mode(function: Callable) -> AbstractContextManager[None]:
+    """Hold a module itself in eval mode, for all threads, then give its modes back."""
+    return _loan(_parts(function), "training", False)  # one by one: exported ones refuse .eval()
+
+
+def gradients_given_back(function: Callable) -> AbstractContextManager[None]:
     """Drop the gradients that the body leaves on parameters, and put back those from before."""
-    module = module_of(function) or nn.Module()
-    gradients = [(p, p.grad) for p in module.parameters()]
-    for parameter, _ in gradients:
-        parameter.grad = None
-    try:
-        yield
-    finally:
-        for parameter, gradient in reversed(gradients):
-            parameter.grad = gradient
+    return _loan(_weights(function), "grad", None)
 
 
 @contextmanager
@@ -122,22 +266,15 @@ def plain_tensors(traced: object) -> Iterator[Callable[[tuple[Any, ...]], tuple[
 
 # ---- All of a module, bit by bit
 
-HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
-
 
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[None]:
-    """Undo, at the end, whatever the body did to a model, bit by bit and in the same tensors."""
-    undo = [step for part in model.modules() for step in (_tensors(part), _hooks(part))]
-    with given_back(model):
+    """Undo, at the end, whatever the body did to a model, bit by bit and in the same tensors.
+
+    One thread at a time; another that runs the model meanwhile sees what the body does to it.
+    """
+    with _WEIGHTS, given_back(model):
+        undo = [step for part in model.modules() for step in (_tensors(part), _hooks(part))]
         try:
             yield
         finally:
@@ -194,12 +331,36 @@ def _hooks(part: nn.Module) -> Callable[[], None]:
 # ---- Random numbers
 
 
+def draws(where: Tensor, run: Callable[[], object]) -> bool:
+    """Run something; return whether it drew torch's random numbers, which are then put back."""
+    devices = [where.device] if where.device.type == "cuda" else []
+    with _NUMBERS:
+        before = _states(devices)
+        try:
+            run()
+        finally:
+            pairs = zip(before, _states(devices), strict=True)
+            if moved := not all(torch.equal(*pair) for pair in pairs):
+                torch.set_rng_state(before[0])
+                for state, device in zip(before[1:], devices, strict=True):
+                    torch.cuda.set_rng_state(state, device)
+    return moved or where.device.type not in ("cpu", "cuda")
+
+
+def _states(devices: list[torch.device]) -> list[Tensor]:
+    return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+
+
 @contextmanager
 def seeded(where: nn.Module | Tensor, seed: int) -> Iterator[None]:
-    """Draw torch's numbers on the CPU and where a module or tensor is from a seed; then go on."""
+    """Draw torch's numbers on the CPU and where a module or tensor is from a seed; then go on.
+
+    Threads share these numbers, so that one at a time is in here.
+    """
     tensors = [where] if isinstance(where, Tensor) else [*where.parameters(), *where.buffers()]
     devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
     with ExitStack() as stack:
+        stack.enter_context(_NUMBERS)
         stack.enter_context(torch.random.fork_rng(devices=[]))
         torch.default_generator.manual_seed(seed)  # torch.manual_seed reaches every device
         for device in devices:

@@ -22,7 +22,7 @@ from captum._utils.typing import TensorOrTupleOfTensorsGeneric as TensorOrTupleO
 from captum.log import log_usage as log_usage
 from torch import Tensor
 
-from captum_masking._base.borrow import eval_mode, module_of
+from captum_masking._base.borrow import eval_mode, module_of, original
 from captum_masking._base.checks import TargetError, check_one_row, check_output
 
 #: What users pass: one tensor, or several for a classifier that takes several.
@@ -157,7 +157,7 @@ def find_to_logits(
     inputs that take logits out of it. What is found is said once for each classifier.
     """
     module = module_of(function)
-    owner = function if module is None else module
+    owner = function if module is None else original(module)
     with suppress(TypeError):  # some callables have no weak references
         if owner in _KEPT:
             return _KEPT[owner]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_masking._base.borrow import eval_mode, module_of
+from captum_masking._base.borrow import evaluated, module_of
 from captum_masking._base.captum import ToLogits, as_class_logits, as_they_are, find_to_logits
 from captum_masking._base.checks import check_finite, check_inputs, check_rows, check_same_device
 from captum_masking.metrics.maps import check_masks, double
@@ -33,11 +33,11 @@ def _outputs(
     classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     to_logits: ToLogits | None = None
-    with eval_mode(classifier):
+    with evaluated(classifier) as network:
         for images, labels in batches:
-            output = classifier(images)
+            output = network(images)
             check_rows(output, images)
-            to_logits = to_logits or find_to_logits(classifier, output, (images,), classifier)
+            to_logits = to_logits or find_to_logits(network, output, (images,), network)
             yield labels, (to_logits or as_they_are)(output)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class HeatmapModule(nn.Module):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         if model.layers and model.layouts is None:
             self.model.dry_run((dry_run_inputs(model.classifier),), ())
-        self.kept: dict[str, Any] = {}
+        self.kept: dict[tuple[int, str], Any] = {}  # by thread and layer
         for name in model.layers:
             layer = self.model.classifier.get_submodule(name)
             layer.register_forward_hook(_Keep(self.kept, name))
@@ -61,9 +62,9 @@ class HeatmapModule(nn.Module):
         if self.model.layers:
             layouts = zip(self.model.layouts or (), self.model.layers, strict=True)
             maps = tuple(
-                lay(first_tensor(self.kept[name]), unpacked(sizes)) for lay, name in layouts
+                lay(first_tensor(self.kept.pop((get_ident(), name))), unpacked(sizes))
+                for lay, name in layouts
             )
-        self.kept.clear()
         masks = self.model.decode(Features(maps, sizes), self.model.question(logits))
         return logits, unpacked(masks)
 
@@ -71,8 +72,8 @@ class HeatmapModule(nn.Module):
 class _Keep:
     """A hook that keeps a layer's output; unlike a closure, it can be copied and pickled."""
 
-    def __init__(self, kept: dict[str, Any], name: str) -> None:
+    def __init__(self, kept: dict[tuple[int, str], Any], name: str) -> None:
         self.kept, self.name = kept, name
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self.kept[self.name] = output
+        self.kept[get_ident(), self.name] = output

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_masking._base.borrow import eval_mode
+from captum_masking._base.borrow import evaluated
 from captum_masking.model.layouts import (
     ChannelsFirst,
     Layout,
@@ -56,8 +56,8 @@ def dry_run_inputs(classifier: nn.Module) -> Tensor:
     for size in [*_stated_sizes(classifier, dims), *usual]:
         example = torch.zeros(1, first.in_channels, *size).to(first.weight)
         try:
-            with eval_mode(classifier), torch.no_grad():
-                classifier(example)
+            with evaluated(classifier) as network, torch.no_grad():
+                network(example)
             return example
         except (RuntimeError, ValueError, AssertionError) as error:
             failure = error
@@ -286,8 +286,10 @@ def _reaches_logits(classifier: nn.Module, arguments: Sequence[Any], map: Found)
         spoiled[:, map.layout.prefix :] = math.nan  # type: ignore[attr-defined]
         return spoiled if isinstance(output, Tensor) else (spoiled, *output[1:])
 
-    with eval_mode(classifier), torch.no_grad(), hooked([map.module], [map.name], spoil):
-        return not bool(logits_of(classifier(*arguments)).isfinite().all())
+    with evaluated(classifier) as network, torch.no_grad():
+        tapped = [network.get_submodule(map.name)]
+        with hooked(tapped, [map.name], spoil):
+            return not bool(logits_of(network(*arguments)).isfinite().all())
 
 
 def layouts_of(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_masking._base.borrow import eval_mode, plain_tensors, unfrozen, unwrapped
+from captum_masking._base.borrow import eval_mode, evaluated, plain_tensors, unfrozen, unwrapped
 from captum_masking._base.captum import (
     TO_LOGITS,
     Inputs,
@@ -263,11 +263,12 @@ class MaskingModel(nn.Module):
     def dry_run(self, example: tuple[Tensor, ...], extra: tuple[Any, ...]) -> list[Tensor]:
         """Note the layouts of the layers, and return the maps that a masker has to read."""
         self.takes_vectors = len(example) == 1 and example[0].dim() == 2
-        with eval_mode(self.classifier), torch.no_grad():
+        with evaluated(self) as model, torch.no_grad():
             if self.layers and self.layouts is None:
-                taps = Taps(self.classifier, self.layers)
-                self.layouts = layouts_of(taps, taps(*example, *extra)[1], example, *extra)
-            return list(self.read(example, *extra)[1].maps)
+                taps = Taps(model.classifier, self.layers)
+                model.layouts = layouts_of(taps, taps(*example, *extra)[1], example, *extra)
+                self.layouts = model.layouts
+            return list(model.read(example, *extra)[1].maps)
 
     # ---- What the masker states about itself.
 

@@ -6,12 +6,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_masking._base.borrow import eval_mode, module_of, seeded, unfrozen
+from captum_masking._base.borrow import OfThread, eval_mode, evaluated, module_of, seeded, unfrozen
 from captum_masking._base.captum import as_class_logits, as_they_are, log_odds, log_probabilities
 from captum_masking.model.layouts import first_tensor
 
@@ -79,17 +80,16 @@ def _in_words(part: Any) -> str:
 def hooked(
     modules: Sequence[nn.Module], names: Sequence[str], keep: Callable[[str, Any], Any]
 ) -> Iterator[None]:
-    """Call ``keep(name, output)`` after each forward; what it returns replaces the output."""
+    """Call ``keep(name, output)`` after each forward in this thread, which may replace outputs."""
     handles = []
     try:
         for module, name in zip(modules, names, strict=True):
-            if isinstance(module, torch.jit.ScriptModule):
+            if not _takes_hooks(module):
                 raise TypeError(
                     f"expected plain modules to tap, but {name!r} is scripted or traced and "
                     "takes no hooks; pass the eager classifier."
                 )
-            hook = lambda _module, _args, output, name=name: keep(name, output)  # noqa: E731
-            handles.append(module.register_forward_hook(hook))
+            handles.append(module.register_forward_hook(OfThread(partial(keep, name))))
         yield
     finally:
         for handle in handles:
@@ -98,20 +98,24 @@ def hooked(
 
 def record(classifier: nn.Module, *inputs: Any) -> tuple[dict[str, Tensor], Any]:
     """Run a classifier in eval mode; keep the outputs of modules that ran once, and its answer."""
-    named = [(name, module) for name, module in classifier.named_modules() if name]
     calls: list[tuple[str, Any]] = []
 
     def keep(name: str, output: Any) -> None:
         calls.append((name, first_tensor(output)))
 
-    names, modules = [name for name, _ in named], [module for _, module in named]
-    with eval_mode(classifier), torch.no_grad(), hooked(modules, names, keep):
-        answer = classifier(*inputs)
+    with evaluated(classifier) as network, torch.no_grad():
+        named = {n: part for n, part in network.named_modules() if n and _takes_hooks(part)}
+        with hooked(list(named.values()), list(named), keep):
+            answer = network(*inputs)
     ran = Counter(name for name, _ in calls)
     once = {
         name: out for name, out in calls if ran[name] == 1 and isinstance(out, Tensor) and out.dim()
     }
     return once, answer
+
+
+def _takes_hooks(module: nn.Module) -> bool:
+    return not isinstance(module, torch.jit.ScriptModule)
 
 
 class Taps:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_masking._base.borrow import eval_mode, module_of
+from captum_masking._base.borrow import evaluated, module_of
 from captum_masking._base.checks import check_finite
 from captum_masking.parts.masker import linear
 
@@ -319,8 +319,8 @@ class Inpainter:
     @torch.no_grad()
     def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
         dtype = self._dtype(inputs)
-        with eval_mode(self.network):
-            pixels = self.network(inputs.to(dtype, copy=True), hole.to(dtype, copy=True))
+        with evaluated(self.network) as network:
+            pixels = network(inputs.to(dtype, copy=True), hole.to(dtype, copy=True))
         _check_pixels(pixels, inputs)
         return pixels.to(inputs.dtype)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from captum_masking._base.borrow import frozen, module_of, seeded
+from captum_masking._base.borrow import draws, evaluated, module_of, seeded
 from captum_masking._base.captum import (
     TargetType,
     as_class_logits,
@@ -45,8 +45,8 @@ _HALVINGS = 50  # of an interval of some dozens of logits: down to rounding
 class PerInput:
     """Optimizes one mask for each input, on a coarse grid, under the objective of a masker.
 
-    A batch gives what its inputs give one by one. The classifier is frozen in eval mode meanwhile
-    and given back as it was, and so are torch's random numbers.
+    A batch gives what its inputs give one by one. The classifier runs in eval mode, gets no
+    gradients and is given back as it was, and so are torch's random numbers.
 
     Args:
         objective: Of the masked images' logits.
@@ -120,10 +120,10 @@ class PerInput:
             additional_forward_args: Passed on; a tensor with one row per input goes with it.
             show_progress: Whether to show a progress bar.
         """
-        with torch.inference_mode(False), torch.enable_grad(), frozen(forward_func):
-            search = _Search(self, forward_func, inputs, target, additional_forward_args)
+        with torch.inference_mode(False), torch.enable_grad(), evaluated(forward_func) as function:
+            search = _Search(self, function, inputs, target, additional_forward_args)
             steps = range(self.steps)
-            with seeded(inputs, self.seed):
+            with search.seeded(inputs, self.seed):
                 for step in progress(steps, desc="Masking Saliency") if show_progress else steps:
                     if not len(search.active):
                         break
@@ -183,13 +183,6 @@ class _Search:
         # Copies: a tensor made in inference mode cannot take part in a backward pass.
         self.inputs = inputs.detach().clone()
         self.extra = tuple(a.clone() if isinstance(a, Tensor) else a for a in extra)
-        with torch.no_grad():
-            output = forward_func(self.inputs, *self.extra)
-        ask = lambda others: forward_func(others, *self.extra)  # noqa: E731
-        to_logits = find_to_logits(forward_func, output, (self.inputs,), ask)
-        self.to_logits = to_logits or as_they_are
-        output = self.to_logits(output)
-        self.classes, self.logits = class_indices(output, target), as_class_logits(output).detach()
         # Adam divides by numbers that half precision rounds to zero.
         precise = torch.promote_types(inputs.dtype, torch.float32)
         size, batch = inputs.shape[2:], len(inputs)
@@ -197,6 +190,13 @@ class _Search:
         self.mask_logits = torch.zeros(
             shape, dtype=precise, device=inputs.device, requires_grad=True
         )
+        # The first pass tells the classes, and whether network or infill draw random numbers.
+        self.seeded = seeded if draws(inputs, self._begin) else _unseeded
+        ask = lambda others: forward_func(others, *self.extra)  # noqa: E731
+        to_logits = find_to_logits(forward_func, self.output, (self.inputs,), ask)
+        self.to_logits = to_logits or as_they_are
+        output = self.to_logits(self.output)
+        self.classes, self.logits = class_indices(output, target), as_class_logits(output).detach()
         self.optimizer = torch.optim.Adam([self.mask_logits], lr=options.lr)
         self.random = torch.Generator().manual_seed(options.seed)
         nats = math.log(self.logits.shape[1])
@@ -207,6 +207,11 @@ class _Search:
         self.waited = torch.zeros(batch, dtype=torch.long)
         self.area: float | None = None
         self.judging: Callable[[Any], AbstractContextManager[Any]] | None = None
+
+    @torch.no_grad()
+    def _begin(self) -> None:
+        self.output = self.forward_func(self.inputs, *self.extra)
+        mask_images(self.inputs[:1], self.mask(None)[:1], self.options.infill)
 
     def mask(self, area: float | None) -> Tensor:
         """Return the masks of all inputs as they stand."""
@@ -273,7 +278,7 @@ class _Search:
         seed = int(torch.randint(2**31, (), generator=self.random))
         halves = []
         for image, its_mask in zip(self.inputs[self.active].split(1), mask.split(1), strict=True):
-            with seeded(image, seed):
+            with self.seeded(image, seed):
                 halves.append(mask_images(image, its_mask, self.options.infill))
         masked_in, masked_out = zip(*halves, strict=True)
         return torch.cat([*masked_in, *masked_out])
@@ -289,6 +294,10 @@ class _Search:
             and argument.dim() > 0
             and len(argument) == len(self.inputs)
         )
+
+
+def _unseeded(where: Tensor, seed: int) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def shift(images: Tensor, pixels: Sequence[int]) -> Tensor:
@@ -337,20 +346,21 @@ def optimize_each(
     show_progress: bool,
 ) -> tuple[Tensor, ...]:
     """Optimize the mask of each input in turn, while the others are seen as they are."""
-    masks = []
-    for index, (tensor, origin) in enumerate(zip(tensors, origins, strict=True)):
-        seen: Callable[..., Tensor] = _OneOfSeveral(function, index, len(tensors))
-        rest = (*tensors[:index], *tensors[index + 1 :], *extra)
-        search = options
-        if origin is not None:
-            start = torch.as_tensor(origin).detach().to(tensor).expand_as(tensor)
-            seen, tensor, rest = _From(seen), tensor - start, (start, *rest)
-            search = options.but(infill=Mean())
-        found = search(
-            seen, tensor, target, additional_forward_args=rest, show_progress=show_progress
-        )
-        masks.append(found)
-    return tuple(masks)
+    with evaluated(function) as lent:
+        masks = []
+        for index, (tensor, origin) in enumerate(zip(tensors, origins, strict=True)):
+            seen: Callable[..., Tensor] = _OneOfSeveral(lent, index, len(tensors))
+            rest = (*tensors[:index], *tensors[index + 1 :], *extra)
+            search = options
+            if origin is not None:
+                start = torch.as_tensor(origin).detach().to(tensor).expand_as(tensor)
+                seen, tensor, rest = _From(seen), tensor - start, (start, *rest)
+                search = options.but(infill=Mean())
+            found = search(
+                seen, tensor, target, additional_forward_args=rest, show_progress=show_progress
+            )
+            masks.append(found)
+        return tuple(masks)
 
 
 class _OneOfSeveral:
@@ -358,7 +368,7 @@ class _OneOfSeveral:
 
     def __init__(self, function: Callable[..., Any], index: int, count: int) -> None:
         self.function, self.index, self.count = function, index, count
-        self.__self__ = module_of(function)  # whose modes and flags are borrowed meanwhile
+        self.__self__ = module_of(function)
 
     def __call__(self, one: Tensor, *rest: Any) -> Tensor:
         others, extra = rest[: self.count - 1], rest[self.count - 1 :]

@@ -10,7 +10,7 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_masking._base.borrow import eval_mode, module_of
+from captum_masking._base.borrow import evaluated, module_of
 from captum_masking._base.captum import (
     TargetType,
     TensorOrTupleOfTensorsGeneric,
@@ -193,7 +193,7 @@ class MaskingSaliency(Attribution):
                 "class of each there is attribute(inputs, target)."
             )
         self._say_once(targets.shape[1] > 1 and not model.target_aware)
-        with eval_mode(model), torch.no_grad():
+        with evaluated(model) as model, torch.no_grad():
             logits, features = model.read((_like_weights(inputs, model),), *extra)
             masks: list[Tensor] = []
             for target in targets.unbind(1):
@@ -270,7 +270,7 @@ def _predict(
     area: float | Tensor | None,
 ) -> tuple[tuple[Tensor, ...], bool]:
     """Return the masks, and whether another class was asked for than the one they are for."""
-    with eval_mode(model), torch.no_grad():
+    with evaluated(model) as model, torch.no_grad():
         logits, features = model.read(tuple(_like_weights(x, model) for x in tensors), *extra)
         classes = class_indices(logits, target)  # refuses a wrong target
         masks = model.decode(features, model.question(logits, target=classes, area=area))
