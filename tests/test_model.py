@@ -462,3 +462,36 @@ def test_a_layer_that_stops_running_is_an_error_and_never_an_old_map(model, imag
     model.classifier.forward = skipping.forward
     with pytest.raises(RuntimeError, match="did not fire"):
         model.explain(images)
+
+
+# Networks that have no weights yet, and those of another precision.
+
+
+def lazy() -> nn.Sequential:
+    body = nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.ReLU()
+    return nn.Sequential(*body, nn.Flatten(), nn.LazyLinear(4))
+
+
+def test_a_lazy_network_takes_the_size_of_the_users_inputs(images):
+    with pytest.raises(ValueError, match=r"5\.weight has no values yet; .*run a lazy network"):
+        MaskingModel(lazy())
+    with pytest.raises(ValueError, match=r"5\.weight has no values yet"):
+        MaskingSaliency(lazy()).attribute(images)
+    with pytest.raises(ValueError, match="has no values yet; load them"):
+        MaskingModel(cnn().to("meta"))
+    model = MaskingModel(lazy(), example_inputs=images)
+    assert MaskingSaliency(model).attribute(images).shape == images.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.filterwarnings("ignore:.*in another precision, cast the loaded model.*")
+def test_a_model_is_loaded_round_a_classifier_of_another_precision(
+    images, tmp_path, dtype, trained
+):
+    model = MaskingModel(cnn())
+    model.classifier_trained = trained
+    model.save(tmp_path)
+    loaded = MaskingModel.load(tmp_path, cnn().to(dtype))
+    found, expected = (MaskingSaliency(each).attribute(images) for each in (loaded, model))
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0)

@@ -15,6 +15,7 @@ from networks import (
     Broken,
     Flat,
     Halves,
+    Lookup,
     assert_same,
     cnn,
     coloured,
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_masking import FineTune, FromScratch, MaskingModel, MaskingTrainer
+from captum_masking import FineTune, FromScratch, MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking._base.rates import cosine
 from captum_masking.parts.masker import Masker
 from captum_masking.parts.masking import mask_images
@@ -857,3 +858,116 @@ def test_a_trainer_prints_its_whole_recipe(model):
         assert part in printed
     for part in ("lr=0.5", "lr=0.25", "Mean()", "Dual(", "Area(", "TotalVariation(", "History("):
         assert part in printed
+
+
+# ---- What a classifier takes besides the inputs.
+
+
+class Scaled(nn.Module):
+    """Logits times a scale of each example."""
+
+    def __init__(self, network, scale=None):
+        super().__init__()
+        self.network, self.scale = network, scale
+
+    def forward(self, inputs, scale=None):
+        scale = torch.full((len(inputs),), self.scale) if scale is None else scale
+        return self.network(inputs) * scale[:, None]
+
+
+@pytest.mark.parametrize("joint", [False, True, FromScratch()], ids=["frozen", "joint", "scratch"])
+def test_what_a_classifier_takes_besides_its_inputs_stands_beside_them(images, labels, joint):
+    context = torch.full((len(images),), 2.0)
+    found = []
+    for scale, inputs in [(2.0, images), (None, (images, context))]:
+        torch.manual_seed(0)
+        network = Scaled(cnn(dropout=0.0), scale)
+        model = MaskingModel(network, additional_forward_args=() if scale else (context[:2],))
+        trainer = MaskingTrainer(model, train_classifier=joint)
+        records = trainer.fit(
+            [(inputs, labels)] * 2, 2, validation=[(inputs, labels)], show_progress=False
+        )
+        losses = [record["val_loss"] for record in records]
+        found.append((losses, everything(model)["weights"]))
+    assert_same(*found)
+
+
+def test_context_that_a_network_does_not_get_or_take_is_refused_in_words(images, labels):
+    both, context = [((images, images[:, 0, 0, 0]), labels)], torch.ones(2)
+    model = MaskingModel(cnn())
+    with pytest.raises(TypeError, match=r"takes 2 .* but 3 were given; .*\(\(inputs, \*others\)"):
+        MaskingTrainer(model).fit(both, show_progress=False)
+    with pytest.raises(TypeError, match=r"missing 1 required .*additional_forward_args"):
+        MaskingModel(Lookup(cnn()))
+    needs = MaskingModel(Lookup(cnn()), additional_forward_args=context)
+    with pytest.raises(TypeError, match=r"missing 1 required .*\(\(inputs, \*others\), labels\)"):
+        MaskingTrainer(needs).fit([(images, labels)], show_progress=False)
+    with pytest.raises(ValueError, match="target-aware.*besides its inputs.*target_aware=False"):
+        MaskingTrainer(MaskingModel(cnn(), target_aware=True)).fit(both, show_progress=False)
+
+
+# ---- Precision, and tensors that cannot learn.
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("whole", [False, True], ids=["classifier", "model"])
+def test_a_classifier_of_any_precision_is_explained_from_float_batches(
+    images, labels, dtype, whole
+):
+    plain = MaskingModel(cnn())
+    model = MaskingModel(cnn().to(dtype), masker=copy.deepcopy(plain.masker))
+    model = model.to(dtype) if whole else model
+    records = [
+        MaskingTrainer(each, train_classifier=False).fit(
+            [(batch, labels) for batch in (images, images.double())], 3, show_progress=False
+        )
+        for each in (plain, model)
+    ]
+    assert records[1][-1]["loss"] == pytest.approx(records[0][-1]["loss"], abs=0.05)
+    assert not records[1][-1].get("skipped")
+    assert {weights.dtype for weights in model.classifier.parameters()} == {dtype}
+    assert all(weights.element_size() >= 4 for weights in model.masker.parameters())
+    assert MaskingSaliency(model).attribute(images).dtype == images.dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_joint_training_in_half_precision_is_refused(dtype):
+    with pytest.raises(ValueError, match=r"single precision.*float16.*mixed_precision='bf16'"):
+        MaskingTrainer(MaskingModel(cnn()).to(dtype))
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_works_inside_any_grad_mode_and_on_tensors_of_it(images, labels, joint, mode):
+    trainer = MaskingTrainer(MaskingModel(cnn()), train_classifier=joint)
+    before = copy.deepcopy(trainer.model.masker)
+    with mode():
+        trainer.fit([(images.clone(), labels.clone())] * 4, 1, show_progress=False)
+    assert not same_weights(before, trainer.model.masker)
+
+
+def test_weights_without_values_or_gradients_are_refused():
+    with torch.inference_mode():
+        model = MaskingModel(cnn())
+        with pytest.raises(ValueError, match="made in inference mode"):
+            MaskingTrainer(model)
+    with pytest.raises(ValueError, match="no values yet"):
+        MaskingTrainer(MaskingModel(cnn()).to("meta"))
+
+
+def test_a_batch_without_examples_is_refused(images, labels):
+    trainer = MaskingTrainer(MaskingModel(cnn()))
+    with pytest.raises(ValueError, match="must have an example to learn from"):
+        trainer.fit([(images, labels), (images[:0], labels[:0])], show_progress=False)
+
+
+def test_from_scratch_leaves_batch_norm_in_eval_mode_as_it_is(images, labels):
+    network = cnn().train()
+    network[1].eval()
+    before = everything(network)["weights"]
+    trainer = MaskingTrainer(MaskingModel(network), train_classifier=FromScratch())
+    trainer.fit([(images, labels)] * 2, 2, show_progress=False)
+    after = everything(network)
+    assert torch.equal(after["weights"]["1.running_mean"], before["1.running_mean"])
+    assert not torch.equal(after["weights"]["4.running_mean"], before["4.running_mean"])
+    assert after["modes"]["4"] and not after["modes"]["1"]

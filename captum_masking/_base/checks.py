@@ -84,6 +84,16 @@ def check_same_device(inputs: Tensor, module: nn.Module | None) -> None:
         )
 
 
+def check_has_weights(module: nn.Module | None) -> None:
+    """Check that all weights have values."""
+    for name, weights in [] if module is None else module.named_parameters():
+        if weights.is_meta or isinstance(weights, nn.UninitializedParameter):
+            raise ValueError(
+                f"expected a network with weights, but {name} has no values yet; load them, or run "
+                "a lazy network on a batch first, so that its layers take the size of your inputs."
+            )
+
+
 def check_finite(tensor: Tensor, name: str, way_out: str) -> None:
     """Check for NaN and infinity."""
     good = tensor.detach().isfinite()
@@ -101,7 +111,8 @@ def check_finite(tensor: Tensor, name: str, way_out: str) -> None:
 def channels_in_words(module: nn.Module | None, inputs: Tensor) -> Iterator[None]:
     """Explain a network's error if the inputs do not fit its first layer."""
     try:
-        yield
+        with arguments_in_words():
+            yield
     except (RuntimeError, ValueError) as error:
         kind = nn.modules.conv._ConvNd if inputs.dim() > 2 else nn.Linear
         parts = [] if module is None else module.modules()
@@ -113,6 +124,21 @@ def channels_in_words(module: nn.Module | None, inputs: Tensor) -> Iterator[None
             f"{wrong}: shape {tuple(inputs.shape)}; channels are the second dimension, after the "
             "batch's (one picture: inputs[None]; gray pictures for a color network: "
             "inputs.repeat(1, 3, 1, 1))."
+        ) from error
+
+
+@contextmanager
+def arguments_in_words() -> Iterator[None]:
+    """Say how to give a network all that it takes."""
+    try:
+        yield
+    except TypeError as error:
+        if "forward() " not in str(error):
+            raise
+        raise TypeError(
+            f"{error}; what a classifier takes after its inputs goes into "
+            "additional_forward_args=(...), and for fit into batches ((inputs, *others), labels); "
+            "what it takes by name alone needs a module around it that passes it on."
         ) from error
 
 
@@ -187,12 +213,13 @@ def check_labels(target: Any, inputs: Tensor, classes: int | None = None) -> Non
         got = target.dtype if isinstance(target, Tensor) else type(target).__name__
         raise TypeError(
             f"labels must be a tensor of integers (B,), but got {got}; "
-            "the loader must give pairs (inputs, labels) with labels as class indices."
+            "the loader must give pairs (inputs, labels) with labels as class indices, such as "
+            "labels.long() of whole numbers."
         )
     if target.shape != inputs.shape[:1]:
         raise ValueError(
             f"labels must have shape {tuple(inputs.shape[:1])}, one per input, "
-            f"but got {tuple(target.shape)}."
+            f"but got {tuple(target.shape)}; of one-hot labels give labels.argmax(1)."
         )
     if classes is not None and len(target) and not 0 <= target.min() <= target.max() < classes:
         raise ValueError(
@@ -234,6 +261,8 @@ def baseline_of_each(
 
 
 def check_examples(inputs: Any, target: Any) -> None:
+    if isinstance(target, Tensor) and not target.numel():
+        raise ValueError("a batch must have an example to learn from, but has none; leave it out.")
     for tensor in inputs if isinstance(inputs, tuple) else (inputs,):
         check_inputs(tensor, vectors=True)
         check_labels(target, tensor)

@@ -245,7 +245,7 @@ def check_classifier(
     elif trained["fingerprint"] != fingerprint(classifier):
         warnings.warn(
             f"the masker in {folder} was trained for a {trained['class']} with other weights than "
-            "this classifier's; its maps may be wrong. Pass that classifier, or train a masker for "
-            "this one.",
+            "this classifier's; its maps may be wrong. Pass that classifier (to run it in another "
+            "precision, cast the loaded model), or train a masker for this one.",
             stacklevel=3,
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import evaluated
+from captum_masking._base.checks import arguments_in_words, check_has_weights
 from captum_masking.model.layouts import (
     ChannelsFirst,
     Layout,
@@ -42,8 +43,9 @@ class Found(NamedTuple):
     grid: tuple[int, ...]
 
 
-def dry_run_inputs(classifier: nn.Module) -> Tensor:
+def dry_run_inputs(classifier: nn.Module, *extra: Any) -> Tensor:
     """Make zeros that the classifier accepts, shaped for its first convolution."""
+    check_has_weights(classifier)
     convolutions = (m for m in classifier.modules() if isinstance(m, nn.modules.conv._ConvNd))
     first = next(convolutions, None)
     if first is None:
@@ -53,11 +55,12 @@ def dry_run_inputs(classifier: nn.Module) -> Tensor:
         )
     dims = len(first.kernel_size)
     usual = [(side,) * dims for side in (_DRY_RUN_SIZES if dims < 3 else (32, 16))]
+    rows = max([1, *(len(other) for other in extra if isinstance(other, Tensor) and other.dim())])
     for size in [*_stated_sizes(classifier, dims), *usual]:
-        example = torch.zeros(1, first.in_channels, *size).to(first.weight)
+        example = torch.zeros(rows, first.in_channels, *size).to(first.weight)
         try:
-            with evaluated(classifier) as network, torch.no_grad():
-                network(example)
+            with evaluated(classifier) as network, torch.no_grad(), arguments_in_words():
+                network(example, *extra)
             return example
         except (RuntimeError, ValueError, AssertionError) as error:
             failure = error

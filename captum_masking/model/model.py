@@ -84,7 +84,8 @@ class MaskingModel(nn.Module):
         example_inputs: Inputs for the dry run; None makes zeros shaped for the classifier's
             first convolution. With a tuple of several, ``mask`` and ``explain`` take tuples of
             inputs and return one mask for each.
-        additional_forward_args: What the classifier takes after its inputs, for the dry run alone.
+        additional_forward_args: What the classifier takes after its inputs, for the dry run alone;
+            later it is given with the inputs.
         layouts: How the output of each layer becomes a map, as in
             :mod:`~captum_masking.model.layouts`; None finds it in the dry run or in each call.
         to_logits: Turns what the classifier answers into logits, as
@@ -148,8 +149,10 @@ class MaskingModel(nn.Module):
         self.takes_vectors = _takes_vectors(masker)
         finds_layers, makes = layers is None and not own, not isinstance(masker, nn.Module)
         if finds_layers or makes:
-            example, extra = as_tuple(example_inputs), additional_forward_args
-            example = (dry_run_inputs(self.classifier),) if example_inputs is None else example
+            example, extra = as_tuple(example_inputs), as_tuple(additional_forward_args)
+            example = (
+                (dry_run_inputs(self.classifier, *extra),) if example_inputs is None else example
+            )
             if finds_layers:
                 guessed = example_inputs is None
                 self.layers = _layers_for(self.classifier, example, extra, guessed=guessed)
@@ -239,10 +242,17 @@ class MaskingModel(nn.Module):
         if self.reads_evidence:
             question = replace(question, evidence=evidence(features, question.target))  # type: ignore[arg-type]
         grids = tuple(self._grid(features.maps, size) for size in features.sizes)
-        maps = [each.detach() for each in features.maps]
-        mask_logits = as_tuple(self.masker(maps, unpacked(grids), question))
+        mask_logits = as_tuple(
+            self.masker(self.for_masker(features.maps), unpacked(grids), question)
+        )
         pairs = zip(mask_logits, features.sizes, strict=True)
         return tuple(self._mask(logits, size) for logits, size in pairs)
+
+    def for_masker(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Cut maps off the classifier, and bring them to the precision of the masker's weights."""
+        weights = next(self.masker.parameters(), maps[0])
+        autocast = torch.is_autocast_enabled(maps[0].device.type)
+        return [each.detach().to(each.dtype if autocast else weights.dtype) for each in maps]
 
     def _grid(self, maps: Sequence[Tensor], size: torch.Size) -> tuple[int, ...]:
         stride = self.stride or getattr(self.masker, "stride", None)
@@ -496,7 +506,8 @@ def _make_masker(
         masker = VectorMasker(channels, elements=example[0].shape[1])
     else:
         masker = make(channels, dims=dims)
-    return masker.to(maps[0])
+    half = maps[0].element_size() < 4  # too few steps to learn in
+    return masker.to(maps[0].device, torch.float32 if half else maps[0].dtype)
 
 
 def _target_aware(masker: nn.Module | Callable[..., nn.Module]) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from captum_masking._base.borrow import OfThread, eval_mode, evaluated, module_of, seeded, unfrozen
 from captum_masking._base.captum import as_class_logits, as_they_are, log_odds, log_probabilities
+from captum_masking._base.checks import arguments_in_words
 from captum_masking.model.layouts import first_tensor
 
 __all__ = ["Taps", "as_they_are", "log_odds", "log_probabilities", "logits_of"]
@@ -76,6 +77,13 @@ def _in_words(part: Any) -> str:
     return f"{kind} {tuple(part.shape)}" if kind else type(part).__name__
 
 
+def like_weights(images: Tensor, function: Any) -> Tensor:
+    """Cast to the weights' dtype: NoiseTunnel turns half-precision inputs into float32."""
+    module = module_of(function)
+    weights = (p for p in ([] if module is None else module.parameters()) if p.is_floating_point())
+    return images.to(next(weights, images).dtype)
+
+
 @contextmanager
 def hooked(
     modules: Sequence[nn.Module], names: Sequence[str], keep: Callable[[str, Any], Any]
@@ -103,7 +111,7 @@ def record(classifier: nn.Module, *inputs: Any) -> tuple[dict[str, Tensor], Any]
     def keep(name: str, output: Any) -> None:
         calls.append((name, first_tensor(output)))
 
-    with evaluated(classifier) as network, torch.no_grad():
+    with evaluated(classifier) as network, torch.no_grad(), arguments_in_words():
         named = {n: part for n, part in network.named_modules() if n and _takes_hooks(part)}
         with hooked(list(named.values()), list(named), keep):
             answer = network(*inputs)

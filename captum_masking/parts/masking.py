@@ -69,7 +69,7 @@ def masked_halves(
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     mask = mask if isinstance(mask, tuple) else (mask,)
     halves = zip(*mask_images(inputs, mask, infill, infill_out), strict=True)
-    return tuple(torch.cat(pair) for pair in halves)
+    return tuple(torch.cat(pair).to(x.dtype) for pair, x in zip(halves, inputs, strict=True))
 
 
 def fill(inputs: Tensor, hole: Tensor, infill: Infill) -> Tensor:

@@ -24,12 +24,14 @@ from captum_masking._base.checks import (
     TargetError,
     baseline_of_each,
     check_finite,
+    check_has_weights,
     check_inputs,
     check_number_of_inputs,
     check_same_batch,
     check_same_device,
 )
 from captum_masking.model.model import MaskingModel, eager, forwards_to, models_in
+from captum_masking.model.taps import like_weights
 from captum_masking.parts.infill import Infill
 from captum_masking.parts.objective import Objective
 from captum_masking.parts.regularizer import Regularizer
@@ -140,9 +142,10 @@ class MaskingSaliency(Attribution):
             masks, unheard = _predict(model, tensors, target, extra, area)
             self._say_once(unheard)
         else:
+            check_has_weights(module_of(self.forward_func))
             options = self.per_input.but(steps=steps, area=area)
             self._warn_once(options.steps)
-            cast = tuple(_like_weights(x, self.forward_func) for x in tensors)
+            cast = tuple(like_weights(x, self.forward_func) for x in tensors)
             masks = optimize_each(
                 self.forward_func, cast, target, extra, origins, options, show_progress
             )
@@ -194,7 +197,7 @@ class MaskingSaliency(Attribution):
             )
         self._say_once(targets.shape[1] > 1 and not model.target_aware)
         with evaluated(model) as model, torch.no_grad():
-            logits, features = model.read((_like_weights(inputs, model),), *extra)
+            logits, features = model.read((like_weights(inputs, model),), *extra)
             masks: list[Tensor] = []
             for target in targets.unbind(1):
                 classes = class_indices(logits, target)
@@ -224,7 +227,7 @@ class MaskingSaliency(Attribution):
             return None
         if self._found[:2] != (function, held[0]):
             self._check(tensors, held[0])
-            arguments = [*(_like_weights(x, held[0]) for x in tensors), *extra]
+            arguments = [*(like_weights(x, held[0]) for x in tensors), *extra]
             if not len(tensors[0]):
                 return None
             self._found = function, held[0], forwards_to(function, held[0], arguments)
@@ -271,7 +274,7 @@ def _predict(
 ) -> tuple[tuple[Tensor, ...], bool]:
     """Return the masks, and whether another class was asked for than the one they are for."""
     with evaluated(model) as model, torch.no_grad():
-        logits, features = model.read(tuple(_like_weights(x, model) for x in tensors), *extra)
+        logits, features = model.read(tuple(like_weights(x, model) for x in tensors), *extra)
         classes = class_indices(logits, target)  # refuses a wrong target
         masks = model.decode(features, model.question(logits, target=classes, area=area))
         unheard = target is not None and not model.target_aware
@@ -282,10 +285,3 @@ def _has_convolutions(module: torch.nn.Module | None) -> bool:
     """Whether inputs of a module have space: then one example without a batch is no vector."""
     parts = [] if module is None else module.modules()
     return any(isinstance(part, torch.nn.modules.conv._ConvNd) for part in parts)
-
-
-def _like_weights(images: Tensor, function: Any) -> Tensor:
-    """Cast to the weights' dtype: NoiseTunnel turns half-precision inputs into float32."""
-    module = module_of(function)
-    weights = (p for p in ([] if module is None else module.parameters()) if p.is_floating_point())
-    return images.to(next(weights, images).dtype)

@@ -96,7 +96,9 @@ class ClassifierTraining:
             self.original = copy.deepcopy(classifier).eval().requires_grad_(False)
 
     def set_modes(self) -> None:
-        self.classifier.train(self.how.train_mode)
+        # Parts of one in train mode, such as batch norm, may have been put in eval mode: they stay.
+        if not (self.how.train_mode and self.classifier.training):
+            self.classifier.train(self.how.train_mode)
         for parameter in parameters_of(self.optimizer):
             parameter.requires_grad_(True)
 

@@ -79,7 +79,7 @@ class GateQuestions:
     def extra_loss(self, model: MaskingModel, inputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """Compute how wrong the gate is about images that it gets for itself."""
         posed, logits, features = self._read(model, inputs, labels)
-        maps = [each.detach() for each in features.maps]
+        maps = model.for_masker(features.maps)
         losses = [
             model.masker.gate_loss(maps, evidence(features, target), shut)  # type: ignore[operator]
             for target, shut in posed.ask_gate(logits)

@@ -67,14 +67,19 @@ def judge_itself(
     target: Tensor,
     infill: Infill,
     infill_out: Infill | None = None,
+    context: tuple[Tensor, ...] = (),
 ) -> tuple[Judgement, tuple[Tensor, ...]]:
-    logits, features = model.read(inputs)
+    logits, features = model.read(inputs, *context)
     check_labels(target, inputs[0], classes=logits.shape[1])
     question = model.question(logits, target=target)
     masks = model.decode(features, question)
-    answer = model(*masked_halves(inputs, masks, infill, infill_out))
+    answer = model(*masked_halves(inputs, masks, infill, infill_out), *twice(context))
     logits_in, logits_out = model.logits_of(answer).chunk(2)
     return Judgement(logits, logits_in, logits_out, *question.known), masks
+
+
+def twice(context: tuple[Tensor, ...]) -> list[Tensor]:
+    return [torch.cat([rows, rows]) for rows in context]
 
 
 def metric_of(name: str, record: Record) -> float:

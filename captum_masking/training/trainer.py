@@ -27,7 +27,7 @@ from captum_masking._base.checks import (
 from captum_masking._base.processes import copy_from_main, rank, world
 from captum_masking._base.rates import cosine
 from captum_masking.model.model import MaskingModel, plain_model
-from captum_masking.model.taps import leading_back
+from captum_masking.model.taps import leading_back, like_weights
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masking import masked_halves
 from captum_masking.parts.objective import Dual, Judgement, Objective, target_aware
@@ -47,9 +47,17 @@ from captum_masking.training.records import (
     as_record,
     judge_itself,
     measure,
+    twice,
 )
 from captum_masking.training.run import Run
-from captum_masking.training.update import Engine, laid_out, moved, precise
+from captum_masking.training.update import (
+    Engine,
+    check_learnable,
+    laid_out,
+    learnable,
+    moved,
+    precise,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -129,10 +137,16 @@ class MaskingTrainer:
         memory_format: torch.memory_format = torch.preserve_format,
     ) -> None:
         model = plain_model(model)
+        check_learnable(model, joint=bool(train_classifier))
+        for part in (model.masker, model.sampler):
+            if any(p.element_size() < 4 for p in part.parameters()):
+                part.float()  # half precision has too few steps to learn in
         self.engine = Engine(
             accelerator, max_gradient_norm=max_gradient_norm, skip_not_finite=skip_not_finite
         )
         self.engine.place(model)
+        if any(weights.dtype == torch.float16 for weights in model.parameters()):
+            self.engine.scale(next(model.parameters()).device)  # gradients that reach the mask
         self.model = laid_out(model, memory_format)
         self.memory_format, self.compile_judge = memory_format, compile_judge
         self.compiled: dict[nn.Module, Callable[..., Any]] = {}
@@ -169,6 +183,8 @@ class MaskingTrainer:
         """Whether this process is the one that writes; alone, it is."""
         return rank() == 0
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def step(self, inputs: Inputs, target: Tensor, *, train_classifier: bool = True) -> Record:
         """Take one step of the masker, and of the classifier in joint training, on one batch.
 
@@ -185,7 +201,7 @@ class MaskingTrainer:
             ValueError: If labels lie outside the classifier's range, or a loss is not finite;
                 the weights are then as before.
         """
-        inputs, labels, given = self._receive(inputs, target)
+        inputs, context, labels, given = self._receive(inputs, target)
         classifier = self.classifier if train_classifier else None
         with given_back(self.model), self.engine.autocast():
             self._set_modes(classifier)
@@ -193,10 +209,10 @@ class MaskingTrainer:
             posed = self.questions.ask(inputs, labels)
             if self.judging is None:
                 with channels_in_words(judge, posed.inputs[0]):
-                    self.judging = leading_back(judge, posed.inputs)
+                    self.judging = leading_back(judge, posed.inputs, *context)
 
             # 1. One clean pass: its logits tell what is recognized, its features make the mask.
-            logits, features = self.model.read(posed.inputs)
+            logits, features = self.model.read(posed.inputs, *context)
             check_logits(logits)
             check_labels(given, inputs[0], classes=logits.shape[1])
             question = posed.given(logits)
@@ -205,23 +221,29 @@ class MaskingTrainer:
             # 2. The judge, now or from the past, sees both halves as one batch in eval mode, so
             #    that masked images never move batch-norm statistics.
             halves = masked_halves(posed.inputs, masks, self.infill, self.infill_out)
-            logits_in, logits_out = self._judge(judge, halves, classifier).chunk(2)
+            logits_in, logits_out = self._judge(
+                judge, (*halves, *twice(context)), classifier
+            ).chunk(2)
             judgement = Judgement(*precise(logits, logits_in, logits_out), *question.known)
 
             # 3. Both gradients, each for its own network, before either takes its step.
             loss = self.objective(judgement) + over_inputs(self.regularizer, masks, judgement)
             losses = {"loss": loss + self.questions.extra_loss(self.model, inputs, labels)}
             if classifier:
-                losses["classifier_loss"] = classifier.loss(judgement, posed.inputs, judge)
+                losses["classifier_loss"] = classifier.loss(
+                    judgement, (*posed.inputs, *context), judge
+                )
             skipped = self._learn(losses, examples=len(labels))
         return skipped or measure(*as_labeled(judgement, masks), losses)
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def classifier_step(self, inputs: Inputs, target: Tensor) -> Record:
         """Take one step of the classifier alone, on clean images."""
-        inputs, labels, given = self._receive(inputs, target)
+        inputs, context, labels, given = self._receive(inputs, target)
         with given_back(self.model), self.engine.autocast():
             self._set_modes(self.classifier)
-            logits, _ = self.model.read(inputs)
+            logits, _ = self.model.read(inputs, *context)
             check_logits(logits)
             check_labels(given, inputs[0], classes=logits.shape[1])
             loss = cross_entropy(precise(logits)[0], labels)
@@ -246,6 +268,8 @@ class MaskingTrainer:
             loader: Gives batches ``(inputs, labels)``, or dicts as
                 :func:`~captum_masking.data.read_batch` reads them. A ``DataLoader`` over a data
                 set, or anything that can be iterated over once an epoch; streams need no length.
+                What the classifier takes after its inputs stands beside them, in tensors of a row
+                for each example: ``((inputs, *others), labels)``.
             validation: Like ``loader``, with images that are not trained on; after each epoch the
                 model is measured on it. Without it the last state is kept.
             callbacks: Watch the training, and may end it:
@@ -301,10 +325,10 @@ class MaskingTrainer:
         self._agree()  # a process that gets no batch has to take part, too
         with eval_mode(self.model):
             for batch in Loading(loader, device=self.device).shares():
-                inputs, labels, _ = self._receive(*batch)
+                inputs, context, labels, _ = self._receive(*batch)
                 target = one_label(labels)
                 judgement, masks = judge_itself(
-                    self.model, inputs, target, self.infill, self.infill_out
+                    self.model, inputs, target, self.infill, self.infill_out, context
                 )
                 loss = self.objective(judgement) + over_inputs(self.regularizer, masks, judgement)
                 found = {"loss": loss}
@@ -362,16 +386,28 @@ class MaskingTrainer:
 
     # ---- What a step is made of.
 
-    def _receive(self, inputs: Inputs, target: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Check a batch; return inputs and labels on the device, and one label of each as given."""
-        inputs, target = as_tuple(inputs), as_indices(target)
+    def _receive(
+        self, inputs: Inputs, target: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor, Tensor]:
+        """Check a batch; return inputs, context, labels, and one label of each as given."""
+        explained, target = self.model.inputs_taken, as_indices(target)
+        inputs, context = as_tuple(inputs)[:explained], as_tuple(inputs)[explained:]
+        if context and self.model.target_aware:
+            raise ValueError(
+                "a target-aware masker learns from images put together of several, but a batch has "
+                "tensors besides its inputs, which cannot be; train one with target_aware=False, "
+                "or have a module around the classifier fill them in."
+            )
         several = self.questions.multi_label and not self.joint
         several = several and isinstance(target, Tensor) and target.dim() == 2
         given = one_label(target) if several else target
         check_examples(inputs, given)
         self._agree()
-        target = target.to(self.device, torch.long, non_blocking=True)
-        return moved(inputs, self.device, self.memory_format), target, given
+        target = learnable(target).to(self.device, torch.long, non_blocking=True)
+        placed = moved(inputs, self.device, self.memory_format)
+        cast = tuple(like_weights(x, self.model.classifier) for x in placed)
+        moved_context = tuple(learnable(other).to(self.device) for other in context)
+        return cast, moved_context, target, given
 
     def _set_modes(self, classifier: ClassifierTraining | None) -> None:
         self.model.masker.train().requires_grad_(True)

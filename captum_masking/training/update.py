@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from captum_masking._base.checks import check_finite
+from captum_masking._base.checks import check_finite, check_has_weights
 from captum_masking._base.processes import any_of, average_gradients, world
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from captum_masking.model.model import MaskingModel
 
 
 #: Any kind of module: what comes in goes out.
@@ -52,6 +54,10 @@ class Engine:
     def place(self, model: nn.Module) -> None:
         if self.accelerator is not None:
             model.to(self.accelerator.device)
+
+    def scale(self, device: torch.device) -> None:
+        """Scale losses, so that gradients do not vanish in float16."""
+        self.scaler = torch.amp.GradScaler(device.type) if self.scaler is None else self.scaler
 
     def autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.accelerator is None else self.accelerator.autocast()
@@ -180,7 +186,30 @@ def moved(
     kept = torch.preserve_format
     formats = [layout if x.dim() == 4 or layout != torch.channels_last else kept for x in inputs]
     pairs = zip(inputs, formats, strict=True)
-    return tuple(x.to(device, non_blocking=True, memory_format=form) for x, form in pairs)
+    return tuple(learnable(x).to(device, non_blocking=True, memory_format=f) for x, f in pairs)
+
+
+def learnable(tensor: Tensor) -> Tensor:
+    """Copy a tensor that was made in inference mode, which no gradient may pass."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def check_learnable(model: MaskingModel, *, joint: bool) -> None:
+    """Check that a masker, and in joint training a classifier, has weights that can learn."""
+    check_has_weights(model)
+    for name, weights in model.named_parameters():
+        if weights.is_inference():
+            raise ValueError(
+                f"expected weights that can learn, but {name} was made in inference mode; make the "
+                "networks outside of it."
+            )
+        if joint and weights.element_size() < 4 and name.startswith("classifier."):
+            raise ValueError(
+                f"joint training needs weights in single precision, but {name} is {weights.dtype}, "
+                "whose steps are too coarse to learn in; take classifier.float() and, to be fast, "
+                "Accelerator(mixed_precision='bf16'), or train the masker alone: "
+                "train_classifier=False."
+            )
 
 
 def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
