@@ -186,6 +186,27 @@ def test_curves_can_be_kept_to_the_first_images():
     assert few.values["error_at_best"] == all_.values["error_at_best"]
 
 
+def test_every_method_shows_as_much_of_an_image_as_the_reference_does():
+    """Masked in and out by hand: the same count of pixels, the highest of each map."""
+    data, judge = Squares(8), cnn().eval()
+    dim = Method(lambda inputs, target: bright(inputs, target).sigmoid() / 2, is_mask=True)
+    result = run(data, methods={"bright": bright, "dim": dim}, reference="dim")
+    kept = {name: [] for name in ("in", "out")}
+    for image, label in data:
+        maps = dim.maps(image[None], torch.tensor([label]))[0, 0]
+        count = round(float(maps.mean()) * maps.numel())
+        order = sorted(range(maps.numel()), key=lambda i: -float(maps.flatten()[i]))
+        on = torch.zeros(maps.numel())
+        on[order[:count]] = 1
+        on = on.reshape(maps.shape)
+        for name, part in (("in", on), ("out", 1 - on)):
+            kept[name].append(float(judge((image * part)[None]).argmax() == label))
+    for row in ("bright", "dim"):  # a faint map gains nothing
+        values = result[row].values
+        assert values["masked_in_own"].mean == pytest.approx(np.mean(kept["in"]))
+        assert values["masked_out_own"].mean == pytest.approx(np.mean(kept["out"]))
+
+
 # Honest numbers
 
 

@@ -95,7 +95,9 @@ class Scores:
     robustness: bool = False
     infill: Infill = Mean()
 
-    def __call__(self, method: Method, maps: Tensor, batch: Batch) -> Arrays:
+    def __call__(
+        self, method: Method, maps: Tensor, batch: Batch, areas: Tensor | None = None
+    ) -> Arrays:
         arrays = {
             "correct": batch.correct.float(),
             "degenerate": (~maps.isfinite()).flatten(1).any(1).float(),
@@ -112,11 +114,22 @@ class Scores:
         judged = (self.judge, batch.inputs, maps, batch.target)
         arrays |= metrics.masked_scores(*judged, infill=self.infill)
         arrays["saliency_metric"] = metrics.saliency_metric(*judged)
+        arrays |= self._at_area(0.5, "half", *judged)
+        if areas is not None:
+            arrays |= self._at_area(areas, "own", *judged)
         if self.curve_images is None or batch.first < self.curve_images:
             arrays |= self._curves(*judged)
         if self.robustness:
             arrays |= self._robust(method, batch)
         return arrays
+
+    def _at_area(self, area: float | Tensor, name: str, *judged: Any) -> Arrays:
+        judge, inputs, maps, target = judged
+        given: tuple[Any, ...] = (judge, inputs, metrics.most_salient(maps, area), target)
+        return {
+            f"masked_in_{name}": metrics.masked_in_accuracy(*given, infill=self.infill),
+            f"masked_out_{name}": metrics.masked_out_accuracy(*given, infill=self.infill),
+        }
 
     def _curves(self, *judged: Any) -> Arrays:
         height, width = judged[1].shape[2:]
@@ -244,6 +257,12 @@ _LEGENDS = {
     "masked_in_accuracy": "The class is still seen when only the map's evidence is shown; more "
     "area is easier.",
     "masked_out_accuracy": "The class is still seen when the evidence is taken away.",
+    "masked_in_own": "The class is still seen when only the most salient pixels are shown: as many "
+    "as the mask of the reference row covers of that image, for every method.",
+    "masked_out_own": "The same, once these pixels are taken away.",
+    "masked_in_half": "The class is still seen when only the most salient half of the pixels is "
+    "shown.",
+    "masked_out_half": "The same, once this half is taken away.",
     "masked_out_entropy": "Entropy of the prediction without the evidence, in nats.",
     "average_drop": "Share of its confidence that the classifier loses when only the evidence is "
     "shown.",
@@ -290,6 +309,10 @@ MEASURES: tuple[Measure, ...] = (
     _plain(_MASKED, "saliency_metric", "SM", False, headline=True),
     _masked("masked_in_accuracy", "masked-in", True, headline=True),
     _masked("masked_out_accuracy", "masked-out", False),
+    _masked("masked_in_own", "in, equal area", True),
+    _masked("masked_out_own", "out, equal area", False),
+    _masked("masked_in_half", "in, half", True),
+    _masked("masked_out_half", "out, half", False),
     _plain(_MASKED, "masked_out_entropy", "entropy out", True),
     _masked("average_drop", "avg drop", False, headline=True),
     _masked("average_gain", "avg gain", True),

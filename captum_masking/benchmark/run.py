@@ -79,8 +79,8 @@ def benchmark(
         robustness: Also measure infidelity and max-sensitivity, which call each method eleven
             times more.
         cost_seconds: For timing a method, unless three turns take longer.
-        reference: The row that the others are compared with; the first that is not trivial if
-            empty.
+        reference: The row that the others are compared with, also at the area of its maps; the
+            first that is not trivial if empty.
         seed: Of the choice of images, of the halves for thresholds, and of the bootstrap.
         to_picture: Makes pixels ``(H, W, 1 or 3)`` in [0, 1] of an image, for the montage; None
             stretches each image to its own range.
@@ -110,17 +110,19 @@ def benchmark(
     with tempfile.TemporaryDirectory() as temporary:
         store = Store(Path(temporary if out is None else out))
         store.check_same({**options, "classifier": digest(judge), "data": images.digest()})
-        store.forget_changed({name: method.settings for name, method in rows.items()})
-        scores = Scores(judge, curve_steps, curve_images, robustness)
-        loop = _Loop(rows, judge, scores, store, seed, cost_seconds)
-        loop.run(images, predicted=predicted, show_progress=show_progress)
         first = next((name for name, row in rows.items() if row.family != TRIVIAL), "")
+        reference = reference or first
+        area = rows[reference].settings if reference in rows else ""  # of which all are measured
+        store.forget_changed({name: f"{row.settings}; area: {area}" for name, row in rows.items()})
+        scores = Scores(judge, curve_steps, curve_images, robustness)
+        loop = _Loop(rows, judge, scores, store, seed, cost_seconds, reference)
+        loop.run(images, predicted=predicted, show_progress=show_progress)
         result = summarize(
             store,
             rows,
             range(0, len(images), batch_size),
             failures=loop.failures,
-            reference=reference or first,
+            reference=reference,
             seed=seed,
             setting={**(setting or {}), **options},
             notes=[*notes, *_notes(images, left_out, robustness)],
@@ -162,13 +164,16 @@ class _Loop:
     store: Store
     seed: int
     cost_seconds: float
+    reference: str
     failures: dict[str, str] = field(default_factory=dict)
 
     def run(self, images: Images, *, predicted: bool, show_progress: bool) -> None:
         total = len(images) * len(self.methods)
+        # The others are measured at its area, too.
+        names = sorted(self.methods, key=lambda name: name != self.reference)
         with tqdm(total=total, unit="map", disable=not show_progress) as bar:
             for batch in images.batches(self.judge, predicted=predicted):
-                for name in self.methods:
+                for name in names:
                     bar.set_postfix_str(name)
                     self._try(name, batch)
                     bar.update(len(batch.inputs))
@@ -198,7 +203,14 @@ class _Loop:
             cost = measure_cost(method.explain, self._forward, *timed, seconds=self.cost_seconds)
             self.store.write_cost(name, cost)
             self.store.write(name, "maps", {"maps": maps[:SHOWN, 0].half()})
-        return self.scores(method, maps, batch)
+        own = name == self.reference
+        return self.scores(method, maps, batch, maps.mean((1, 2, 3)) if own else self._areas(batch))
+
+    def _areas(self, batch: Batch) -> Tensor | None:
+        """Return how much of each image the map of the reference row covers, if it has one."""
+        if not self.store.has(self.reference, batch.first):
+            return None
+        return torch.from_numpy(self.store.read(self.reference, [batch.first])["area"])
 
     @torch.no_grad()
     def _forward(self, inputs: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ from captum_masking.metrics.localization import (
     om,
     pointing_game,
 )
-from captum_masking.metrics.maps import min_max
+from captum_masking.metrics.maps import min_max, most_salient
 from captum_masking.metrics.mean import MeanOf
 from captum_masking.metrics.robustness import (
     NormalNoise,
@@ -186,6 +186,7 @@ __all__ = [
     "max_box_acc_v2",
     "max_sensitivity",
     "min_max",
+    "most_salient",
     "om",
     "pointing_game",
     "pxap",

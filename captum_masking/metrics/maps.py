@@ -58,6 +58,25 @@ def min_max(masks: Tensor) -> Tensor:
     return scaled.reshape(masks.shape).to(torch.promote_types(masks.dtype, torch.float32))
 
 
+def most_salient(masks: Tensor, area: float | Tensor) -> Tensor:
+    """Return masks ``(B, 1, H, W)`` that are 1 on the pixels with the highest values, 0 elsewhere.
+
+    Methods are compared at equal area: a faint mask shows a little of everything, and so seems to
+    keep the class. Equal values count in reading order.
+
+    Args:
+        area: Share of the pixels that are 1, in [0, 1]; one for all, or ``(B,)``.
+
+    Example:
+        >>> most_salient(torch.tensor([[[0.2, 0.9, 0.3, 0.1]]]), 0.5)
+        tensor([[[[0., 1., 1., 0.]]]])
+    """
+    flat = finite_planes(masks).flatten(1)
+    ranks = flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    pixels = (torch.as_tensor(area, device=flat.device).expand(len(flat)) * flat.shape[1]).round()
+    return (ranks < pixels[:, None]).float().reshape(len(masks), 1, *masks.shape[-2:])
+
+
 def check_masks(masks: Tensor) -> None:
     if not (masks.dim() == 3 or (masks.dim() == 4 and masks.shape[1] == 1)) or not masks.numel():
         raise ValueError(
