@@ -57,13 +57,15 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Convert to what JSON knows: NaN and infinity to None, tuples to lists, others to text."""
+    """Convert to what JSON knows: arrays to lists, NaN and infinity to None, others to text."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, Mapping):
         return {str(name): plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
+    if hasattr(value, "tolist"):  # tensors and numpy's arrays and numbers
+        return plain(value.tolist())
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):

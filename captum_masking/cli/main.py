@@ -133,7 +133,8 @@ COMMANDS = [
                 "--classifier",
                 "SPEC",
                 "efficientnet-lite0, torchvision:NAME, or package.module:function that returns a "
-                "module (its attributes mean, std and class_names are used if it has them)",
+                "module (its attributes mean, std, image_size and class_names are used if it has "
+                "them)",
                 required=True,
             ),
             _out("the model's folder"),
@@ -156,7 +157,7 @@ COMMANDS = [
                 "a model that train wrote for this classifier, to go on from; joint training then "
                 "starts at once: train frozen first, look, then train jointly",
             ),
-            _number("--image-size", "side in pixels; default: 224"),
+            _number("--image-size", "side in pixels; default: the classifier's, or 224"),
             _number("--batch-size", "of all processes together", 16),
             _number("--seed", "of all random numbers", 0, least=0),
             _text("--label-column", "NAME", "of the CSV", default="label"),
@@ -306,7 +307,7 @@ COMMANDS = [
             _number("--seeds", "runs of each row", 1),
             _out(),
             _number("--epochs", "passes over the data", 2),
-            _number("--image-size", "side in pixels; default: 224"),
+            _number("--image-size", "side in pixels; default: the classifier's, or 224"),
             _number("--batch-size", "images at a time", 16),
             _text("--label-column", "NAME", "of both CSVs", default="label"),
             _number("--workers", "loader processes", 0, least=0),

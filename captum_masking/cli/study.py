@@ -98,7 +98,7 @@ def _study(options: Options, classifier: nn.Module, preprocess: Preprocess) -> S
 
 def _facts(options: Options, validation: BoxedImages) -> dict[str, Any]:
     """List what must be the same for all runs of a folder, and the versions they ran with."""
-    side = options.image_size or 224
+    side = validation.transform.image_size  # type: ignore[union-attr]  # a Preprocess
     return {
         "data": "/".join(options.data.parts[-2:]),
         "validation": "/".join(options.val.parts[-2:]),

@@ -56,7 +56,7 @@ def dry_run_inputs(classifier: nn.Module, *extra: Any) -> Tensor:
     dims = len(first.kernel_size)
     usual = [(side,) * dims for side in (_DRY_RUN_SIZES if dims < 3 else (32, 16))]
     rows = max([1, *(len(other) for other in extra if isinstance(other, Tensor) and other.dim())])
-    for size in [*_stated_sizes(classifier, dims), *usual]:
+    for size in [*stated_sizes(classifier, dims), *usual]:
         example = torch.zeros(rows, first.in_channels, *size).to(first.weight)
         try:
             with evaluated(classifier) as network, torch.no_grad(), arguments_in_words():
@@ -71,7 +71,7 @@ def dry_run_inputs(classifier: nn.Module, *extra: Any) -> Tensor:
     ) from failure
 
 
-def _stated_sizes(classifier: nn.Module, dims: int) -> list[tuple[int, ...]]:
+def stated_sizes(classifier: nn.Module, dims: int) -> list[tuple[int, ...]]:
     """Find the size that a network was built for, where it states one, as transformers do."""
     stated = []
     for part in [getattr(classifier, "config", None), *classifier.modules()]:

@@ -25,6 +25,7 @@ from captum_masking._base.captum import (
     unpacked,
 )
 from captum_masking._base.checks import channels_in_words, check_area, check_inputs, check_rows
+from captum_masking._base.files import plain
 from captum_masking.model.files import (
     UPSAMPLERS,
     CheckpointError,
@@ -326,10 +327,10 @@ class MaskingModel(nn.Module):
                 "fingerprint": fingerprint(self.classifier),
             },
             "target_aware": self.target_aware,
-            "notes": dict(notes or {}),
+            "notes": notes or {},
         }
         weights = {n: tensor for n, tensor in self.state_dict().items() if n.startswith(kept)}
-        write_model(folder, config, weights)
+        write_model(folder, plain(config), weights)  # so that no setting can fail to be written
 
     @classmethod
     def load(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,8 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from captum_masking._base.checks import ChannelsError, channels_in_words
 from captum_masking.data.images import read_picture
 from captum_masking.model.files import CheckpointError, read_model
+from captum_masking.model.layers import stated_sizes
 from captum_masking.model.model import MaskingModel
 from captum_masking.parts.infill import Mean
 from captum_masking.parts.masker import linear
@@ -53,8 +56,10 @@ class Preprocess:
 
     Args:
         spec: Name of the classifier, as for :func:`load_classifier`.
-        mean, std: Per channel, of pixels in ``[0, 1]``; the defaults are ImageNet's.
-        image_size: Side of the square in pixels.
+        mean, std: One number, or one for each of three channels, in a list, a tensor or an array:
+            of pixels in ``[0, 1]``, or of 0 to 255, which is recognized. The defaults are
+            ImageNet's.
+        image_size: Side of the square in pixels; also (height, width) that are equal.
         label_column: Of CSV files that number the classes as the logits do.
 
     Example:
@@ -73,8 +78,11 @@ class Preprocess:
     label_column: str = "label"
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std", "class_names"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        mean, std = _of_unit_pixels(_numbers(self, "mean", 1, 3), _numbers(self, "std", 1, 3))
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
+        object.__setattr__(self, "image_size", _square_side(_numbers(self, "image_size", 1, 2, 3)))
+        object.__setattr__(self, "class_names", tuple(self.class_names))
 
     def __call__(self, picture: str | Path | np.ndarray | Image) -> Tensor:
         """Return ``(3, image_size, image_size)`` for a file, a PIL image or a uint8 array."""
@@ -134,6 +142,66 @@ def _opened(picture: str | Path | np.ndarray | Image) -> Image:
     return picture.convert("RGB") if isinstance(picture, Image.Image) else read_picture(picture)
 
 
+def _numbers(holder: Any, name: str, *counts: int) -> tuple[float, ...]:
+    """Read a setting as numbers, out of whatever holds some."""
+    value = getattr(holder, name)
+    value = tuple(value.values()) if isinstance(value, dict) else value  # height and width
+    try:
+        numbers = torch.as_tensor(value, dtype=torch.float64).detach().flatten()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must be numbers, in a list, a tensor or an array, but got {value!r}."
+        ) from error
+    if len(numbers) not in counts or not numbers.isfinite().all():
+        raise ValueError(
+            f"{name} must be {' or '.join(map(str, counts))} finite numbers, since pictures are "
+            f"read in color, in RGB, but got {numbers.tolist()}."
+        )
+    return tuple(numbers.tolist())
+
+
+def _of_unit_pixels(
+    mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Bring mean and std to three channels of pixels in [0, 1], or say why they cannot be that."""
+    means, stds = (np.broadcast_to(np.array(each), 3) for each in (mean, std))
+    if means.max() > 1 or stds.max() > 2:
+        mixed = 0 < means.max() <= 1 or stds.max() < 1
+        if not mixed:
+            warnings.warn(
+                f"mean {mean} and std {std} are taken as of pixels in 0..255: both are divided by "
+                "255.",
+                stacklevel=4,
+            )
+            means, stds = means / 255, stds / 255
+    if means.min() < 0 or means.max() > 1 or stds.min() <= 0 or stds.max() > 2:
+        raise ValueError(
+            f"mean and std must both be of pixels in 0..1, or both of 0..255, and std above 0, but "
+            f"got mean {mean} and std {std}."
+        )
+    if _impossible(means, stds).any() and not _impossible(stds, means).any():
+        raise ValueError(
+            f"mean {mean} and std {std} must have been swapped: no pixels in 0..1 vary as much "
+            "around that mean."
+        )
+    return tuple(means.tolist()), tuple(stds.tolist())
+
+
+def _impossible(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Whether a std, but 1 for none, is above that of black and white pixels of this mean."""
+    return (std < 0.99) & (mean > 0) & (std > np.sqrt(mean * (1 - mean)) + 0.02)
+
+
+def _square_side(sizes: tuple[float, ...]) -> int:
+    sides = sizes[-2:]  # of (channels, height, width) as well
+    if len(set(sides)) > 1 or sides[0] < 1 or sides[0] % 1:
+        raise ValueError(
+            f"image_size must be one whole number of pixels, since pictures are brought to a "
+            f"square, but got {sizes}; give one side (--image-size on the command line)."
+        )
+    return int(sides[0])
+
+
 # ---- Models with their classifier
 
 
@@ -168,7 +236,11 @@ def load(model: str | Path) -> tuple[MaskingModel, Preprocess]:
     if "spec" not in notes:
         raise CheckpointError(folder, "it does not say how to make its classifier (notes: spec)")
     preprocess = Preprocess(**{each.name: notes[each.name] for each in fields(Preprocess)})
-    classifier, _ = load_classifier(preprocess.spec, from_scratch=notes.get("from_scratch"))
+    classifier, _ = load_classifier(
+        preprocess.spec,
+        image_size=preprocess.image_size,
+        from_scratch=notes.get("from_scratch"),
+    )
     return MaskingModel.load(folder, classifier), preprocess
 
 
@@ -179,8 +251,11 @@ def load_classifier(
 
     Args:
         spec: ``efficientnet-lite0``, ``torchvision:NAME`` or ``package.module:function``, where
-            the function takes nothing and returns a module; that module's ``mean``, ``std`` and
-            ``class_names`` are used if it has them.
+            the function takes nothing and returns a module; that module's ``mean``, ``std``,
+            ``image_size`` and ``class_names`` are used if it has them, or timm's. One that
+            normalizes pixels itself, which is found out, gets pixels that are not; its
+            ``normalizes_itself`` says so, or the contrary.
+        image_size: None is the network's, or 224.
         from_scratch: For torchvision: random weights and this many classes, instead of the
             ImageNet weights.
 
@@ -202,7 +277,68 @@ def load_classifier(
         )
     # Depthwise convolutions run several times faster on CPU with channels last.
     classifier.eval().to(memory_format=torch.channels_last)
-    return classifier, Preprocess(spec, image_size=image_size or 224, **settings)
+    own = settings.pop("normalizes_itself", None)
+    settings |= {} if image_size is None else {"image_size": image_size}
+    preprocess = Preprocess(spec, **settings)
+    scale = _own_scale(classifier, preprocess.image_size) if own is None else float(own)
+    if scale:
+        classifier.register_forward_pre_hook(Unnormalized(preprocess, scale))
+    if scale and own is None:
+        warnings.warn(
+            f"{spec} normalizes its pixels itself, so it is given pixels in 0..{scale:g} that are "
+            "not normalized before; if it shall get normalized ones, give the module an attribute "
+            "normalizes_itself = False.",
+            stacklevel=2,
+        )
+    return classifier, preprocess
+
+
+class Unnormalized:
+    """A hook that gives a network the pixels themselves, since it normalizes them on its own."""
+
+    def __init__(self, preprocess: Preprocess, scale: float) -> None:
+        shape = (3, 1, 1)
+        self.mean = scale * torch.tensor(preprocess.mean).reshape(shape)
+        self.std = scale * torch.tensor(preprocess.std).reshape(shape)
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        pixels, *others = inputs
+        return (pixels * self.std.to(pixels) + self.mean.to(pixels), *others)
+
+
+_WEIGHTS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear, nn.LayerNorm)
+
+
+@torch.no_grad()
+def _own_scale(network: nn.Module, side: int) -> float:
+    """Say what pixels a network normalizes itself: up to 1 or 255; 0 if it does not, or hides it.
+
+    Black, white and what is beyond go in, and what its first weights see of them is compared.
+    """
+    seen: list[Tensor] = []
+    note = lambda _, inputs: seen.append(inputs[0])  # noqa: E731
+    parts = [part for part in network.modules() if isinstance(part, _WEIGHTS)]
+    handles = [part.register_forward_pre_hook(note) for part in parts]
+    levels = torch.tensor([0.0, 1.0, 2.0])[:, None, None, None].repeat(1, 3, side, side)
+    try:
+        with channels_in_words(network, levels):
+            network(levels.to(next(network.parameters(), levels)))
+    except ChannelsError:
+        raise
+    except (RuntimeError, ValueError, AssertionError):
+        return 0.0
+    finally:
+        for handle in handles:
+            handle.remove()
+    first = seen[0] if seen and len(seen[0]) == 3 else torch.empty(3, 0)
+    if first[0].numel() == levels[0].numel():  # as vectors, too
+        first = first.reshape(levels.shape)
+    if first.dim() != 4 or first.shape[1] != 3:
+        return 0.0
+    black, white, beyond = first.float().flatten(2).median(2).values
+    slope, clipped = white - black, (white > black) & (white == beyond)
+    of_unit = ((slope > 0.99) & (black < -0.1)) | (slope > 20) | clipped
+    return 1.0 if of_unit.all() else 255.0 * bool(((slope > 0) & (slope < 0.05)).all())
 
 
 def _efficientnet_lite0() -> tuple[nn.Module, dict[str, Any]]:
@@ -232,12 +368,15 @@ def _torchvision(name: str, from_scratch: int | None) -> tuple[nn.Module, dict[s
     if from_scratch is not None:
         return models.get_model(name, weights=None, num_classes=from_scratch), {}
     try:
-        return models.get_model(name, weights="DEFAULT"), {"class_names": _imagenet_names()}
+        network = models.get_model(name, weights="DEFAULT")
     except OSError as error:
         raise RuntimeError(
             f"the ImageNet weights of {name} could not be downloaded ({error}); put them into "
             f"{torch.hub.get_dir()}/checkpoints, or train one on your classes with --from-scratch."
         ) from error
+    made_for = models.get_model_weights(name).DEFAULT.transforms()
+    scale = {"mean": made_for.mean, "std": made_for.std, "image_size": made_for.crop_size}
+    return network, {**scale, "class_names": _imagenet_names()}
 
 
 def _imagenet_names() -> list[str]:
@@ -263,8 +402,15 @@ def _from_function(spec: str) -> tuple[nn.Module, dict[str, Any]]:
         raise TypeError(
             f"{spec} must return a torch.nn.Module, but returned {type(network).__name__}."
         )
-    names = ("mean", "std", "class_names")
-    return network, {name: getattr(network, name) for name in names if hasattr(network, name)}
+    made_for = getattr(network, "pretrained_cfg", None)  # timm's
+    made_for = made_for if isinstance(made_for, dict) else {}
+    keys = {"mean": "mean", "std": "std", "input_size": "image_size"}
+    settings = {name: made_for[key] for key, name in keys.items() if key in made_for}
+    if stated := stated_sizes(network, 2):
+        settings["image_size"] = stated[0]
+    names = ("mean", "std", "image_size", "class_names", "normalizes_itself")
+    own = {name: getattr(network, name, None) for name in names}
+    return network, settings | {name: value for name, value in own.items() if value is not None}
 
 
 def small_classifier(classes: int = 10, *, trained: bool = False) -> nn.Module:
