@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any
@@ -77,6 +77,7 @@ def check_same_batch(inputs: Sequence[Tensor]) -> None:
 def check_same_device(inputs: Tensor, module: nn.Module | None) -> None:
     """Check that inputs are on the device of the module's parameters."""
     first = None if module is None else next(module.parameters(), None)
+    check_has_weights([] if first is None else [("the model's first parameter", first)])
     if first is not None and first.device != inputs.device:
         raise ValueError(
             f"inputs must be on the model's device {first.device}, but are on {inputs.device}; "
@@ -84,9 +85,9 @@ def check_same_device(inputs: Tensor, module: nn.Module | None) -> None:
         )
 
 
-def check_has_weights(module: nn.Module | None) -> None:
-    """Check that all weights have values."""
-    for name, weights in [] if module is None else module.named_parameters():
+def check_has_weights(named: Iterable[tuple[str, Tensor]]) -> None:
+    """Check that weights have values."""
+    for name, weights in named:
         if weights.is_meta or isinstance(weights, nn.UninitializedParameter):
             raise ValueError(
                 f"expected a network with weights, but {name} has no values yet; load them, or run "
@@ -118,6 +119,11 @@ def channels_in_words(module: nn.Module | None, inputs: Tensor) -> Iterator[None
         parts = [] if module is None else module.modules()
         first: Any = next((part for part in parts if isinstance(part, kind)), None)
         wrong = None if first is None else _misfit(first, inputs)
+        if "DTensor" in str(error):
+            raise ValueError(
+                "only a whole model that is called gathers its shards, but a masker reads the "
+                "classifier alone; shard that alone: fully_shard(model.classifier)."
+            ) from error
         if wrong is None:
             raise
         raise ChannelsError(
@@ -219,7 +225,8 @@ def check_labels(target: Any, inputs: Tensor, classes: int | None = None) -> Non
     if target.shape != inputs.shape[:1]:
         raise ValueError(
             f"labels must have shape {tuple(inputs.shape[:1])}, one per input, "
-            f"but got {tuple(target.shape)}; of one-hot labels give labels.argmax(1)."
+            f"but got {tuple(target.shape)}; of one-hot labels give labels.argmax(1), and "
+            "to learn from several classes of an image take target_aware=True."
         )
     if classes is not None and len(target) and not 0 <= target.min() <= target.max() < classes:
         raise ValueError(

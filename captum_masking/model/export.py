@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captum_masking._base.captum import unpacked
 from captum_masking.model.layers import dry_run_inputs
 from captum_masking.model.layouts import first_tensor
-from captum_masking.model.model import MaskingModel
+from captum_masking.model.model import MaskingModel, plain_model
 from captum_masking.parts.evidence import Features
 
 __all__ = [
@@ -40,6 +40,7 @@ class HeatmapModule(nn.Module):
 
     def __init__(self, model: MaskingModel) -> None:
         super().__init__()
+        model = plain_model(model)
         if model.reads_evidence:
             raise ValueError(
                 "expected a masker that reads features alone, but this one reads the gradient of "

@@ -45,7 +45,7 @@ class Found(NamedTuple):
 
 def dry_run_inputs(classifier: nn.Module, *extra: Any) -> Tensor:
     """Make zeros that the classifier accepts, shaped for its first convolution."""
-    check_has_weights(classifier)
+    check_has_weights(classifier.named_parameters())
     convolutions = (m for m in classifier.modules() if isinstance(m, nn.modules.conv._ConvNd))
     first = next(convolutions, None)
     if first is None:

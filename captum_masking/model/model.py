@@ -44,7 +44,14 @@ from captum_masking.model.layers import (
     layouts_of,
 )
 from captum_masking.model.layouts import Layout, first_tensor
-from captum_masking.model.taps import Taps, Untapped, check_tappable, logits_of, tappable
+from captum_masking.model.taps import (
+    Taps,
+    Untapped,
+    check_tappable,
+    like_weights,
+    logits_of,
+    tappable,
+)
 from captum_masking.parts.evidence import Features, Trace, evidence
 from captum_masking.parts.gate import GatedMasker
 from captum_masking.parts.masker import Masker, Question, linear
@@ -85,8 +92,7 @@ class MaskingModel(nn.Module):
         example_inputs: Inputs for the dry run; None makes zeros shaped for the classifier's
             first convolution. With a tuple of several, ``mask`` and ``explain`` take tuples of
             inputs and return one mask for each.
-        additional_forward_args: What the classifier takes after its inputs, for the dry run alone;
-            later it is given with the inputs.
+        additional_forward_args: What the classifier takes after its inputs, for the dry run alone.
         layouts: How the output of each layer becomes a map, as in
             :mod:`~captum_masking.model.layouts`; None finds it in the dry run or in each call.
         to_logits: Turns what the classifier answers into logits, as
@@ -151,9 +157,8 @@ class MaskingModel(nn.Module):
         finds_layers, makes = layers is None and not own, not isinstance(masker, nn.Module)
         if finds_layers or makes:
             example, extra = as_tuple(example_inputs), as_tuple(additional_forward_args)
-            example = (
-                (dry_run_inputs(self.classifier, *extra),) if example_inputs is None else example
-            )
+            if example_inputs is None:
+                example = (dry_run_inputs(self.classifier, *extra),)
             if finds_layers:
                 guessed = example_inputs is None
                 self.layers = _layers_for(self.classifier, example, extra, guessed=guessed)
@@ -190,6 +195,7 @@ class MaskingModel(nn.Module):
         """Return ``(logits, features)`` from one forward pass of the classifier."""
         for tensor in inputs:
             check_inputs(tensor, vectors=self.takes_vectors or len(inputs) > 1)
+        inputs = tuple(like_weights(tensor, self.classifier) for tensor in inputs)
         sizes = tuple(tensor.shape[2:] for tensor in inputs)
         traced = self.layers[-1] if self.reads_evidence else None
         taps = Taps(self.classifier, self.layers)
@@ -243,9 +249,8 @@ class MaskingModel(nn.Module):
         if self.reads_evidence:
             question = replace(question, evidence=evidence(features, question.target))  # type: ignore[arg-type]
         grids = tuple(self._grid(features.maps, size) for size in features.sizes)
-        mask_logits = as_tuple(
-            self.masker(self.for_masker(features.maps), unpacked(grids), question)
-        )
+        maps = self.for_masker(features.maps)
+        mask_logits = as_tuple(self.masker(maps, unpacked(grids), question))
         pairs = zip(mask_logits, features.sizes, strict=True)
         return tuple(self._mask(logits, size) for logits, size in pairs)
 
@@ -465,17 +470,9 @@ def forwards_to(
         del _WATCHED[get_ident()]
     if len(calls) != 1 or len(calls[0][0]) != len(arguments):
         return False
-    pairs = [*zip(arguments, calls[0][0], strict=True), (answer, calls[0][1])]
-    return all(_equal(*pair) for pair in pairs)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        return one is other
-    try:
-        return torch.equal(one, other)
-    except RuntimeError:  # of one example, within vmap
-        return False
+    pairs = zip((*arguments, answer), (*calls[0][0], calls[0][1]), strict=True)
+    tensors = [(a, b) for a, b in pairs if a is not b]
+    return all(a.shape == b.shape and torch.equal(a, b) for a, b in tensors)
 
 
 def _layers_for(

@@ -64,12 +64,17 @@ def masked_halves(
     mask: Tensor | Tensors,
     infill: Infill,
     infill_out: Infill | None = None,
+    context: Tensors = (),
 ) -> Tensors:
-    """Return all masked-in examples, then all masked-out ones: ``(2 * B, ...)`` for each input."""
+    """Return all masked-in examples, then all masked-out ones: ``(2 * B, ...)`` for each input.
+
+    What the classifier takes besides them, ``context``, follows, twice.
+    """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     mask = mask if isinstance(mask, tuple) else (mask,)
     halves = zip(*mask_images(inputs, mask, infill, infill_out), strict=True)
-    return tuple(torch.cat(pair).to(x.dtype) for pair, x in zip(halves, inputs, strict=True))
+    both = [*zip(halves, inputs, strict=True), *(((rows, rows), rows) for rows in context)]
+    return tuple(torch.cat(pair).to(x.dtype) for pair, x in both)
 
 
 def fill(inputs: Tensor, hole: Tensor, infill: Infill) -> Tensor:

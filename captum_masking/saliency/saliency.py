@@ -142,7 +142,8 @@ class MaskingSaliency(Attribution):
             masks, unheard = _predict(model, tensors, target, extra, area)
             self._say_once(unheard)
         else:
-            check_has_weights(module_of(self.forward_func))
+            module = module_of(self.forward_func)
+            check_has_weights([] if module is None else module.named_parameters())
             options = self.per_input.but(steps=steps, area=area)
             self._warn_once(options.steps)
             cast = tuple(like_weights(x, self.forward_func) for x in tensors)
@@ -197,7 +198,7 @@ class MaskingSaliency(Attribution):
             )
         self._say_once(targets.shape[1] > 1 and not model.target_aware)
         with evaluated(model) as model, torch.no_grad():
-            logits, features = model.read((like_weights(inputs, model),), *extra)
+            logits, features = model.read((inputs,), *extra)
             masks: list[Tensor] = []
             for target in targets.unbind(1):
                 classes = class_indices(logits, target)
@@ -274,7 +275,7 @@ def _predict(
 ) -> tuple[tuple[Tensor, ...], bool]:
     """Return the masks, and whether another class was asked for than the one they are for."""
     with evaluated(model) as model, torch.no_grad():
-        logits, features = model.read(tuple(like_weights(x, model) for x in tensors), *extra)
+        logits, features = model.read(tensors, *extra)
         classes = class_indices(logits, target)  # refuses a wrong target
         masks = model.decode(features, model.question(logits, target=classes, area=area))
         unheard = target is not None and not model.target_aware

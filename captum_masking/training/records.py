@@ -73,13 +73,9 @@ def judge_itself(
     check_labels(target, inputs[0], classes=logits.shape[1])
     question = model.question(logits, target=target)
     masks = model.decode(features, question)
-    answer = model(*masked_halves(inputs, masks, infill, infill_out), *twice(context))
+    answer = model(*masked_halves(inputs, masks, infill, infill_out, context))
     logits_in, logits_out = model.logits_of(answer).chunk(2)
     return Judgement(logits, logits_in, logits_out, *question.known), masks
-
-
-def twice(context: tuple[Tensor, ...]) -> list[Tensor]:
-    return [torch.cat([rows, rows]) for rows in context]
 
 
 def metric_of(name: str, record: Record) -> float:

@@ -47,17 +47,9 @@ from captum_masking.training.records import (
     as_record,
     judge_itself,
     measure,
-    twice,
 )
 from captum_masking.training.run import Run
-from captum_masking.training.update import (
-    Engine,
-    check_learnable,
-    laid_out,
-    learnable,
-    moved,
-    precise,
-)
+from captum_masking.training.update import Engine, check_learnable, laid_out, moved, precise
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -220,10 +212,8 @@ class MaskingTrainer:
 
             # 2. The judge, now or from the past, sees both halves as one batch in eval mode, so
             #    that masked images never move batch-norm statistics.
-            halves = masked_halves(posed.inputs, masks, self.infill, self.infill_out)
-            logits_in, logits_out = self._judge(
-                judge, (*halves, *twice(context)), classifier
-            ).chunk(2)
+            halves = masked_halves(posed.inputs, masks, self.infill, self.infill_out, context)
+            logits_in, logits_out = self._judge(judge, halves, classifier).chunk(2)
             judgement = Judgement(*precise(logits, logits_in, logits_out), *question.known)
 
             # 3. Both gradients, each for its own network, before either takes its step.
@@ -231,7 +221,7 @@ class MaskingTrainer:
             losses = {"loss": loss + self.questions.extra_loss(self.model, inputs, labels)}
             if classifier:
                 losses["classifier_loss"] = classifier.loss(
-                    judgement, (*posed.inputs, *context), judge
+                    judgement, posed.inputs + context, judge
                 )
             skipped = self._learn(losses, examples=len(labels))
         return skipped or measure(*as_labeled(judgement, masks), losses)
@@ -403,11 +393,10 @@ class MaskingTrainer:
         given = one_label(target) if several else target
         check_examples(inputs, given)
         self._agree()
-        target = learnable(target).to(self.device, torch.long, non_blocking=True)
-        placed = moved(inputs, self.device, self.memory_format)
-        cast = tuple(like_weights(x, self.model.classifier) for x in placed)
-        moved_context = tuple(learnable(other).to(self.device) for other in context)
-        return cast, moved_context, target, given
+        inputs = moved(inputs, self.device, self.memory_format)
+        target, *others = moved((target, *context), self.device)
+        inputs = tuple(like_weights(x, self.model.classifier) for x in inputs)
+        return inputs, tuple(others), target.long(), given
 
     def _set_modes(self, classifier: ClassifierTraining | None) -> None:
         self.model.masker.train().requires_grad_(True)

@@ -181,34 +181,31 @@ def precise(*values: Tensor) -> list[Tensor]:
 
 
 def moved(
-    inputs: tuple[Tensor, ...], device: torch.device, layout: torch.memory_format
+    inputs: tuple[Tensor, ...],
+    device: torch.device,
+    layout: torch.memory_format = torch.preserve_format,
 ) -> tuple[Tensor, ...]:
     kept = torch.preserve_format
     formats = [layout if x.dim() == 4 or layout != torch.channels_last else kept for x in inputs]
-    pairs = zip(inputs, formats, strict=True)
-    return tuple(learnable(x).to(device, non_blocking=True, memory_format=f) for x, f in pairs)
-
-
-def learnable(tensor: Tensor) -> Tensor:
-    """Copy a tensor that was made in inference mode, which no gradient may pass."""
-    return tensor.clone() if tensor.is_inference() else tensor
+    # No gradient may pass a tensor that was made in inference mode; a copy takes it.
+    plain = (x.clone() if x.is_inference() else x for x in inputs)
+    pairs = zip(plain, formats, strict=True)
+    return tuple(x.to(device, non_blocking=True, memory_format=form) for x, form in pairs)
 
 
 def check_learnable(model: MaskingModel, *, joint: bool) -> None:
     """Check that a masker, and in joint training a classifier, has weights that can learn."""
-    check_has_weights(model)
+    check_has_weights(model.named_parameters())
     for name, weights in model.named_parameters():
         if weights.is_inference():
             raise ValueError(
-                f"expected weights that can learn, but {name} was made in inference mode; make the "
-                "networks outside of it."
+                f"{name} was made in inference mode, and cannot learn; make networks outside of it."
             )
         if joint and weights.element_size() < 4 and name.startswith("classifier."):
             raise ValueError(
-                f"joint training needs weights in single precision, but {name} is {weights.dtype}, "
-                "whose steps are too coarse to learn in; take classifier.float() and, to be fast, "
-                "Accelerator(mixed_precision='bf16'), or train the masker alone: "
-                "train_classifier=False."
+                f"joint training needs single precision to learn in, but {name} is "
+                f"{weights.dtype}; take classifier.float() and, to be fast, Accelerator("
+                "mixed_precision='bf16'), or train the masker alone: train_classifier=False."
             )
 
 
