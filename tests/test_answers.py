@@ -46,6 +46,11 @@ class InEval(nn.Softmax):
         return logits if self.training else super().forward(logits)
 
 
+class Centered(nn.Module):
+    def forward(self, logits):
+        return logits - logits.mean(1, keepdim=True)
+
+
 class BothColumns(nn.Module):
     def forward(self, score):
         return torch.cat([1 - score.sigmoid(), score.sigmoid()], dim=1)
@@ -95,6 +100,23 @@ def test_masks_per_input_are_those_of_the_logits(name, target, images):
         for each in pair(name)
     ]
     torch.testing.assert_close(masks[0], masks[1], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [("softmax", Centered()), ("one sigmoid", nn.Identity()), ("one logit", nn.Identity())],
+)
+def test_evidence_is_that_of_the_logits(name, same, mode, images):
+    classes, end, _ = ENDS[name]
+    maps = []
+    for classifier in (network(classes, *end), network(classes, same)):
+        torch.manual_seed(1)
+        model = MaskingModel(classifier, masker=partial(Masker, evidence=True))
+        with mode():
+            maps.append(MaskingSaliency(model).attribute(images, target=1))
+        assert not torch.equal(maps[-1], MaskingSaliency(model).attribute(images, target=0))
+    torch.testing.assert_close(*maps, rtol=0, atol=1e-4)
 
 
 FORMS = [
@@ -201,8 +223,10 @@ def test_a_masker_given_as_a_module_finds_out_at_the_first_call_in_train_mode_to
 
 def test_gradients_live_where_probabilities_are_next_to_0_or_1():
     score = torch.tensor([[-40.0, 0.0, 12.0]], requires_grad=True)
-    (slope,) = torch.autograd.grad(log_probabilities(score.softmax(1))[0, 0], score)
-    torch.testing.assert_close(slope, torch.tensor([[1.0, 0.0, -1.0]]), rtol=0, atol=1e-4)
+    logits = log_probabilities(score.softmax(1))
+    torch.testing.assert_close(logits, score - score.mean(), rtol=0, atol=1e-4)
+    (slope,) = torch.autograd.grad(logits[0, 0] - logits[0, 1], score)
+    torch.testing.assert_close(slope, torch.tensor([[1.0, -1.0, 0.0]]), rtol=0, atol=1e-4)
     (slope,) = torch.autograd.grad(log_odds(score.sigmoid())[0, 2], score)
     torch.testing.assert_close(slope[0, 2], torch.tensor(1.0), rtol=0.2, atol=0)
 

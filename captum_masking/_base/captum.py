@@ -113,7 +113,7 @@ def as_they_are(answer: Tensor) -> Tensor:
 
 
 def log_probabilities(answer: Tensor) -> Tensor:
-    """Turn probabilities that add to one over the classes into logits.
+    """Turn probabilities that add to one over the classes into logits, of mean zero as most are.
 
     What does not lie in ``[0, 1]`` is returned unchanged: some networks answer with probabilities
     in eval mode alone.
@@ -122,7 +122,8 @@ def log_probabilities(answer: Tensor) -> Tensor:
         >>> log_probabilities(torch.tensor([[0.25, 0.75]])).softmax(1)
         tensor([[0.2500, 0.7500]])
     """
-    logits = _wide(answer).clamp_min(_LEAST).log().to(answer.dtype)
+    logs = _wide(answer).clamp_min(_LEAST).log()
+    logits = (logs - logs.mean(1, keepdim=True)).to(answer.dtype)
     return torch.where(_in_unit_interval(answer), logits, answer)
 
 

@@ -201,15 +201,17 @@ class MaskingModel(nn.Module):
         taps = Taps(self.classifier, self.layers)
         with channels_in_words(self.classifier, inputs[0]), plain_tensors(traced) as plain:
             output, tapped = taps(*plain(inputs), *plain(extra), traced=traced)
-            if traced is not None and not logits_of(output).requires_grad:
+            answer = logits_of(output)
+            if traced is not None and not answer.requires_grad:
                 # A network that sets the grad mode, or looks whether its parameters ask for it.
                 with torch.enable_grad(), unfrozen(self.classifier):
                     output, tapped = taps(*plain(inputs), *plain(extra), traced=traced)
-        answer = logits_of(output)
-        if self.to_logits is None:
-            ask = lambda *others: logits_of(self.classifier(*others, *extra))  # noqa: E731
-            self.to_logits = find_to_logits(self.classifier, answer, inputs, ask)
-        logits = self.logits_of(answer)
+                    answer = logits_of(output)
+            if self.to_logits is None:
+                ask = lambda *others: logits_of(self.classifier(*others, *extra))  # noqa: E731
+                self.to_logits = find_to_logits(self.classifier, answer, inputs, ask)
+            with torch.set_grad_enabled(traced is not None or torch.is_grad_enabled()):
+                logits = self.logits_of(answer)
         check_rows(logits, inputs[0])
         if not self.layers:
             return logits, Features(inputs, sizes)
