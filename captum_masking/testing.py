@@ -577,7 +577,7 @@ class _Masker:
         masker: nn.Module | None = None,
         training: bool = False,
     ) -> Tensor:
-        masker = masker or self.masker
+        masker = self.masker if masker is None else masker
         with _borrowed(masker), torch.no_grad():
             return _call(masker.train(training), features, grid)
 

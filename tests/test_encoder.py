@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 import torch
 from networks import Broken, cnn, everything, mixed_modes
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.model.layers import find_layers
+from captum_masking.model.layers import NoMapsError, find_layers
 from captum_masking.model.layouts import ChannelsFirst, ChannelsLast, Tokens, layout_of
 from captum_masking.model.taps import Taps
 from captum_masking.parts.other_maskers import StandaloneMasker
@@ -299,20 +299,6 @@ def test_taps_give_the_answer_and_the_maps_in_the_order_of_the_names(images):
     assert torch.equal(early, network[:3](images)) and torch.equal(late, network[:6](images))
 
 
-def test_a_module_that_runs_twice_gives_its_last_output(images):
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Conv2d(3, 3, 3, 1, 1)
-
-        def forward(self, inputs):
-            return self.layer(self.layer(inputs)).mean((2, 3))
-
-    network = Twice().to(images.device)
-    _, (maps,) = Taps(network, ["layer"])(images)
-    torch.testing.assert_close(maps, network.layer(network.layer(images)))
-
-
 def test_taps_pass_on_every_argument(lookup, images):
     scale = torch.arange(6.0, device=images.device)
     logits, _ = Taps(lookup.eval(), ["network.2"])(images, scale, "on")
@@ -509,3 +495,86 @@ def test_a_vector_without_a_batch_is_refused(shape):
     model = MaskingModel(mlp(), example_inputs=torch.zeros(2, 10))
     with pytest.raises(ValueError, match=r"\(B, F\).*inputs\[None\]"):
         model.mask(torch.zeros(shape))
+
+
+# ---- Layers that run more than once in a pass
+
+
+class Mirrored(nn.Module):
+    """Looks at a mirrored copy too, one after the other or stacked; perhaps behind a stem."""
+
+    def __init__(self, *, stacked: bool = False, stem: nn.Module | None = None) -> None:
+        super().__init__()
+        self.stem, self.network, self.stacked = stem or nn.Identity(), cnn(), stacked
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        maps = self.stem(inputs)
+        if self.stacked:
+            return sum(self.network(torch.cat([maps, maps.flip(-1)])).chunk(2))
+        return (self.network(maps) + self.network(maps.flip(-1))) / 2
+
+
+class Siamese(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = cnn()
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        return self.network(one) - self.network(other)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.cell, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        maps = self.first(inputs)
+        for _ in range(3):
+            maps = self.cell(maps).relu()
+        return self.last(maps.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "times"),
+    [(Mirrored(), "network.5", 2), (Recurrent(), "cell", 3), (Siamese(), "network.5", 2)],
+)
+@pytest.mark.parametrize("target_aware", [False, True])
+def test_a_named_layer_that_runs_more_than_once_is_refused(network, layer, times, target_aware):
+    inputs = (torch.randn(2, 3, 16, 16),) * (2 if isinstance(network, Siamese) else 1)
+    with pytest.raises(RuntimeError, match=f"'{layer}' ran {times} times.*runs? once.*inside what"):
+        MaskingModel(network, [layer], example_inputs=inputs, target_aware=target_aware)
+
+
+def test_a_layer_that_comes_to_run_twice_is_refused_when_it_does():
+    model = MaskingModel(cnn(), ["2", "5"])
+    model.classifier, model.layers = Mirrored(), ("network.2", "network.5")
+    with pytest.raises(RuntimeError, match="ran 2 times"):
+        MaskingSaliency(model).attribute(torch.randn(1, 3, 16, 16))
+
+
+def test_a_layer_that_sees_several_views_stacked_is_refused():
+    with pytest.raises(RuntimeError, match=r"'network.2' gave 4 for 2: .*several views"):
+        MaskingModel(Mirrored(stacked=True), ["network.2"], example_inputs=torch.ones(2, 3, 16, 16))
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_no_layer_is_guessed_where_all_run_more_than_once_and_the_cause_is_named(stacked):
+    with pytest.raises(NoMapsError, match=r"more than once or on several views \(network.0"):
+        MaskingModel(Mirrored(stacked=stacked))
+    with pytest.warns(UserWarning, match="encoder of its own.*It gets one now"):
+        model = MaskingModel(Mirrored(stacked=stacked), example_inputs=torch.ones(2, 3, 16, 16))
+    assert not model.layers and model.mask(torch.ones(2, 3, 16, 16)).shape == (2, 1, 16, 16)
+
+
+def test_deeper_layers_that_run_more_than_once_are_passed_over_in_words():
+    network = Mirrored(stem=nn.Conv2d(3, 3, 3))
+    with pytest.warns(UserWarning, match=r"reads \['stem'\].*more than once in a pass: network.0"):
+        assert find_layers(network, torch.ones(1, 3, 16, 16)) == ["stem"]
+
+
+def test_shared_activations_and_heads_are_no_reason_for_words(recwarn):
+    network = cnn()
+    network[5] = network[2]  # as in torchvision's blocks
+    assert find_layers(network, torch.ones(1, 3, 16, 16)) == ["1", "4"]
+    assert not recwarn.list

@@ -62,7 +62,8 @@ class Lender:
 
     @contextmanager
     def lent(self) -> Iterator[nn.Module]:
-        network, self._network = self._network or twin(self.classifier), None
+        kept, self._network = self._network, None
+        network = twin(self.classifier) if kept is None else kept
         with quiet():
             yield network
         self._network = network

@@ -128,7 +128,7 @@ def benchmark(
             notes=[*notes, *_notes(images, left_out, robustness)],
         )
         if out is not None:
-            samples = images.samples(store, result, to_picture or stretched)
+            samples = images.samples(store, result, stretched if to_picture is None else to_picture)
             write_report(result, samples, Path(out))
     return result
 

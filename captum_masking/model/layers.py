@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from captum_masking.model.layouts import (
     layout_of,
     undecided,
 )
-from captum_masking.model.taps import Taps, hooked, logits_of, record
+from captum_masking.model.taps import ONCE, Taps, hooked, logits_of, record
 
 __all__ = ["NoMapsError", "find_layers"]
 
@@ -83,27 +84,43 @@ def stated_sizes(classifier: nn.Module, dims: int) -> list[tuple[int, ...]]:
     return stated[:1]
 
 
-def feature_maps(classifier: nn.Module, example: Tensor, *extra: Any) -> list[Found]:
-    """List the maps of one dry run in the order they ran; of vectors ``(B, F)`` hidden vectors."""
+def feature_maps(
+    classifier: nn.Module, example: Tensor, *extra: Any
+) -> tuple[list[Found], list[str]]:
+    """List the maps of one dry run in the order they ran; of vectors ``(B, F)`` hidden vectors.
+
+    Beside them the names of deeper ones that are left out, since their modules run repeatedly.
+    """
     size = example.shape[2:]
-    calls, answer = record(classifier, example, *extra)
+    calls, answer, repeated = record(classifier, example, *extra)
     if not size:
-        return _hidden_vectors(classifier, calls, answer, len(example))
+        found = _hidden_vectors(classifier, calls, answer, len(example))
+        return found, [] if found else _deeper(repeated, found, example)
     narrower: dict[str, Tensor] = {}
     if any(undecided(output, size) for output in calls.values()):
         with suppress(Exception):  # a network of a fixed size says no
-            narrower, _ = record(classifier, example[..., : max(1, size[-1] * 3 // 4)], *extra)
-    return _maps(classifier, calls, narrower, example)
+            narrow = example[..., : max(1, size[-1] * 3 // 4)]
+            narrower = record(classifier, narrow, *extra).once
+    found = _maps(classifier, calls, narrower, example)
+    if not found:
+        repeated |= {name: out for name, out in calls.items() if len(out) > len(example)}
+    return found, _deeper(repeated, found, example)
+
+
+def _deeper(outputs: dict[str, Tensor], found: list[Found], example: Tensor) -> list[str]:
+    deepest = min((math.prod(each.grid) for each in found), default=math.inf)
+    maps = [(n, out) for n, out in outputs.items() if out.dim() == example.dim()]
+    return [name for name, out in maps if not found or 1 < out.shape[2:].numel() < deepest]
 
 
 def feature_maps_of_each(
     classifier: nn.Module, inputs: Sequence[Tensor], *extra: Any
 ) -> list[list[Found]]:
     """List for each input the maps that depend on it: those that are NaN once it is."""
-    calls, answer = record(classifier, *inputs, *extra)
+    calls, answer, _ = record(classifier, *inputs, *extra)
     listed = []
     for index, tensor in enumerate(inputs):
-        reached, _ = record(classifier, *spoiled(inputs, index), *extra)
+        reached = record(classifier, *spoiled(inputs, index), *extra).once
         spoilt = {name: out for name, out in calls.items() if not reached[name].isfinite().all()}
         if tensor.dim() == 2:
             listed.append(_hidden_vectors(classifier, spoilt, answer, len(tensor)))
@@ -162,7 +179,21 @@ def _hidden_vectors(
 
 
 class NoMapsError(ValueError):
-    """A classifier without a layer to read."""
+    """A classifier without a layer to read, or with such as run more than once in a pass."""
+
+    def __init__(self, inputs: Sequence[Tensor], repeated: Sequence[str]) -> None:
+        self.repeated = repeated
+        got = "no module did; name them with layers=[...], and pass the plain eager module: traced "
+        got += "and exported ones lose their hooks."
+        if len(inputs) > 1:
+            got = "no module did; pass masker=MultiInputMasker(..., own=True), which has encoders."
+        if repeated:
+            names = ", ".join(repeated[:4])
+            got = f"those that do run more than once or on several views ({names}); {ONCE}"
+        super().__init__(
+            f"expected the classifier to make feature maps (B, channels, *spatial) for inputs of "
+            f"shape {' and '.join(str(tuple(tensor.shape)) for tensor in inputs)}, but {got}"
+        )
 
 
 def find_layers(
@@ -175,7 +206,8 @@ def find_layers(
     those are considered. A stack of like blocks of tokens, as in a vision transformer, has one
     resolution: its last block is read and, where there is nothing coarser or finer, those a third
     of the depth before it. Blocks whose patch tokens no longer reach the logits (the last one, if
-    only its class token is used) are passed over.
+    only its class token is used) are passed over, as are modules that run more than once in a pass,
+    which a warning says where they are deeper than what is read.
 
     Args:
         classifier: Run in eval mode, without gradient.
@@ -194,14 +226,18 @@ def find_layers(
         >>> find_layers(network, torch.zeros(1, 1, 16, 16))
         ['1', '3']
     """
-    found = _offered(classifier, feature_maps(classifier, example, *extra))
+    maps, deeper = feature_maps(classifier, example, *extra)
+    found = _offered(classifier, maps)
     if not found:
-        raise NoMapsError(
-            f"expected the classifier to make feature maps (B, channels, *spatial) for inputs of "
-            f"shape {tuple(example.shape)}, but no module did; name them with layers=[...], and "
-            "pass the plain eager module: traced and exported ones lose their hooks."
+        raise NoMapsError([example], deeper)
+    chosen = [each.name for each in _choose(classifier, (example, *extra), found, count)]
+    if deeper:
+        warnings.warn(
+            f"the masker reads {chosen}, since deeper layers run more than once in a pass: "
+            f"{', '.join(deeper[:4])}; {ONCE}",
+            stacklevel=2,
         )
-    return [each.name for each in _choose(classifier, (example, *extra), found, count)]
+    return chosen
 
 
 def find_joint_layers(
@@ -217,11 +253,8 @@ def find_joint_layers(
         for each in _choose(classifier, (*inputs, *extra), found, count) if found else []:
             layers.setdefault(each.name, OfInput(index, each.layout))
     if not layers:
-        raise NoMapsError(
-            f"expected the classifier to make feature maps of inputs of shapes "
-            f"{[tuple(x.shape) for x in inputs]}, but no module did; pass "
-            "masker=MultiInputMasker(..., own=True), which has encoders of its own."
-        )
+        repeated = record(classifier, *inputs, *extra).repeated
+        raise NoMapsError(inputs, _deeper(repeated, [], inputs[0]))
     return layers
 
 
@@ -305,7 +338,7 @@ def layouts_of(
     size, tensors = only.shape[2:], [first_tensor(output) for output in outputs]
     known: dict[str, Layout] = {}
     if not all(isinstance(t, Tensor) and _plainly_a_map(t, only) for t in tensors):
-        maps = feature_maps(taps.classifier, only, *extra)
+        maps, _ = feature_maps(taps.classifier, only, *extra)
         known = {found.name: found.layout for found in maps}
     layouts = []
     for name, module, output in zip(taps.layers, taps.modules, tensors, strict=True):

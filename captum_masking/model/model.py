@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,7 @@ from captum_masking.model.layers import (
 )
 from captum_masking.model.layouts import Layout, first_tensor
 from captum_masking.model.taps import (
+    ONCE,
     Taps,
     Untapped,
     check_tappable,
@@ -218,6 +220,12 @@ class MaskingModel(nn.Module):
         layouts = self.layouts or layouts_of(taps, tapped, inputs, *extra)
         outputs, size = [first_tensor(maps) for maps in tapped], unpacked(sizes)
         maps = tuple(lay(out, size) for lay, out in zip(layouts, outputs, strict=True))
+        for name, each in zip(self.layers, maps, strict=True):
+            if len(each) != len(inputs[0]):
+                raise RuntimeError(
+                    f"expected one map of each example, but {name!r} gave {len(each)} for "
+                    f"{len(inputs[0])}: the classifier stacks several views of each; {ONCE}"
+                )
         if traced is None:
             return logits, Features(maps, sizes)
         trace = Trace(logits, outputs[-1], layout=lambda tensor: layouts[-1](tensor, size))
@@ -361,8 +369,10 @@ class MaskingModel(nn.Module):
             CheckpointError: If the folder is no saved model, was altered, or does not fit.
         """
         config, weights = read_model(folder)
-        masker = masker or rebuild("masker", config["masker"], folder)
-        sampler = sampler or rebuild("sampler", config["sampler"], folder)
+        if masker is None:
+            masker = rebuild("masker", config["masker"], folder)
+        if sampler is None:
+            sampler = rebuild("sampler", config["sampler"], folder)
         layouts = [rebuild("layout", entry, folder) for entry in config["layouts"]]
         try:
             model = cls(
@@ -485,9 +495,11 @@ def _layers_for(
         if len(example) > 1:
             return tuple(find_joint_layers(classifier, example, extra=extra))
         return tuple(find_layers(classifier, example[0], extra=extra))
-    except NoMapsError:
+    except NoMapsError as error:
         if guessed:
             raise
+        if error.repeated:
+            warnings.warn(f"{error} It gets one now.", stacklevel=4)
         return ()
 
 

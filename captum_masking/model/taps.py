@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,8 +104,16 @@ def hooked(
             handle.remove()
 
 
-def record(classifier: nn.Module, *inputs: Any) -> tuple[dict[str, Tensor], Any]:
-    """Run a classifier in eval mode; keep the outputs of modules that ran once, and its answer."""
+class Recorded(NamedTuple):
+    """The outputs of modules that ran once, the answer, and the last outputs of all others."""
+
+    once: dict[str, Tensor]
+    answer: Any
+    repeated: dict[str, Tensor]
+
+
+def record(classifier: nn.Module, *inputs: Any) -> Recorded:
+    """Run a classifier in eval mode and keep what its modules give."""
     calls: list[tuple[str, Any]] = []
 
     def keep(name: str, output: Any) -> None:
@@ -116,26 +124,33 @@ def record(classifier: nn.Module, *inputs: Any) -> tuple[dict[str, Tensor], Any]
         with hooked(list(named.values()), list(named), keep):
             answer = network(*inputs)
     ran = Counter(name for name, _ in calls)
-    once = {
-        name: out for name, out in calls if ran[name] == 1 and isinstance(out, Tensor) and out.dim()
-    }
-    return once, answer
+    kept = [(name, out) for name, out in calls if isinstance(out, Tensor) and out.dim()]
+    once, more = ({n: out for n, out in kept if (ran[n] > 1) is often} for often in (False, True))
+    return Recorded(once, answer, more)
 
 
 def _takes_hooks(module: nn.Module) -> bool:
     return not isinstance(module, torch.jit.ScriptModule)
 
 
+#: The way out where a network shares its body between branches, or runs it on several views.
+ONCE = (
+    "name layers that run once, give the network inside what repeats it (a mirrored or shifted "
+    "copy, several crops, steps in time), or take a masker with an encoder of its own, "
+    "masker=StandaloneMasker([channels])."
+)
+
+
 class Taps:
     """Reads the outputs of named modules out of one forward pass of a classifier.
 
     Hooks live only during the call. A tap that does not fire (compiled, traced and exported
-    modules lose hooks silently) is an error, never an old feature map.
+    modules lose hooks silently) is an error, never an old feature map; so is one that fires more
+    than once, as in a body that several branches share or that sees a mirrored copy, too.
 
     Args:
         classifier: The module to read from.
-        layers: Names as in ``classifier.named_modules()``. A module called more than once in a
-            pass gives its last output.
+        layers: Names as in ``classifier.named_modules()``, of modules that run once in a pass.
 
     Source:
         Phang et al. 2020: the encoder is the classifier itself.
@@ -159,8 +174,10 @@ class Taps:
         layer's output, whatever the grad mode is outside; the layers before it are run as ever.
         """
         outputs: dict[str, Any] = {}
+        ran: Counter[str] = Counter()
 
         def keep(name: str, output: Any) -> Any:
+            ran[name] += 1
             if name != traced:
                 outputs[name] = output
                 return None
@@ -177,6 +194,12 @@ class Taps:
                 f"expected every tapped layer to run in the classifier's forward pass, but "
                 f"{missing} did not fire; name layers that do run, and pass the plain module: "
                 "compiled, traced and exported ones lose their hooks."
+            )
+        if repeated := {name: times for name, times in ran.items() if times > 1}:
+            raise RuntimeError(
+                f"expected every tapped layer to run once in the classifier's forward pass, but "
+                f"{', '.join(f'{name!r} ran {n} times' for name, n in repeated.items())}, and it "
+                f"is not known which of its outputs belongs to the inputs as they are; {ONCE}"
             )
         return logits, [outputs[name] for name in self.layers]
 

@@ -327,7 +327,9 @@ class Inpainter:
     def _dtype(self, inputs: Tensor) -> torch.dtype:
         """Return the network's precision; refuse inputs on another device."""
         module = module_of(self.network)
-        weights = [p for p in module.parameters() if p.is_floating_point()] if module else []
+        weights = (
+            [p for p in module.parameters() if p.is_floating_point()] if module is not None else []
+        )
         if weights and weights[0].device != inputs.device:
             raise ValueError(
                 f"the inpainting network must be on the device of the inputs, {inputs.device}, but "

@@ -56,7 +56,8 @@ def mask_images(  # type: ignore[no-untyped-def]
         masked_in, masked_out = zip(*halves, strict=True)
         return masked_in, masked_out
     check_mask_shape(mask, inputs)
-    return fill(inputs, 1 - mask, infill), fill(inputs, mask, infill_out or infill)
+    infill_out = infill if infill_out is None else infill_out
+    return fill(inputs, 1 - mask, infill), fill(inputs, mask, infill_out)
 
 
 def masked_halves(

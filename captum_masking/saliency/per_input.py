@@ -199,8 +199,8 @@ class _Search:
         self.classes, self.logits = class_indices(output, target), as_class_logits(output).detach()
         self.optimizer = torch.optim.Adam([self.mask_logits], lr=options.lr)
         self.random = torch.Generator().manual_seed(options.seed)
-        nats = math.log(self.logits.shape[1])
-        self.regularizer = options.regularizer or smooth(variation=_VARIATION * nats)
+        nats, given = math.log(self.logits.shape[1]), options.regularizer
+        self.regularizer = smooth(variation=_VARIATION * nats) if given is None else given
         # Of each input: whether it is being optimized, its best loss, how long ago that was.
         self.active = torch.arange(batch, device=inputs.device)
         self.best = torch.full((batch,), torch.inf, dtype=torch.float64)  # on the CPU

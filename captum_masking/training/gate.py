@@ -123,10 +123,10 @@ def questions_for(
 ) -> AsLabeled | Questions | GateQuestions:
     """Choose what a model's masker is asked in training; None is what fits it."""
     if isinstance(model.masker, GatedMasker):
-        return GateQuestions(questions or Questions())
+        return GateQuestions(Questions() if questions is None else questions)
     if questions is None and not model.target_aware:
         return AsLabeled(sized=model.sized)
-    return replace(questions or Questions(), sized=model.sized)
+    return replace(Questions() if questions is None else questions, sized=model.sized)
 
 
 def gated(model: MaskingModel) -> MaskingModel:
@@ -186,7 +186,7 @@ def train_gate(
     """
     model = plain_model(model)
     gate, batches = _gate_of(model), _count(loader, epochs)
-    asked = GateQuestions(questions or Questions())
+    asked = GateQuestions(Questions() if questions is None else questions)
     optimizer = Adam(gate.parameters(), lr=lr, weight_decay=weight_decay)
     steps = max(3, batches * epochs)
     # A rise or fall without a step would divide by zero.

@@ -147,8 +147,12 @@ class MaskingTrainer:
         self.infill, self.infill_out = infill, infill_out
         aware = model.target_aware
         self.questions = questions_for(model, questions)
-        self.objective = objective or (target_aware() if aware else Dual())
-        self.regularizer = regularizer or (asked_area() if aware else smooth())
+        # Compared with None: a part of the user's may have a length, which may be zero.
+        if objective is None:
+            objective = target_aware() if aware else Dual()
+        if regularizer is None:
+            regularizer = asked_area() if aware else smooth()
+        self.objective, self.regularizer = objective, regularizer
         self.pool = pool if pool is not None else History() if self.joint else Latest()
         self.pool_is_current = False
         self.judging: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
