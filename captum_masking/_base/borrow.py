@@ -207,37 +207,35 @@ def _set(thing: Any, name: str, value: Any) -> None:
         setattr(thing, name, value)
 
 
-def _parts(function: Callable) -> list[nn.Module]:
+def _all(kind: str, function: Callable) -> list[Any]:
     module = module_of(function)
-    return [] if module is None else list(module.modules())
-
-
-def _weights(function: Callable) -> list[nn.Parameter]:
-    module = module_of(function)
-    return [] if module is None else list(module.parameters())
+    return [] if module is None else list(getattr(module, kind)())
 
 
 @contextmanager
 def given_back(function: Callable) -> Iterator[None]:
     """Undo, at the end, whatever the body did to every submodule's mode and to flags."""
-    with _loan(_parts(function), "training"), _loan(_weights(function), "requires_grad"):
+    modes = _loan(_all("modules", function), "training")
+    with modes, _loan(_all("parameters", function), "requires_grad"):
         yield
 
 
 def unfrozen(function: Callable) -> AbstractContextManager[None]:
     """Let all parameters ask for gradients, for networks that look whether any does."""
-    floating = [weight for weight in _weights(function) if weight.is_floating_point()]
+    floating = [weight for weight in _all("parameters", function) if weight.is_floating_point()]
     return _loan(floating, "requires_grad", True)
 
 
 def eval_mode(function: Callable) -> AbstractContextManager[None]:
     """Hold a module itself in eval mode, for all threads, then give its modes back."""
-    return _loan(_parts(function), "training", False)  # one by one: exported ones refuse .eval()
+    return _loan(
+        _all("modules", function), "training", False
+    )  # one by one: exported ones refuse .eval()
 
 
 def gradients_given_back(function: Callable) -> AbstractContextManager[None]:
     """Drop the gradients that the body leaves on parameters, and put back those from before."""
-    return _loan(_weights(function), "grad", None)
+    return _loan(_all("parameters", function), "grad", None)
 
 
 @contextmanager

@@ -222,10 +222,8 @@ class MaskingModel(nn.Module):
         maps = tuple(lay(out, size) for lay, out in zip(layouts, outputs, strict=True))
         for name, each in zip(self.layers, maps, strict=True):
             if len(each) != len(inputs[0]):
-                raise RuntimeError(
-                    f"expected one map of each example, but {name!r} gave {len(each)} for "
-                    f"{len(inputs[0])}: the classifier stacks several views of each; {ONCE}"
-                )
+                got = f"{name!r} gave {len(each)} for {len(inputs[0])}"
+                raise RuntimeError(f"expected one map of each example, but {got}: {ONCE}")
         if traced is None:
             return logits, Features(maps, sizes)
         trace = Trace(logits, outputs[-1], layout=lambda tensor: layouts[-1](tensor, size))
@@ -369,10 +367,8 @@ class MaskingModel(nn.Module):
             CheckpointError: If the folder is no saved model, was altered, or does not fit.
         """
         config, weights = read_model(folder)
-        if masker is None:
-            masker = rebuild("masker", config["masker"], folder)
-        if sampler is None:
-            sampler = rebuild("sampler", config["sampler"], folder)
+        masker = rebuild("masker", config["masker"], folder) if masker is None else masker
+        sampler = rebuild("sampler", config["sampler"], folder) if sampler is None else sampler
         layouts = [rebuild("layout", entry, folder) for entry in config["layouts"]]
         try:
             model = cls(

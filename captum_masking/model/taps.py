@@ -133,11 +133,11 @@ def _takes_hooks(module: nn.Module) -> bool:
     return not isinstance(module, torch.jit.ScriptModule)
 
 
-#: The way out where a network shares its body between branches, or runs it on several views.
+#: What to do about a network that runs its body on several views.
 ONCE = (
-    "name layers that run once, give the network inside what repeats it (a mirrored or shifted "
-    "copy, several crops, steps in time), or take a masker with an encoder of its own, "
-    "masker=StandaloneMasker([channels])."
+    "which output belongs to the inputs as they are is not known; name layers that run once, give "
+    "the network inside what repeats it (a mirrored copy, crops, steps in time), or take a masker "
+    "with an encoder of its own, masker=StandaloneMasker([channels])."
 )
 
 
@@ -196,10 +196,9 @@ class Taps:
                 "compiled, traced and exported ones lose their hooks."
             )
         if repeated := {name: times for name, times in ran.items() if times > 1}:
+            got = ", ".join(f"{name!r} ran {times} times" for name, times in repeated.items())
             raise RuntimeError(
-                f"expected every tapped layer to run once in the classifier's forward pass, but "
-                f"{', '.join(f'{name!r} ran {n} times' for name, n in repeated.items())}, and it "
-                f"is not known which of its outputs belongs to the inputs as they are; {ONCE}"
+                f"expected each tapped layer to run once in a pass, but {got}: {ONCE}"
             )
         return logits, [outputs[name] for name in self.layers]
 

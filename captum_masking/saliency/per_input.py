@@ -191,7 +191,7 @@ class _Search:
             shape, dtype=precise, device=inputs.device, requires_grad=True
         )
         # The first pass tells the classes, and whether network or infill draw random numbers.
-        self.seeded = seeded if draws(inputs, self._begin) else _unseeded
+        self.seeded = seeded if draws(inputs, self._begin) else lambda *_: nullcontext()
         ask = lambda others: forward_func(others, *self.extra)  # noqa: E731
         to_logits = find_to_logits(forward_func, self.output, (self.inputs,), ask)
         self.to_logits = to_logits or as_they_are
@@ -294,10 +294,6 @@ class _Search:
             and argument.dim() > 0
             and len(argument) == len(self.inputs)
         )
-
-
-def _unseeded(where: Tensor, seed: int) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 def shift(images: Tensor, pixels: Sequence[int]) -> Tensor:

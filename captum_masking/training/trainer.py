@@ -147,12 +147,9 @@ class MaskingTrainer:
         self.infill, self.infill_out = infill, infill_out
         aware = model.target_aware
         self.questions = questions_for(model, questions)
-        # Compared with None: a part of the user's may have a length, which may be zero.
-        if objective is None:
-            objective = target_aware() if aware else Dual()
-        if regularizer is None:
-            regularizer = asked_area() if aware else smooth()
-        self.objective, self.regularizer = objective, regularizer
+        loss, size = (target_aware, asked_area) if aware else (Dual, smooth)
+        self.objective = loss() if objective is None else objective
+        self.regularizer = size() if regularizer is None else regularizer
         self.pool = pool if pool is not None else History() if self.joint else Latest()
         self.pool_is_current = False
         self.judging: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
