@@ -132,10 +132,16 @@ def test_the_logits_are_found_in_whatever_the_classifier_returns(classifier, ima
 @pytest.mark.parametrize(
     "wrap, got",
     [
-        (lambda logits: {"a": logits, "b": logits}, r"dict of a float32 \(1, \d\), b float32"),
-        (lambda logits: (torch.cat([logits] * 4, 1), logits), r"tuple of float32 \(1, 16\), float"),
+        (
+            lambda logits: {"a": logits, "b": logits},
+            r"dict of a torch.float32 torch.Size\(\[1, \d\]\), b torch",
+        ),
+        (
+            lambda logits: (torch.cat([logits] * 4, 1), logits),
+            r"tuple of torch.float32 torch.Size\(\[1, 16\]\), torch",
+        ),
         (lambda logits: [{"boxes": torch.zeros(3, 4)} for _ in logits], "list of dict"),
-        (lambda logits: logits.argmax(1), r"Tensor of int64 \(1,\)"),
+        (lambda logits: logits.argmax(1), r"Tensor of torch.int64"),
         (lambda logits: None, "NoneType"),
         (lambda logits: (), "tuple"),
     ],

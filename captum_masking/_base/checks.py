@@ -121,8 +121,7 @@ def channels_in_words(module: nn.Module | None, inputs: Tensor) -> Iterator[None
         wrong = None if first is None else _misfit(first, inputs)
         if "DTensor" in str(error):
             raise ValueError(
-                "only a whole model that is called gathers its shards, but a masker reads the "
-                "classifier alone; shard that alone: fully_shard(model.classifier)."
+                "a masker cannot read a sharded model; shard fully_shard(model.classifier) alone."
             ) from error
         if wrong is None:
             raise
@@ -142,9 +141,8 @@ def arguments_in_words() -> Iterator[None]:
         if "forward() " not in str(error):
             raise
         raise TypeError(
-            f"{error}; what a classifier takes after its inputs goes into "
-            "additional_forward_args=(...), and for fit into batches ((inputs, *others), labels); "
-            "what it takes by name alone needs a module around it that passes it on."
+            f"{error}; what follows the inputs goes into additional_forward_args=(...), and for "
+            "fit into batches ((inputs, *others), labels); by name alone, a module may pass it on."
         ) from error
 
 
@@ -187,10 +185,9 @@ def check_one_row(output: Tensor) -> None:
     """Check that a classifier predicts one class of each example, not of each place in it."""
     if output.dim() > 2 and output.shape[2:].numel() > 1:
         raise TargetError(
-            f"target=None, the predicted class, needs one score of each class, but the classifier "
-            f"returned {tuple(output.shape)}; name a class and a place, target=(class, "
-            f"{', '.join(['place'] * (output.dim() - 2))}), or pass a function that pools places, "
-            f"such as lambda inputs: classifier(inputs).flatten(2).mean(2)."
+            "target=None, the predicted class, needs one score of each class, but the classifier "
+            f"returned {tuple(output.shape)}; name a class and a place, as Captum takes them, or "
+            "pass lambda inputs: classifier(inputs).flatten(2).mean(2), which pools the places."
         )
 
 

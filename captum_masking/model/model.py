@@ -136,10 +136,7 @@ class MaskingModel(nn.Module):
         super().__init__()
         classifier = unwrapped(classifier)
         if isinstance(classifier, MaskingModel):
-            raise TypeError(
-                "classifier must be the network to explain, but got a MaskingModel, which has a "
-                "masker; for another masker on its network pass model.classifier."
-            )
+            raise TypeError("a MaskingModel has a masker; for another one pass model.classifier.")
         if target_aware:
             masker = _target_aware(masker)
         own = _reads_inputs(masker) or (layers is not None and not len(layers))
@@ -471,9 +468,8 @@ def forwards_to(
         with eval_mode(function), eval_mode(model), torch.no_grad(), in_words:
             answer = logits_of(function(*arguments))
     except NotImplementedError as error:
-        raise TypeError(
-            f"{type(function).__name__} cannot be called; pass the MaskingModel that it holds."
-        ) from error
+        name = type(function).__name__
+        raise TypeError(f"{name} has no forward; pass the MaskingModel that it holds.") from error
     finally:
         del _WATCHED[get_ident()]
     if len(calls) != 1 or len(calls[0][0]) != len(arguments):

@@ -38,19 +38,19 @@ def logits_of(output: Any) -> Tensor:
     heads = isinstance(output, (tuple, list)) and len({tensor.shape for tensor in tensors}) == 1
     if len(tensors) > 1 and heads:
         warnings.warn(
-            f"the classifier returns {len(tensors)} tensors of one shape, of which the first is "
-            "taken for the logits; where another one is, wrap the classifier in a module that "
-            "returns that one.",
+            f"the classifier returns {len(tensors)} tensors of one shape: the first is taken for "
+            "the logits; where another one is, have a module around it return that.",
             stacklevel=2,
         )
-    if len(tensors) == 1 or (tensors and heads):
+    if len(tensors) == 1 or heads:
         return tensors[0]
     if isinstance(output, torch.futures.Future):
         raise NotImplementedError(
             "the classifier returned a future, which is not supported; pass a function that waits "
             "for it: lambda inputs: classifier(inputs).wait()."
         )
-    held = ", ".join(f"{name} {_in_words(part)}".strip() for name, part in parts[:8])
+    kinds = [(name, getattr(part, "dtype", type(part).__name__), part) for name, part in parts[:8]]
+    held = ", ".join(f"{name} {kind} {getattr(p, 'shape', '')}".strip() for name, kind, p in kinds)
     raise TypeError(
         f"the classifier must return logits (B, classes), as a tensor, as .logits or ['logits'], "
         f"or as the one tensor with two dimensions in a tuple, dict or object, but returned "
@@ -70,11 +70,6 @@ def _parts(output: Any) -> list[tuple[str, Any]]:
     if isinstance(output, (tuple, list)):
         return [("", part) for part in output]
     return list(named.items())
-
-
-def _in_words(part: Any) -> str:
-    kind = str(part.dtype).removeprefix("torch.") if isinstance(part, Tensor) else None
-    return f"{kind} {tuple(part.shape)}" if kind else type(part).__name__
 
 
 def like_weights(images: Tensor, function: Any) -> Tensor:

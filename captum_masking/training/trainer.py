@@ -137,8 +137,9 @@ class MaskingTrainer:
             accelerator, max_gradient_norm=max_gradient_norm, skip_not_finite=skip_not_finite
         )
         self.engine.place(model)
-        if any(weights.dtype == torch.float16 for weights in model.parameters()):
-            self.engine.scale(next(model.parameters()).device)  # gradients that reach the mask
+        halves = [weights for weights in model.parameters() if weights.dtype == torch.float16]
+        if halves and self.engine.scaler is None:  # or gradients vanish before they reach the mask
+            self.engine.scaler = torch.amp.GradScaler(halves[0].device.type)
         self.model = laid_out(model, memory_format)
         self.memory_format, self.compile_judge = memory_format, compile_judge
         self.compiled: dict[nn.Module, Callable[..., Any]] = {}
@@ -385,9 +386,8 @@ class MaskingTrainer:
         inputs, context = as_tuple(inputs)[:explained], as_tuple(inputs)[explained:]
         if context and self.model.target_aware:
             raise ValueError(
-                "a target-aware masker learns from images put together of several, but a batch has "
-                "tensors besides its inputs, which cannot be; train one with target_aware=False, "
-                "or have a module around the classifier fill them in."
+                "a target-aware masker learns from images put together, but a batch has tensors "
+                "besides its inputs; have a module around the classifier fill them in."
             )
         several = self.questions.multi_label and not self.joint
         several = several and isinstance(target, Tensor) and target.dim() == 2

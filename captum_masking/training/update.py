@@ -55,10 +55,6 @@ class Engine:
         if self.accelerator is not None:
             model.to(self.accelerator.device)
 
-    def scale(self, device: torch.device) -> None:
-        """Scale losses, so that gradients do not vanish in float16."""
-        self.scaler = torch.amp.GradScaler(device.type) if self.scaler is None else self.scaler
-
     def autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.accelerator is None else self.accelerator.autocast()
 
@@ -199,13 +195,12 @@ def check_learnable(model: MaskingModel, *, joint: bool) -> None:
     for name, weights in model.named_parameters():
         if weights.is_inference():
             raise ValueError(
-                f"{name} was made in inference mode, and cannot learn; make networks outside of it."
+                f"{name} cannot learn: it was made in inference mode; make it outside."
             )
         if joint and weights.element_size() < 4 and name.startswith("classifier."):
             raise ValueError(
-                f"joint training needs single precision to learn in, but {name} is "
-                f"{weights.dtype}; take classifier.float() and, to be fast, Accelerator("
-                "mixed_precision='bf16'), or train the masker alone: train_classifier=False."
+                f"joint training needs single precision, but {name} is {weights.dtype}; take "
+                "classifier.float(), and Accelerator(mixed_precision='bf16') to be fast."
             )
 
 
