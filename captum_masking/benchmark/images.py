@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_masking._base.captum import class_indices
 from captum_masking.benchmark.result import Result, Store, digest
 from captum_masking.data.images import EmptyObjectError
 from captum_masking.metrics.boxes import boxes_to_pixels
+from captum_masking.metrics.classifier import logits_of
 from captum_masking.metrics.maps import min_max
 
 
@@ -74,8 +76,7 @@ class Images:
             chosen = self.indices[first : first + self.batch_size]
             read, labels = zip(*(self.data[index] for index in chosen), strict=True)
             inputs = torch.stack(read).to(device)
-            with torch.no_grad():
-                seen = judge(inputs).argmax(1)
+            seen = class_indices(logits_of(judge, [inputs]), None)
             target = seen if predicted else torch.tensor(labels, device=device)
             boxes, pixels = self._boxes(chosen, inputs), self._pixels(chosen, inputs)
             yield Batch(first, inputs, target, seen == target, boxes, pixels)
