@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from captum_masking._base.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +30,7 @@ class Panel(NamedTuple):
     """One picture of a montage.
 
     Attributes:
-        pixels: ``(H, W, 3)`` or ``(H, W)``, in ``[0, 1]``.
+        pixels: ``(H, W, 3)`` or ``(H, W)``, in ``[0, 1]`` or 0..255.
         title: Written above it.
         boxes: ``(n, 4)`` in pixels, drawn as outlines.
     """
@@ -50,7 +54,19 @@ def to_pixels(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.
         0.5
     """
     pixels = image.detach().float().cpu().permute(1, 2, 0).numpy()
-    return (pixels * np.asarray(std) + np.asarray(mean)).clip(0, 1)
+    return in_unit(pixels * np.asarray(std) + np.asarray(mean))
+
+
+def in_unit(pixels: Any) -> np.ndarray:
+    """Bring pixels to ``[0, 1]``: those of 0..255 are divided, and others that go beyond cut."""
+    pixels = np.asarray(pixels)
+    least, most = (float(end(pixels)) for end in (np.nanmin, np.nanmax))
+    if pixels.dtype == np.uint8 or (least >= 0 and 2 < most <= 255):
+        return pixels / 255
+    if least < -0.5 or most > 1.5:  # beyond what a noisy infill does
+        text = f"pixels of {least:.3g} to {most:.3g} are cut to 0..1; give their mean and std."
+        warnings.warn(text, stacklevel=3)
+    return pixels.clip(0, 1)
 
 
 def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.ndarray:
@@ -60,7 +76,7 @@ def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.nd
     inferno, whose lightness alone tells the values apart, for color-blind readers and in print.
 
     Args:
-        pixels: ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)`` in ``[0, 1]``.
+        pixels: ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)`` in ``[0, 1]`` or 0..255.
         mask: ``(H, W)`` or ``(1, H, W)`` in ``[0, 1]``; never rescaled, so maps compare.
         strength: Opacity of the heat map.
 
@@ -74,9 +90,15 @@ def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.nd
     """
     import matplotlib
 
+    mask = torch.as_tensor(mask) / (255 if mask.dtype in (torch.uint8, np.uint8) else 1)
     values = mask.detach().float().cpu().reshape(mask.shape[-2:]).clamp(0, 1).numpy()
     heat = matplotlib.colormaps["inferno"](values)[..., :3]
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if pixels.shape[:2] != values.shape or pixels.shape[2:] not in ((), (1,), (3,)):
+        raise ValueError(
+            f"pixels must be of the mask's size, {(*values.shape, 3)}, but got "
+            f"{tuple(pixels.shape)}; of a tensor (3, H, W) pass to_pixels(x, mean, std)."
+        )
+    pixels = in_unit(pixels).reshape(*values.shape, -1)
     gray = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2)
     return np.where(np.isnan(values)[..., None], gray, (1 - strength) * gray + strength * heat)
 
@@ -114,7 +136,7 @@ def compare(
         >>> [axis.get_title() for axis in figure.axes[:3]]
         ['', 'left', 'nothing']
     """
-    image = _one_image(inputs, "inputs")
+    image = _one_image(torch.as_tensor(inputs), "inputs")
     if not attributions:
         raise ValueError("expected at least one map to draw, but got none; pass {'name': map}.")
     pixels = to_pixels(image, mean, std)
@@ -168,11 +190,14 @@ def _draw_scale(figure: Figure) -> None:
     figure.colorbar(scale, ax=figure.axes, fraction=0.02, ticks=[0, 0.5, 1])
 
 
-def montage(rows: Sequence[Sequence[Panel]], file: str | Path) -> None:
-    """Write rows of panels to one PNG, whose folder is made if need be."""
+def montage(
+    rows: Sequence[Sequence[Panel]], file: str | Path, *, notes: Mapping[str, str] | None = None
+) -> None:
+    """Write rows of panels to one PNG, whose folder is made if need be, and notes into it."""
     figure = _figure(rows)
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    with replacing(file, shared=True) as staged:
+        figure.savefig(staged, dpi=110, metadata=notes)
+    figure.clear()  # else its parts hold each other, and their pixels
 
 
 def show(rows: Sequence[Sequence[Panel]], *, width: float = 1.7) -> None:
@@ -216,13 +241,13 @@ def _fill(figure: Figure, rows: Sequence[Sequence[Panel]], heights: list[float])
 
 
 def _aspect(panel: Panel) -> float:
-    return panel.pixels.shape[0] / panel.pixels.shape[1]
+    return min(panel.pixels.shape[0] / panel.pixels.shape[1], 20)  # or matplotlib has no room
 
 
 def _draw(panel: Panel, axis) -> None:  # type: ignore[no-untyped-def]  # matplotlib is lazy
     from matplotlib.patches import Rectangle
 
-    pixels = panel.pixels
+    pixels = in_unit(panel.pixels)
     axis.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axis.set_title(panel.title, fontsize=9)
     for x0, y0, x1, y1 in panel.boxes:

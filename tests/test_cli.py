@@ -243,6 +243,115 @@ def test_bad_arguments_are_one_line_and_leave_nothing_behind(folder, capsys, arg
     assert not (folder / "maps").exists() and not (folder / "x.json").exists()
 
 
+def explain(*words):
+    return main(["explain", *map(str, words), "--model", "model", "--out", "maps"])
+
+
+def explained_in(folder):
+    return sorted(file.name for file in (folder / "maps").iterdir())
+
+
+def test_one_broken_picture_is_named_and_the_others_are_explained(folder, capsys):
+    assert train("--frozen") == 0
+    (folder / "broken.jpg").write_text("no picture")
+    capsys.readouterr()
+    assert explain("0.png", "broken.jpg", "1.png", "gone.png", "--json") == 1
+    document, said = printed_json(capsys)
+    assert [each["picture"] for each in document["pictures"]] == ["0.png", "1.png"]
+    assert set(document["failed"]) == {"broken.jpg", "gone.png"}
+    assert "2 of 4 pictures could not be explained: broken.jpg, gone.png" in said
+    assert explained_in(folder) == ["0-explained.png", "1-explained.png"]
+
+
+def test_pictures_of_one_stem_never_overwrite_each_other_in_one_run_or_in_several(folder):
+    assert train("--frozen") == 0
+    for place in ("a/x.png", "b/x.png", "b/x.bmp"):
+        (folder / place).parent.mkdir(exist_ok=True)
+        Image.open(folder / "0.png").save(folder / place)
+    assert explain("a/x.png", "b") == 0
+    assert explained_in(folder) == ["x-2-explained.png", "x-3-explained.png", "x-explained.png"]
+    before = {name: (folder / "maps" / name).stat().st_mtime_ns for name in explained_in(folder)}
+    assert explain("b/x.png") == 0  # alone, it still has the third name
+    changed = [n for n, t in before.items() if (folder / "maps" / n).stat().st_mtime_ns != t]
+    assert changed == ["x-3-explained.png"] and len(explained_in(folder)) == 3
+
+
+def test_only_the_very_same_map_is_skipped(folder, capsys):
+    assert train("--frozen") == 0
+
+    def drawn(*words):
+        capsys.readouterr()
+        assert explain("0.png", "1.png", "--skip-existing", "--json", *words) == 0
+        document, _ = printed_json(capsys)
+        return [each["picture"] for each in document["pictures"]], document["skipped"]
+
+    assert drawn() == (["0.png", "1.png"], [])
+    assert drawn() == ([], ["0.png", "1.png"])
+    Image.open(folder / "2.png").rotate(90).save(folder / "0.png")
+    assert drawn() == (["0.png"], ["1.png"])  # another picture
+    assert drawn("--target", "dark") == (["0.png", "1.png"], [])  # another question
+    assert drawn("--target", "dark") == ([], ["0.png", "1.png"])
+
+
+def test_a_folder_is_explained_with_the_folders_in_it_but_for_what_was_written_there(folder):
+    assert train("--frozen") == 0
+    (folder / "photos/deep").mkdir(parents=True)
+    shutil.copy(folder / "0.png", folder / "photos/a.PNG")
+    shutil.copy(folder / "0.png", folder / "photos/deep/b.png")
+    for _ in range(2):
+        command = ["explain", "photos", "--model", "model", "--out", "photos", "--batch-size", "1"]
+        assert main(command) == 0
+        assert len(list((folder / "photos").rglob("*.*"))) == 4
+    (folder / "empty").mkdir()
+    assert explain("empty") == 1
+
+
+def test_ctrl_c_keeps_what_is_drawn(folder, monkeypatch):
+    from captum_masking.cli import explain as command
+
+    assert train("--frozen") == 0
+    montage = command.montage
+
+    def interrupted(rows, file, **more):
+        if file.name.startswith("2"):
+            raise KeyboardInterrupt
+        montage(rows, file, **more)
+
+    monkeypatch.setattr(command, "montage", interrupted)
+    assert explain("0.png", "1.png", "2.png", "3.png") == 130
+    assert explained_in(folder) == ["0-explained.png", "1-explained.png"]
+
+
+def test_pictures_are_read_while_others_are_explained_and_none_is_kept(folder, monkeypatch):
+    from captum_masking.cli import explain as command
+
+    assert train("--frozen") == 0
+    read, waiting = command.ready, []
+
+    def counted(file, preprocess):
+        waiting.append(len(list(folder.glob("maps/*.png"))))
+        return read(file, preprocess)
+
+    monkeypatch.setattr(command, "ready", counted)
+    assert explain(*(f"{index}.png" for index in range(6)), "--batch-size", "2") == 0
+    assert waiting == [0, 0, 2, 2, 4, 4]  # pictures written before each was read
+
+
+def test_a_range_is_kept_with_the_model_and_may_be_given_anew(folder, capsys):
+    for index in range(12):
+        gray = np.asarray(Image.open(folder / f"{index}.png").convert("L"), np.int32)
+        Image.fromarray(gray * 8 - 1000).save(folder / f"{index}.tif")
+    rows = [[f"{index}.tif", index % 2] for index in range(12)]
+    write_csv(folder / "data.csv", rows, header=("file", "label"))
+    assert train("--frozen") == 1
+    assert "--range -520 " in capsys.readouterr().err
+    assert train("--frozen", "--range", "-1000", "1040") == 0
+    assert explain("0.tif") == 0
+    assert main(["evaluate", "--model", "model", "--data", "data.csv"]) == 0
+    assert main(["explain", "0.tif", "--out", "maps"]) == 1  # the shipped one knows of no range
+    assert explain("0.tif", "--range", "5", "1") == 1
+
+
 def test_the_shipped_masker_explains_a_photograph(folder, capsys):
     pytest.importorskip("efficientnet_lite_pytorch")
     data = pytest.importorskip("skimage.data")

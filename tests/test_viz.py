@@ -28,6 +28,44 @@ def test_overlay_does_not_rescale_the_mask():
     assert overlay(image, faint).mean() < overlay(image, strong).mean()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64])
+def test_pixels_of_0_to_255_are_drawn_as_those_of_0_to_1(dtype, tmp_path):
+    pixels = np.arange(48).reshape(4, 4, 3) * 5
+    deep, mask = pixels.astype(dtype), torch.rand(4, 4)
+    np.testing.assert_allclose(overlay(deep, mask), overlay(pixels / 255, mask), atol=1e-6)
+    image = torch.as_tensor(deep).permute(2, 0, 1)
+    np.testing.assert_allclose(to_pixels(image, [0.0], [1.0]), pixels / 255, atol=1e-7)
+    scaled = (image.float() - 120) / 60  # by a mean and a std of 0..255
+    np.testing.assert_allclose(to_pixels(scaled, [120.0], [60.0]), pixels / 255, atol=1e-6)
+    drawn = []
+    for number, each in enumerate((deep, pixels / 255)):
+        montage([[Panel(each)]], tmp_path / f"{number}.png")
+        drawn.append((tmp_path / f"{number}.png").read_bytes())
+    assert drawn[0] == drawn[1]
+    assert (
+        compare(image, {"map": torch.rand(1, 4, 4)}).axes[0].get_images()[0].get_array().max() < 1
+    )
+
+
+def test_normalized_pixels_without_mean_and_std_are_said_to_be_cut():
+    with pytest.warns(UserWarning, match="pixels of -2 to 2 are cut to 0..1; give their mean"):
+        to_pixels(torch.tensor([[[-2.0, 2.0]]]), [0.0], [1.0])
+
+
+def test_a_mask_of_0_to_255_is_laid_over_as_one_of_0_to_1():
+    image, mask = np.zeros((2, 2, 3)), torch.tensor([[0, 51], [102, 255]])
+    np.testing.assert_allclose(overlay(image, mask.byte()), overlay(image, mask / 255))
+
+
+def test_pixels_of_another_size_than_the_mask_are_refused():
+    with pytest.raises(ValueError, match=r"of the mask's size, \(4, 4, 3\), but got \(3, 4, 4\)"):
+        overlay(IMAGE.numpy(), torch.rand(4, 4))
+
+
+def test_a_scroll_is_drawn_and_no_error_of_size(tmp_path):
+    montage([[Panel(np.zeros((3000, 4)))]], tmp_path / "scroll.png")
+
+
 def test_overlay_accepts_an_empty_mask():
     assert np.isfinite(overlay(np.zeros((2, 2, 3)), torch.zeros(1, 2, 2))).all()
 

@@ -128,7 +128,7 @@ def channels_in_words(module: nn.Module | None, inputs: Tensor) -> Iterator[None
         raise ChannelsError(
             f"{wrong}: shape {tuple(inputs.shape)}; channels are the second dimension, after the "
             "batch's (one picture: inputs[None]; gray pictures for a color network: "
-            "inputs.repeat(1, 3, 1, 1))."
+            "inputs.repeat(1, 3, 1, 1); color for a gray one: inputs.mean(1, keepdim=True))."
         ) from error
 
 

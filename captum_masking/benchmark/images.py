@@ -16,6 +16,7 @@ from captum_masking.data.images import EmptyObjectError
 from captum_masking.metrics.boxes import boxes_to_pixels
 from captum_masking.metrics.classifier import logits_of
 from captum_masking.metrics.maps import min_max
+from captum_masking.viz import in_unit
 
 
 class Pixels(NamedTuple):
@@ -110,7 +111,9 @@ class Images:
             image, label = self.data[index]
             maps = {name: planes[place].astype(np.float32) for name, planes in kept.items()}
             boxes = self._boxes([index], image[None]) or [torch.zeros(0, 4)]
-            samples.append(Sample(to_picture(image), maps, boxes[0].tolist(), f"class {label}"))
+            samples.append(
+                Sample(in_unit(to_picture(image)), maps, boxes[0].tolist(), f"class {label}")
+            )
         return samples
 
 

@@ -59,7 +59,12 @@ def run(options: Options) -> dict[str, Any]:
 def read_images(options: Options, classifier: nn.Module, preprocess: Preprocess) -> BoxedImages:
     """Open the images, with pixel masks where the CSV names them."""
     column = options.label_column or preprocess.label_column
-    settings: dict[str, Any] = {"transform": preprocess, "label_column": column}
+    value_range = options.range or preprocess.value_range
+    settings: dict[str, Any] = {
+        "transform": preprocess,
+        "label_column": column,
+        "value_range": value_range,
+    }
     if options.mask_column in columns_of(options.data):
         return SegmentedImages(options.data, mask_column=options.mask_column, **settings)
     images = BoxedImages(options.data, **settings)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from types import FrameType
 from types import SimpleNamespace as Options
+from typing import Any
 
 import click
 
@@ -24,7 +25,7 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> int:
         """Return the exit status."""
         try:
-            _run(str(self.name), Options(**context.params))
+            document = _run(str(self.name), Options(**context.params))
         except KeyboardInterrupt as stop:
             is_terminated = isinstance(stop, Terminated)
             if not _process():
@@ -33,10 +34,10 @@ class Command(click.Command):
         except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
             _print("error:", error)
             return 1
-        return 0
+        return int(isinstance(document, dict) and bool(document.get("failed")))  # a part of it
 
 
-def _run(name: str, options: Options) -> None:
+def _run(name: str, options: Options) -> Any:
     """With ``--json`` standard output is one document, and what a person reads goes to stderr."""
     prints_document = getattr(options, "json", None) in (True, "-")
     with ExitStack() as around:
@@ -50,6 +51,7 @@ def _run(name: str, options: Options) -> None:
         from captum_masking._base.files import dumps  # here: it imports torch
 
         print(dumps(document))
+    return document
 
 
 class Terminated(KeyboardInterrupt):

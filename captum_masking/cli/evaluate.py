@@ -29,7 +29,9 @@ def run(options: Options) -> dict[str, float]:
     """Measure, print, write; return the figures."""
     model, preprocess = load(options.model)
     column = options.label_column or preprocess.label_column
-    images = still(options.data, model.classifier, replace(preprocess, label_column=column))
+    value_range = options.range or preprocess.value_range
+    preprocess = replace(preprocess, label_column=column, value_range=value_range)
+    images = still(options.data, model.classifier, preprocess)
     figures = measure_model(model, images, batch_size=options.batch_size)
     if options.json not in (None, "-"):
         write_json(Path(options.json), figures)
@@ -69,7 +71,8 @@ def _localize(mask: Tensor, fractions: Tensor) -> Record:
 
 def still(source: Path, classifier: nn.Module, preprocess: Preprocess) -> BoxedImages:
     """Read whole pictures, as for validation."""
-    images = BoxedImages(source, transform=preprocess, label_column=preprocess.label_column)
+    reading = {name: getattr(preprocess, name) for name in ("label_column", "value_range")}
+    images = BoxedImages(source, transform=preprocess, **reading)
     match_labels(images, classifier, preprocess, source)
     return images
 

@@ -1,39 +1,97 @@
-"""Draw a picture's map, and the picture masked in and masked out."""
+"""Draw pictures' maps, and the pictures masked in and masked out, while they are being read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections import Counter
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+from tqdm import tqdm
+
+from captum_masking._base.files import sha256
 from captum_masking.cli.command import Options
-from captum_masking.data.images import read_picture
+from captum_masking.data.images import say_left_out, sort_out
 from captum_masking.viz import montage
-from captum_masking.zoo import SHIPPED, explain, load
+from captum_masking.zoo import SHIPPED, explain_batch, load, ready
+
+_ENDING = "-explained.png"
+# A PNG notes which picture it explains, and a digest of all that its map depends on.
+_PICTURE, _BASIS = "captum-masking picture", "captum-masking basis"
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Explain every picture; nothing is written unless all of them can be read."""
-    pictures = [read_picture(file) for file in options.pictures]
+    """Explain one batch of pictures after the other; those that cannot be read are named."""
+    files = list(dict.fromkeys(file for given in options.pictures for file in _files(Path(given))))
     name = options.model or SHIPPED[options.target is not None]
     model, preprocess = load(name)
-    explained = [explain(model, preprocess, picture, options.target) for picture in pictures]
-    outputs = [options.out / output for output in _file_names(options.pictures)]
-    found = []
-    for file, output, each in zip(options.pictures, outputs, explained, strict=True):
-        montage([each.panels], output)
-        print(f"{file}: {each} -> {output}")
-        figures = {key: value for key, value in each._asdict().items() if key != "panels"}
-        found.append({"picture": file, "explained": output, **figures})
-    return {"model": name, "pictures": found}
+    preprocess = replace(preprocess, value_range=options.range or preprocess.value_range)
+    target = None if options.target is None else preprocess.number(options.target)
+    basis = sha256(model, preprocess, target)
+    found: list[dict[str, Any]] = []
+    skipped: list[Path] = []
+    failed: dict[str, str] = {}
+    with tqdm(total=len(files), unit="picture", disable=None if len(files) > 1 else True) as bar:
+        for first in range(0, len(files), options.batch_size):
+            pictures = {}
+            for file in files[first : first + options.batch_size]:
+                try:
+                    there = _notes_in(_place(options.out, file)) if options.skip_existing else {}
+                    if there and _notes(file, basis).items() <= there.items():
+                        skipped.append(file)
+                    else:
+                        pictures[file] = ready(file, preprocess)
+                except (OSError, ValueError) as error:
+                    failed[str(file)] = str(error)
+                    tqdm.write(f"captum-masking: error: {error}", file=sys.stderr)
+            explained = explain_batch(model, preprocess, list(pictures.values()), target)
+            for file, each in zip(pictures, explained, strict=False):  # none, if none can be read
+                place = _place(options.out, file)
+                montage([each.panels], place, notes=_notes(file, basis))
+                tqdm.write(f"{file}: {each} -> {place}")
+                figures = {key: value for key, value in each._asdict().items() if key != "panels"}
+                found.append({"picture": file, "explained": place, **figures})
+            bar.update(min(options.batch_size, len(files) - first))
+            sys.stdout.flush()
+    if skipped:
+        print(f"{len(skipped)} pictures were explained before")
+    if failed and len(files) > 1:
+        words = f"{len(failed)} of {len(files)} pictures could not be explained: "
+        print(f"captum-masking: error: {words}{', '.join(failed)}", file=sys.stderr)
+    return {"model": name, "pictures": found, "skipped": skipped, "failed": failed}
 
 
-def _file_names(files: Sequence[str]) -> list[str]:
-    """Name each output after its picture; equal names get a number."""
-    names: list[str] = []
-    for file in files:
-        stem, count = Path(file).stem, 1
-        while (name := f"{stem}{'' if count == 1 else f'-{count}'}-explained.png") in names:
-            count += 1
-        names.append(name)
-    return names
+def _files(given: Path) -> list[Path]:
+    """List a picture, or the pictures of a folder and of the folders in it."""
+    if not given.is_dir():
+        return [given]
+    inside = [entry for entry in given.rglob("*") if entry.is_symlink() or not entry.is_dir()]
+    seen = (e for e in inside if not any(p[0] == "." for p in e.relative_to(given).parts[:-1]))
+    listed, left_out = sort_out(seen)
+    chosen = [picture for picture in listed if not picture.name.endswith(_ENDING)]
+    say_left_out(given, left_out + Counter({_ENDING: len(listed) - len(chosen)}))
+    if not chosen:
+        raise ValueError(f"expected pictures in {given}, but there are none; give another folder.")
+    return chosen
+
+
+def _place(out: Path, file: Path) -> Path:
+    """Name the file of a picture's map, with a number if another picture's has that name."""
+    places = (out / f"{file.stem}{f'-{n}' if n > 1 else ''}{_ENDING}" for n in count(1))
+    who = sha256(str(file.resolve()))
+    return next(p for p in places if not p.exists() or _notes_in(p).get(_PICTURE) == who)
+
+
+def _notes(file: Path, basis: str) -> dict[str, str]:
+    return {_PICTURE: sha256(str(file.resolve())), _BASIS: sha256(file, basis)}
+
+
+def _notes_in(place: Path) -> dict[Any, Any]:
+    try:
+        with Image.open(place) as picture:
+            return picture.info
+    except OSError:  # there is none, or it was not written by us
+        return {}

@@ -38,6 +38,11 @@ def _data(help: str = "a CSV, or a folder per class") -> Option:
     return _path("--data", "CSV", help, required=True)
 
 
+def _range(default: str = "by the depth") -> Option:
+    words = f"values of black and white in pictures of more than 8 bits; default: {default}"
+    return Option(["--range"], type=float, nargs=2, metavar="LOW HIGH", help=words)
+
+
 def _out(help: str = "for the results") -> Option:
     return _path("--out", "DIR", help, required=True)
 
@@ -87,15 +92,16 @@ COMMANDS = [
         "explain",
         """Explain pictures: where is the evidence, and what is left without it?
 
-        For each picture a PNG goes to --out: the picture with the class, the map, the picture
-        masked in and masked out, with the probabilities of the class in each. Works out of the box
+        PICTURES are files, or folders of them. For each a PNG goes to --out: the picture with the
+        class, the map, the picture masked in and masked out, with the probabilities of the class
+        in each. One that cannot be read is named, and the others are done. Works out of the box
         on the thousand classes of ImageNet; --model takes a folder written by `captum-masking
         train`. With --target, the map is the evidence for that class, if the model is target-aware;
         the shipped one then is.""",
         """\
   captum-masking explain cat.jpg --out maps
   captum-masking explain *.jpg --target 'Egyptian cat' --out maps
-  captum-masking explain *.jpg --model my-model --out maps
+  captum-masking explain photos more.tif --model my-model --out maps --skip-existing
   captum-masking explain cat.jpg --out maps --json > cat.json""",
         [
             Argument(["pictures"], nargs=-1, required=True, type=click.Path()),
@@ -107,6 +113,9 @@ COMMANDS = [
             ),
             _text("--target", "CLASS", "number or name of the class; default: the predicted one"),
             _out("where PNGs go"),
+            _flag("--skip-existing", "leave out pictures that --out has this very map of"),
+            _number("--batch-size", "pictures at a time", 4),
+            _range("as the model was trained"),
             _flag("--json", "print what was found as JSON, not a line a picture"),
         ],
     ),
@@ -158,6 +167,7 @@ COMMANDS = [
                 "starts at once: train frozen first, look, then train jointly",
             ),
             _number("--image-size", "side in pixels; default: the classifier's, or 224"),
+            _range(),
             _number("--batch-size", "of all processes together", 16),
             _number("--seed", "of all random numbers", 0, least=0),
             _text("--label-column", "NAME", "of the CSV", default="label"),
@@ -221,6 +231,7 @@ COMMANDS = [
                 flag_value="-",
             ),
             _text("--label-column", "NAME", "of the CSV; default: as the model was trained"),
+            _range("as the model was trained"),
             _number("--batch-size", "images at a time", 32),
         ],
     ),
@@ -259,6 +270,7 @@ COMMANDS = [
             _number("--limit", "use a random sample of N images"),
             _flag("--predicted", "explain the predicted class, not the label"),
             _text("--label-column", "NAME", "of the CSV; default: as the model was trained"),
+            _range("as the model was trained"),
             _text("--mask-column", "NAME", "of the CSV", default="trimap"),
             _flag(
                 "--robustness",
@@ -308,6 +320,7 @@ COMMANDS = [
             _out(),
             _number("--epochs", "passes over the data", 2),
             _number("--image-size", "side in pixels; default: the classifier's, or 224"),
+            _range(),
             _number("--batch-size", "images at a time", 16),
             _text("--label-column", "NAME", "of both CSVs", default="label"),
             _number("--workers", "loader processes", 0, least=0),

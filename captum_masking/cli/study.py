@@ -79,11 +79,9 @@ def _possible(rows: dict[str, Row], study: Study) -> dict[str, Row]:
 
 
 def _study(options: Options, classifier: nn.Module, preprocess: Preprocess) -> Study:
-    column = options.label_column
-    images = BoxedImages(options.data, label_column=column, transform=preprocess.augmented)
-    validation = BoxedImages(
-        options.val, label_column=column, transform=preprocess, require_boxes=True
-    )
+    reading = {"label_column": options.label_column, "value_range": options.range}
+    images = BoxedImages(options.data, transform=preprocess.augmented, **reading)
+    validation = BoxedImages(options.val, transform=preprocess, require_boxes=True, **reading)
     preprocess = match_labels(images, classifier, preprocess, options.data)
     match_labels(validation, classifier, preprocess, options.val)
     return Study(
@@ -107,6 +105,7 @@ def _facts(options: Options, validation: BoxedImages) -> dict[str, Any]:
         "centered square": _trivial(centered_square(side, side), validation, side),
         "classifier": options.classifier,
         "label column": options.label_column,
+        "range": None if options.range is None else list(options.range),
         "epochs": options.epochs,
         "image size": side,
         "batch size": options.batch_size,

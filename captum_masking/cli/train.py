@@ -54,13 +54,14 @@ def run(options: Options) -> dict[str, Any] | None:
     computing = {name: getattr(options, name) for name in ("device", "precision", "accumulate")}
     with launched(**computing) as accelerator:
         torch.manual_seed(options.seed)
-        images = BoxedImages(options.data, label_column=options.label_column)
+        reading = {"label_column": options.label_column, "value_range": options.range}
+        images = BoxedImages(options.data, **reading)
         scratch = max(images.labels) + 1 if options.from_scratch else None
         with accelerator.local_main_process_first():  # weights are downloaded once
             classifier, preprocess = load_classifier(
                 options.classifier, image_size=options.image_size, from_scratch=scratch
             )
-        preprocess = replace(preprocess, label_column=options.label_column)
+        preprocess = replace(preprocess, **reading)
         preprocess = match_labels(images, classifier, preprocess, options.data)
         images.transform = preprocess.augmented
         data = _data(options, images, classifier, preprocess)

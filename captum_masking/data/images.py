@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
 #: Where a box begins and ends, as fractions of the picture's width (x) and height (y).
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 #: The pictures that are looked for in a folder tree, in upper or lower case.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".jp2", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
 
 Box = tuple[float, float, float, float]
+#: The values of black and white in a picture of more than 8 bits.
+ValueRange = tuple[float, float]
 _BOX_HEADINGS = (
     BOX_COLUMNS,
     ("xmin", "ymin", "xmax", "ymax"),
@@ -52,23 +58,23 @@ class BoxedImages(Dataset[tuple[Any, int]]):
     their names, with the pictures of the class directly inside.
 
     Everything but the pictures' content is checked here. Pictures come out upright (EXIF
-    orientation applied) and in RGB. Boxes stay true under a ``transform`` that keeps the whole
-    frame, such as ``Resize((224, 224))``, but not under a crop.
+    orientation applied), in RGB of 8 bits, and over white where they are transparent. Boxes stay
+    true under a ``transform`` that keeps the whole frame, such as ``Resize((224, 224))``, but not
+    under a crop.
 
     Args:
         csv: The CSV file, or the folder of class folders.
         transform: Called with a PIL picture in RGB; None gives the PIL picture itself.
         label_column: The column that holds the label, a whole number >= 0.
         require_boxes: Whether to refuse pictures without a box, as a localization metric must.
+        value_range: The values of black and white beyond 8 bits, by default 0 and 65535 in 16 bits,
+            0 and 1 in floating point. A picture that does not fit is refused.
 
     Attributes:
         files: One path a picture.
         labels: One int a picture.
         boxes: One float tensor ``(n, 4)`` a picture, ``(x0, y0, x1, y1)`` in ``[0, 1]``.
         class_names: Names by label for a folder tree; None for a CSV.
-
-    Raises:
-        FileNotFoundError: If the CSV or a picture it names does not exist.
 
     Example:
         >>> import tempfile
@@ -92,7 +98,10 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         transform: Callable[[Image.Image], Any] | None = None,
         label_column: str = "label",
         require_boxes: bool = False,
+        value_range: ValueRange | None = None,
     ) -> None:
+        check_value_range(value_range)
+        self.value_range = value_range
         pictures = self._list(Path(csv), transform, label_column)
         if require_boxes:
             _check_boxes_exist(pictures, Path(csv))
@@ -121,7 +130,7 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        picture = read_picture(self.files[index])
+        picture = read_picture(self.files[index], self.value_range)
         return (picture if self.transform is None else self.transform(picture)), self.labels[index]
 
     def __repr__(self) -> str:
@@ -152,6 +161,7 @@ class SegmentedImages(BoxedImages):
         csv: The CSV file.
         transform: Called with a PIL picture in RGB.
         label_column: The column that holds the label.
+        value_range: As for :class:`~captum_masking.data.BoxedImages`.
         mask_column: The column that holds the path of the pixel mask, relative to the CSV's folder.
         object_values: The numbers that mean object; by default those in the trimaps of Oxford-IIIT
             Pet (Parkhi et al. 2012).
@@ -161,9 +171,6 @@ class SegmentedImages(BoxedImages):
     Attributes:
         mask_files: One path a picture. ``files``, ``labels`` and ``boxes`` are those of
             :class:`~captum_masking.data.BoxedImages`.
-
-    Raises:
-        FileNotFoundError: If the CSV, a picture or a pixel mask does not exist.
 
     Example:
         >>> import tempfile
@@ -192,7 +199,10 @@ class SegmentedImages(BoxedImages):
         mask_column: str = "trimap",
         object_values: Collection[int] = (1,),
         ignore_values: Collection[int] = (3,),
+        value_range: ValueRange | None = None,
     ) -> None:
+        check_value_range(value_range)
+        self.value_range = value_range
         _check_values(object_values, ignore_values)
         _check_no_folder(Path(csv))
         self.mask_column = mask_column
@@ -254,7 +264,8 @@ def _to_tensors(boxes: Iterable[list[Box]]) -> list[Tensor]:
 
 
 def _class_folders(root: Path) -> list[str]:
-    names = sorted(entry.name for entry in _visible(root) if entry.is_dir())
+    folders = [entry.name for entry in root.iterdir() if entry.is_dir()]
+    names = sorted(name for name in folders if not name.startswith("."))
     if not names:
         raise ValueError(
             f"expected a folder with one folder of pictures per class, but {root} holds no "
@@ -265,19 +276,42 @@ def _class_folders(root: Path) -> list[str]:
 
 def _read_tree(root: Path, class_names: list[str]) -> dict[Path, _Picture]:
     pictures = {}
+    beside, left_out = sort_out(root.iterdir())
+    left_out.update(f"{file.suffix.lower()} beside the class folders" for file in beside)
     for label, name in enumerate(class_names):
-        files = [file for file in _visible(root / name) if file.suffix.lower() in SUFFIXES]
+        files, others = sort_out((root / name).iterdir())
+        left_out += others
         if not files:
             raise ValueError(
                 f"expected pictures ({', '.join(SUFFIXES)}) directly in each class folder, but "
                 f"{root / name} holds none; give the folder whose folders are the classes."
             )
-        pictures.update({file: _Picture(label) for file in sorted(files)})
+        pictures.update({file: _Picture(label) for file in files})
+    left_out["folders"] -= len(class_names)
+    say_left_out(root, left_out)
     return pictures
 
 
-def _visible(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+def sort_out(entries: Iterable[Path]) -> tuple[list[Path], Counter[str]]:
+    """List the pictures among what a folder holds, and count the kinds of the rest."""
+    pictures: list[Path] = []
+    others: Counter[str] = Counter()
+    for entry in sorted(entries):
+        suffix, is_hidden = entry.suffix.lower(), entry.name.startswith(".")
+        if entry.is_file() and suffix in SUFFIXES and not is_hidden:
+            pictures.append(entry)
+        elif suffix in SUFFIXES or not is_hidden:
+            kind = suffix or "without a suffix"
+            kind = f"hidden {kind}" if is_hidden else kind if entry.exists() else "broken links"
+            others["folders" if entry.is_dir() else kind] += 1
+    return pictures, others
+
+
+def say_left_out(folder: Path, kinds: Counter[str]) -> None:
+    """Warn of what in a folder is not read, if anything."""
+    if counted := ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if count):
+        text = f"of {folder} these are left out: {counted}; pictures are {' '.join(SUFFIXES)}."
+        warnings.warn(text, stacklevel=2)
 
 
 def columns_of(csv: str | os.PathLike[str]) -> list[str]:
@@ -516,26 +550,160 @@ def _listed(values: Any) -> str:
     return ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
 
 
-def read_picture(file: str | os.PathLike[str]) -> Image.Image:
-    """Read one picture, upright and in RGB."""
-    return _opened(file, _to_rgb, "picture")
+# ---- One reader for every picture
+
+_BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # tags of a TIFF
 
 
-def _to_rgb(opened: Image.Image) -> Image.Image:
-    from PIL import Image, ImageOps
+class _UnclearError(ValueError):
+    """A picture that can be read, but does not say what its numbers mean."""
 
-    picture = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith("I"):  # 16 bits of gray: convert() would clip all but the darkest
-        picture = Image.fromarray((np.asarray(picture) / 257).astype(np.uint8))
+
+def check_value_range(value_range: ValueRange | None) -> None:
+    """Check for two numbers in order."""
+    low, high = value_range or (0.0, 1.0)
+    if not -np.inf < low < high < np.inf:
+        raise ValueError(
+            "value_range (--range) must be two numbers, the value of black and a greater one of "
+            f"white, but got {low:g} and {high:g}; pictures of 8 bits need none."
+        )
+
+
+def read_picture(source: Any, value_range: ValueRange | None = None) -> Image.Image:
+    """Read a file, PIL image or array upright, in RGB of 8 bits, over white where it is clear."""
+    from PIL import Image
+
+    name = "the picture"
+    if isinstance(source, (str, os.PathLike)):
+        name = str(source)
+        picture = _opened(source, lambda opened: _to_rgb(opened, name, value_range), "picture")
+    elif isinstance(source, Image.Image):
+        picture = _to_rgb(source, name, value_range)
+    else:
+        picture = _array_to_rgb(source, name, value_range)
+    if min(picture.size) < 2:
+        raise ValueError(
+            f"expected a picture of at least 2 x 2 pixels, but {name} has {picture.width} x "
+            f"{picture.height}; leave it out, there is nothing to point at."
+        )
+    return picture
+
+
+def _array_to_rgb(values: Any, name: str, value_range: ValueRange | None) -> Image.Image:
+    from PIL import Image
+
+    shape, kind = getattr(values, "shape", ()), str(getattr(values, "dtype", ""))
+    opaque = shape[2:] in ((), (1,), (3,)) or (kind == "uint8" and shape[2:] in ((2,), (4,)))
+    if not (isinstance(values, np.ndarray) and len(shape) > 1 and opaque and values.size):
+        raise TypeError(
+            "a picture must be a file, a PIL image, or an array (H, W) or (H, W, 3), with opacity "
+            f"(H, W, 4) in uint8, but got {type(values).__name__} {kind} {tuple(shape)}; of a "
+            "tensor (3, H, W) pass x.permute(1, 2, 0).numpy()."
+        )
+    values = values[..., 0] if shape[2:] == (1,) else values
+    if kind != "uint8":
+        white = {"b": 1.0, "f": 1.0}.get(values.dtype.kind, 65535.0 if kind == "uint16" else None)
+        values = _to_bytes(values, white, value_range, name)
+    return _to_rgb(Image.fromarray(values), name, None)
+
+
+def _to_rgb(opened: Image.Image, name: str, value_range: ValueRange | None) -> Image.Image:
+    from PIL import Image
+
+    if getattr(opened, "is_animated", False) and opened.format != "MPO":  # the views of a camera
+        text = f"pictures of several frames or pages ({opened.format}): the first one is read."
+        warnings.warn(text, stacklevel=2)
+    tags = getattr(opened, "tag_v2", {})  # a TIFF says more than the mode in which it is read
+    how = str(getattr(opened, "tile", ""))
+    picture = _upright(opened, name)
+    deep, white = _deep_values(picture, opened.format, tags)
+    if deep is not None:
+        gray = _to_bytes(deep, white, value_range, name)
+        gray = 255 - gray if tags.get(_PHOTOMETRIC) == 0 else gray  # where 0 is white, as of X-rays
+        clear = deep == picture.info.get("transparency")
+        return Image.fromarray(np.where(clear, np.uint8(255), gray)).convert("RGB")
+    has_planes = (
+        tags.get(_PLANES) == 2 and max(tags.get(_BITS, (1,))) > 8
+    )  # Pillow takes them for 8
+    is_cut = len(picture.getbands()) > 1 and (";16" in how or "65535" in how)  # to the upper 8
+    if has_planes or is_cut and np.asarray(picture.convert("RGB")).max() < 64:
+        raise _UnclearError(
+            f"expected colors of 8 bits, or of 16 up to white, but {name} has "
+            f"{'planes of 16' if has_planes else '16, almost black'}; save it with 8 bits a color."
+        )
+    if value_range is not None and hasattr(opened, "filename"):
+        text = "value_range (--range) is for gray pictures of more than 8 bits: others need none."
+        warnings.warn(text, stacklevel=2)
+    if picture.has_transparency_data:
+        over = Image.new("RGBA", picture.size, "white")
+        over.alpha_composite(picture.convert("RGBA"))
+        picture = over
     return picture.convert("RGB")
+
+
+def _deep_values(picture: Image.Image, kept: str | None, tags: Any) -> tuple[Any, float | None]:
+    """Return a gray picture's numbers beyond 8 bits, or signed, and white where that is known."""
+    kind, bits = tags.get(_SAMPLE_FORMAT, (1,))[0], tags.get(_BITS)
+    is_signed = picture.mode == "L" and kind == 2
+    if picture.mode[0] not in "IF" and not is_signed:
+        return None, None
+    values = np.asarray(picture)
+    if is_signed:
+        return values.view(np.int8), None
+    if picture.mode == "F":
+        return values, 1.0
+    if kind == 1 and bits == (32,):
+        return values.view(np.uint32), None
+    is_known = picture.mode != "I" or kept in ("PNG", "PPM")
+    return values, 2.0 ** (bits or (16,))[0] - 1 if is_known else None
+
+
+def _to_bytes(
+    values: np.ndarray, white: float | None, value_range: ValueRange | None, name: str
+) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise _UnclearError(f"expected numbers, but {name} has NaN or infinite pixels; fill them.")
+    if value_range is None and (white is None or values.any()):
+        _check_fits(float(values.min()), float(values.max()), white, name)
+    low, high = value_range or (0, white or 1)
+    if value_range is not None and ((values >= low) & (values <= high)).mean() < 0.05:
+        text = f"of a picture less than 5 % has values of {low:g} to {high:g}, the value_range."
+        warnings.warn(text, stacklevel=2)
+    shown = (values.astype(np.float64) - low) * (255 / (high - low))
+    return np.rint(shown).clip(0, 255).astype(np.uint8)
+
+
+def _check_fits(least: float, most: float, white: float | None, name: str) -> None:
+    """Check that a picture is on the scale of its depth; else it would be black, or white."""
+    if white is None or least < -0.01 * white or not white / 4 <= most <= 1.01 * white:
+        depth = "a depth that says what is black and white"
+        scale = depth if white is None else f"values from 0, black, up to {white:g}, white"
+        top = max(1, 2 ** int(max(most, 0)).bit_length() - 1)
+        raise _UnclearError(
+            f"expected {scale}, but {name} has values of {least:g} to {most:g}; say which are "
+            f"black and white with value_range (--range), such as --range {min(least, 0):g} {top}."
+        )
+
+
+def _upright(opened: Image.Image, name: Any) -> Image.Image:
+    from PIL import ImageOps
+
+    size = opened.size
+    picture = ImageOps.exif_transpose(opened)
+    if opened.format == "TIFF" and opened.size != size:  # of those without compression, Pillow 13
+        raise _UnclearError(
+            f"expected a picture that lies upright, but {name} is a TIFF that is to be turned, "
+            "which Pillow scrambles; save it upright, or as a PNG."
+        )
+    return picture
 
 
 def _read_numbers(file: Path, size: tuple[int, int]) -> np.ndarray:
     """Read the numbers of a label picture, upright, at ``(H, W)``."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     def read(picture: Image.Image) -> tuple[np.ndarray, str]:
-        upright = ImageOps.exif_transpose(picture)
+        upright = _upright(picture, file)
         # A palette says how the numbers are shown, not what they are: they stay.
         return np.asarray(upright.resize(size[::-1], Image.Resampling.NEAREST)), picture.mode
 
@@ -554,7 +722,9 @@ def _upright_size(file: Path) -> tuple[int, int]:
 
     def read(picture: Image.Image) -> tuple[int, int]:
         turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return picture.size[::-1] if turned else picture.size
+        tags = getattr(picture, "tag_v2", {})  # the size of a TIFF may be that of the upright one
+        width, height = tags.get(256, picture.width), tags.get(257, picture.height)
+        return (height, width) if turned else (width, height)
 
     return _opened(file, read, "picture")
 
@@ -565,10 +735,12 @@ def _opened(file: str | os.PathLike[str], read: Callable[[Image.Image], Any], wh
     try:
         with Image.open(file) as picture:
             return read(picture)
+    except _UnclearError:
+        raise
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no {what} {file}; give the path of a file.") from error
     except Exception as error:  # decoders raise nearly anything on a damaged file
         raise ValueError(
-            f"expected a {what}, but {file} cannot be read as one ({error}); repair it or leave "
-            "it out."
+            f"expected a {what}, but {file} cannot be read as one ({error}); repair it, scale "
+            "it down, save it as a PNG of 8 bits, or leave it out."
         ) from error

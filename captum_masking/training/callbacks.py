@@ -21,7 +21,7 @@ from captum_masking._base.files import replacing
 from captum_masking.parts.objective import Judgement
 from captum_masking.parts.regularizer import Area, PowerArea, Regularizer, Sum, UngatedArea
 from captum_masking.training.records import Metric, Record, metric_of
-from captum_masking.viz import Panel, montage, overlay
+from captum_masking.viz import Panel, in_unit, montage, overlay
 
 if TYPE_CHECKING:
     from captum_masking.model.model import MaskingModel
@@ -619,7 +619,7 @@ def _masks(model: MaskingModel, images: Tensor) -> Tensor:
 
 def _pixels(picture: Tensor) -> np.ndarray:
     colors = picture if len(picture) in (1, 3) else picture.mean(0, keepdim=True)
-    return colors.clamp(0, 1).permute(1, 2, 0).numpy()
+    return in_unit(colors.permute(1, 2, 0).numpy())
 
 
 class TensorBoard(Callback):

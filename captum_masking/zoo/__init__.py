@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from captum_masking._base.checks import ChannelsError, channels_in_words
-from captum_masking.data.images import read_picture
+from captum_masking.data.images import check_value_range, read_picture
 from captum_masking.model.files import CheckpointError, read_model
 from captum_masking.model.layers import stated_sizes
 from captum_masking.model.model import MaskingModel
@@ -61,6 +62,7 @@ class Preprocess:
             ImageNet's.
         image_size: Side of the square in pixels; also (height, width) that are equal.
         label_column: Of CSV files that number the classes as the logits do.
+        value_range: As for :class:`~captum_masking.data.BoxedImages`.
 
     Example:
         >>> preprocess = Preprocess(image_size=4, class_names=["tabby", "Egyptian cat"])
@@ -76,6 +78,7 @@ class Preprocess:
     image_size: int = 224
     class_names: tuple[str, ...] = field(default=(), repr=False)
     label_column: str = "label"
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         mean, std = _of_unit_pixels(_numbers(self, "mean", 1, 3), _numbers(self, "std", 1, 3))
@@ -83,13 +86,16 @@ class Preprocess:
         object.__setattr__(self, "std", std)
         object.__setattr__(self, "image_size", _square_side(_numbers(self, "image_size", 1, 2, 3)))
         object.__setattr__(self, "class_names", tuple(self.class_names))
+        if self.value_range is not None:  # a list, where it comes out of a file
+            object.__setattr__(self, "value_range", tuple(self.value_range))
+        check_value_range(self.value_range)
 
     def __call__(self, picture: str | Path | np.ndarray | Image) -> Tensor:
-        """Return ``(3, image_size, image_size)`` for a file, a PIL image or a uint8 array."""
+        """Return ``(3, image_size, image_size)`` for a file, a PIL image or an array (H, W, 3)."""
         from PIL import Image
 
         side = (self.image_size, self.image_size)
-        image = _opened(picture).resize(side, Image.Resampling.BILINEAR)
+        image = read_picture(picture, self.value_range).resize(side, Image.Resampling.BILINEAR)
         return self._normalize(torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
     def augmented(self, picture: Image) -> Tensor:
@@ -132,14 +138,6 @@ class Preprocess:
     def _normalize(self, pixels: Tensor) -> Tensor:
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         return (pixels / 255 - mean[:, None, None]) / std[:, None, None]
-
-
-def _opened(picture: str | Path | np.ndarray | Image) -> Image:
-    from PIL import Image
-
-    if isinstance(picture, np.ndarray):
-        return Image.fromarray(picture).convert("RGB")
-    return picture.convert("RGB") if isinstance(picture, Image.Image) else read_picture(picture)
 
 
 def _numbers(holder: Any, name: str, *counts: int) -> tuple[float, ...]:
@@ -235,7 +233,8 @@ def load(model: str | Path) -> tuple[MaskingModel, Preprocess]:
     notes = read_model(folder)[0]["notes"]
     if "spec" not in notes:
         raise CheckpointError(folder, "it does not say how to make its classifier (notes: spec)")
-    preprocess = Preprocess(**{each.name: notes[each.name] for each in fields(Preprocess)})
+    known = [each.name for each in fields(Preprocess) if each.name in notes]  # of older ones fewer
+    preprocess = Preprocess(**{name: notes[name] for name in known})
     classifier, _ = load_classifier(
         preprocess.spec,
         image_size=preprocess.image_size,
@@ -478,7 +477,6 @@ class Explanation(NamedTuple):
         )
 
 
-@torch.no_grad()
 def explain(
     model: MaskingModel,
     preprocess: Preprocess,
@@ -492,26 +490,44 @@ def explain(
         >>> print(explain(*efficientnet_lite0(), coffee()).name)
         espresso
     """
-    picture = _opened(picture)
-    index = None if target is None else preprocess.number(target)
-    inputs = preprocess(picture)[None]
-    mask = MaskingSaliency(model).attribute(inputs, target=index)[:, :1]
-    images = torch.cat([inputs, *mask_images(inputs, mask, Mean())])
-    probabilities = model.logits_of(model(images)).softmax(1)
-    index = int(probabilities[0].argmax()) if index is None else index
-    figures = [float(each) for each in (*probabilities[:, index], mask.mean())]
-    seen = int(probabilities[2].argmax())  # what is recognized instead, once the evidence is gone
-    other = f"\n({preprocess.name(seen)} {probabilities[2, seen]:.0%})" if seen != index else ""
-    found = Explanation(index, preprocess.name(index), *figures)  # type: ignore[arg-type]
-    return found._replace(panels=_panels(found, picture, mask, preprocess, other))
+    return next(explain_batch(model, preprocess, [ready(picture, preprocess)], target))
+
+
+def ready(picture: Any, preprocess: Preprocess) -> tuple[Tensor, Image]:
+    """Return a picture as inputs and as small as it is drawn, so that many fit into memory."""
+    small = read_picture(picture, preprocess.value_range)
+    inputs = preprocess(small)
+    small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    return inputs, small
+
+
+@torch.no_grad()
+def explain_batch(
+    model: MaskingModel,
+    preprocess: Preprocess,
+    pictures: Sequence[tuple[Tensor, Image]],
+    target: int | str | None = None,
+) -> Iterator[Explanation]:
+    """Explain pictures together, and draw one after the other."""
+    asked = None if target is None else preprocess.number(target)
+    inputs = torch.stack([each for each, _ in pictures])
+    masks = MaskingSaliency(model).attribute(inputs, target=asked)[:, :1]
+    images = torch.cat([inputs, *mask_images(inputs, masks, Mean())])
+    probabilities = model.logits_of(model(images)).softmax(1).unflatten(0, (3, -1))
+    for number, ((_, small), mask) in enumerate(zip(pictures, masks, strict=True)):
+        rows = probabilities[:, number]
+        index = int(rows[0].argmax()) if asked is None else asked
+        figures = [float(each) for each in (*rows[:, index], mask.mean())]
+        seen = int(rows[2].argmax())  # what is recognized instead, once the evidence is gone
+        other = f"\n({preprocess.name(seen)} {rows[2, seen]:.0%})" if seen != index else ""
+        found = Explanation(index, preprocess.name(index), *figures)  # type: ignore[arg-type]
+        yield found._replace(panels=_panels(found, small, mask[None], preprocess, other))
 
 
 def _panels(
-    found: Explanation, picture: Image, mask: Tensor, preprocess: Preprocess, other: str
+    found: Explanation, small: Image, mask: Tensor, preprocess: Preprocess, other: str
 ) -> tuple[Panel, ...]:
     """Draw the map and both masked pictures at the size of the picture."""
-    small = picture.copy()
-    small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     pixels = np.asarray(small, dtype=np.float64) / 255
     large = linear(mask, pixels.shape[:2])[0, 0]
     keep, fill = large.numpy()[..., None], np.asarray(preprocess.mean)
