@@ -159,12 +159,23 @@ def test_of_several_heads_the_first_is_taken_and_that_is_said(classifier, images
     assert torch.equal(logits, classifier(images))
 
 
-@pytest.mark.parametrize("wrap", [lambda x: x.T, lambda x: x.mean(), lambda x: x[:1]])
+@pytest.mark.parametrize("wrap", [lambda x: x.T, lambda x: x.mean(), lambda x: x[:2]])
 @pytest.mark.parametrize("make", [MaskingModel, lambda network: network])
 def test_an_answer_without_a_row_for_each_example_is_refused(classifier, images, wrap, make):
     assert len(images) not in (1, 4)
     with pytest.raises(ValueError, match=r"one row of logits per example, \d, but returned"):
         MaskingSaliency(make(Returns(classifier, wrap))).attribute(images, steps=1)
+
+
+@pytest.mark.parametrize("make", [MaskingModel, lambda network: network])
+def test_the_answer_for_one_example_may_be_squeezed(classifier, images, make):
+    plain, squeezing = classifier.eval(), Returns(classifier, torch.squeeze).eval()
+    models = [make(network) for network in (plain, squeezing)]
+    if isinstance(models[1], MaskingModel):
+        models[1].masker = models[0].masker
+    for batch in (images[:1], images):
+        maps = [MaskingSaliency(each).attribute(batch, 1, steps=1) for each in models]
+        assert torch.equal(*maps)
 
 
 @pytest.mark.parametrize("make", [MaskingModel, lambda network: network])

@@ -915,6 +915,7 @@ def test_a_classifier_of_any_precision_is_explained_from_float_batches(
     images, labels, dtype, whole
 ):
     plain = MaskingModel(cnn())
+    assert MaskingModel(cnn().to(dtype), example_inputs=images).layers == plain.layers
     model = MaskingModel(cnn().to(dtype), masker=copy.deepcopy(plain.masker))
     model = model.to(dtype) if whole else model
     records = [
@@ -971,3 +972,12 @@ def test_from_scratch_leaves_batch_norm_in_eval_mode_as_it_is(images, labels):
     assert torch.equal(after["weights"]["1.running_mean"], before["1.running_mean"])
     assert not torch.equal(after["weights"]["4.running_mean"], before["4.running_mean"])
     assert after["modes"]["4"] and not after["modes"]["1"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_target_aware_masker_learns_from_half_precision(images, labels, dtype):
+    trainer = MaskingTrainer(
+        MaskingModel(cnn().to(dtype), target_aware=True), train_classifier=False
+    )
+    records = trainer.fit([(images, labels)] * 8, 1, show_progress=False)
+    assert math.isfinite(records[-1]["loss"])

@@ -171,14 +171,17 @@ def check_output(output: Any) -> None:
         )
 
 
-def check_rows(output: Any, inputs: Tensor) -> None:
-    """Check that a classifier returned scores of each example."""
+def with_rows(output: Any, inputs: Tensor) -> Tensor:
+    """Return scores with a row for each example; of a single one it may have been squeezed."""
     check_output(output)
+    if len(inputs) == 1 and (output.dim() == 0 or (output.dim() == 1 and len(output) > 1)):
+        return output[None]
     if output.dim() == 0 or len(output) != len(inputs):
         raise ValueError(
             f"the classifier must return one row of logits per example, {len(inputs)}, but "
             f"returned {tuple(output.shape)}; wrap it in a function that does."
         )
+    return output
 
 
 def check_one_row(output: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_masking._base.borrow import evaluated, module_of
 from captum_masking._base.captum import ToLogits, as_class_logits, as_they_are, find_to_logits
-from captum_masking._base.checks import check_finite, check_inputs, check_rows, check_same_device
+from captum_masking._base.checks import check_finite, check_inputs, check_same_device, with_rows
 from captum_masking.metrics.maps import check_masks, double
 
 #: Maps images ``(B, C, H, W)`` to logits ``(B, classes)``.
@@ -35,8 +35,7 @@ def _outputs(
     to_logits: ToLogits | None = None
     with evaluated(classifier) as network:
         for images, labels in batches:
-            output = network(images)
-            check_rows(output, images)
+            output = with_rows(network(images), images)
             to_logits = to_logits or find_to_logits(network, output, (images,), network)
             yield labels, (to_logits or as_they_are)(output)
 

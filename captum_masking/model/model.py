@@ -25,7 +25,7 @@ from captum_masking._base.captum import (
     two_classes,
     unpacked,
 )
-from captum_masking._base.checks import channels_in_words, check_area, check_inputs, check_rows
+from captum_masking._base.checks import channels_in_words, check_area, check_inputs, with_rows
 from captum_masking._base.files import plain
 from captum_masking.model.files import (
     UPSAMPLERS,
@@ -158,6 +158,7 @@ class MaskingModel(nn.Module):
             example, extra = as_tuple(example_inputs), as_tuple(additional_forward_args)
             if example_inputs is None:
                 example = (dry_run_inputs(self.classifier, *extra),)
+            example = tuple(like_weights(tensor, self.classifier) for tensor in example)
             if finds_layers:
                 guessed = example_inputs is None
                 self.layers = _layers_for(self.classifier, example, extra, guessed=guessed)
@@ -200,7 +201,7 @@ class MaskingModel(nn.Module):
         taps = Taps(self.classifier, self.layers)
         with channels_in_words(self.classifier, inputs[0]), plain_tensors(traced) as plain:
             output, tapped = taps(*plain(inputs), *plain(extra), traced=traced)
-            answer = logits_of(output)
+            answer = with_rows(logits_of(output), inputs[0])
             if traced is not None and not answer.requires_grad:
                 # A network that sets the grad mode, or looks whether its parameters ask for it.
                 with torch.enable_grad(), unfrozen(self.classifier):
@@ -211,7 +212,6 @@ class MaskingModel(nn.Module):
                 self.to_logits = find_to_logits(self.classifier, answer, inputs, ask)
             with torch.set_grad_enabled(traced is not None or torch.is_grad_enabled()):
                 logits = self.logits_of(answer)
-        check_rows(logits, inputs[0])
         if not self.layers:
             return logits, Features(inputs, sizes)
         layouts = self.layouts or layouts_of(taps, tapped, inputs, *extra)

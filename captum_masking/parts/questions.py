@@ -158,7 +158,9 @@ def _shrunk(images: Tensor, size: Sequence[int]) -> Tensor:
     """Resample images to a smaller size, without aliasing."""
     if images.dim() != 4:
         return linear(images, size)
-    return interpolate(images, tuple(size), mode="bilinear", antialias=True)
+    precise = torch.promote_types(images.dtype, torch.float32)  # half has no antialiasing
+    small = interpolate(images.to(precise), tuple(size), mode="bilinear", antialias=True)
+    return small.to(images.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

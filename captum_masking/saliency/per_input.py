@@ -21,9 +21,8 @@ from captum_masking._base.captum import (
     class_indices,
     find_to_logits,
     progress,
-    two_classes,
 )
-from captum_masking._base.checks import channels_in_words, check_area, check_count, check_rows
+from captum_masking._base.checks import channels_in_words, check_area, check_count, with_rows
 from captum_masking.model.taps import leading_back, logits_of
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masker import linear
@@ -370,9 +369,7 @@ class _OneOfSeveral:
         others, extra = rest[: self.count - 1], rest[self.count - 1 :]
         inputs = (*others[: self.index], one, *others[self.index :])
         with channels_in_words(self.__self__, inputs[0]):
-            output = logits_of(self.function(*inputs, *extra))
-        check_rows(two_classes(output), one)
-        return output
+            return with_rows(logits_of(self.function(*inputs, *extra)), one)
 
 
 class _From:

@@ -156,6 +156,8 @@ def gated(model: MaskingModel) -> MaskingModel:
     return made.train(model.training)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_gate(
     model: MaskingModel,
     loader: Iterable[Any],
