@@ -9,7 +9,8 @@ import torch
 from networks import assert_same, everything
 from torch import nn
 
-from captum_masking import FromScratch, MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking import FineTune, FromScratch, MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking.parts.pool import History
 from captum_masking.saliency.per_input import PerInput
 from captum_masking.training.gate import train_gate
 
@@ -112,7 +113,7 @@ CONDITIONAL = [BodyIfLearning, AllIfLearning, DetachedUnlessLearning]
 
 @pytest.mark.filterwarnings("ignore:.*answers with probabilities:UserWarning")
 @pytest.mark.parametrize("kind", CUT)
-@pytest.mark.parametrize("how", [False, True, FromScratch(classifier_first=0.0)])
+@pytest.mark.parametrize("how", [False, True, FromScratch(), FromScratch(classifier_first=0.0)])
 def test_a_training_without_gradients_is_refused_at_its_first_step(kind, how, images):
     model = MaskingModel(kind(), ["body.1", "body.3"])
     before = everything(model)
@@ -148,6 +149,20 @@ def test_gradients_that_only_learning_networks_let_pass_are_there(kind, frozen, 
         train_gate(model, [(images, LABELS)], epochs=1, show_progress=False)
         masks.append(MaskingSaliency(model).attribute(images, target=1))
     torch.testing.assert_close(masks[0], masks[1])
+
+
+@pytest.mark.parametrize("kind", CONDITIONAL)
+def test_past_classifiers_which_are_frozen_judge_with_gradients_too(kind, images):
+    masks = []
+    for classifier in (kind(), Network()):
+        torch.manual_seed(1)
+        model = MaskingModel(classifier)
+        trainer = MaskingTrainer(
+            model, train_classifier=FineTune(masker_first=0.0), pool=History(past=1.0)
+        )
+        trainer.fit([(images, LABELS)] * 2, epochs=2, show_progress=False)
+        masks.append(model.eval().mask(images).detach())
+    torch.testing.assert_close(*masks)
 
 
 @pytest.mark.parametrize("kind", CONDITIONAL)

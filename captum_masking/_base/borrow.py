@@ -220,10 +220,10 @@ def given_back(function: Callable) -> Iterator[None]:
         yield
 
 
-def unfrozen(function: Callable) -> AbstractContextManager[None]:
-    """Let all parameters ask for gradients, for networks that look whether any does."""
+def unfrozen(function: Callable, asks: bool = True) -> AbstractContextManager[None]:
+    """Let all parameters ask for gradients, for networks that look whether any does; or none."""
     floating = [weight for weight in _all("parameters", function) if weight.is_floating_point()]
-    return _loan(floating, "requires_grad", True)
+    return _loan(floating, "requires_grad", asks)
 
 
 def eval_mode(function: Callable) -> AbstractContextManager[None]:

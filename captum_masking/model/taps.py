@@ -215,11 +215,12 @@ def from_here(output: Any) -> tuple[Any, Any]:
 
 def leading_back(
     judge: Callable[..., Any], inputs: Sequence[Tensor], *extra: Any
-) -> Callable[[Any], AbstractContextManager[Any]]:
+) -> Callable[[Any], AbstractContextManager[Any]] | None:
     """Return what to hold around a judge so that its answer can be differentiated by the pixels.
 
     That is nothing, or :func:`unfrozen` where a network switches gradients off once no parameter
-    asks for one. A judge that cuts gradients in other ways is refused.
+    asks for one. A judge that cuts gradients in other ways is refused; None is for one that gives
+    the same answer to anything, so that it does not tell.
     """
     pixels = [x.detach().clone().requires_grad_() for x in inputs]
 
@@ -227,17 +228,16 @@ def leading_back(
         seen = [scale * x + noise * torch.randn_like(x) for x in pixels]  # may be written to
         return logits_of(judge(*seen, *extra))
 
-    holders: tuple[Callable[[Any], AbstractContextManager[Any]], ...] = (nullcontext, unfrozen)
     with seeded(pixels[0], 0), eval_mode(judge):
-        for holder in holders:
-            with torch.enable_grad(), holder(judge):
+        for asks in (False, True):
+            with torch.enable_grad(), unfrozen(judge, asks):
                 slopes = _slopes(ask(1.0), pixels)
             if any(bool(slope.any()) for slope in slopes):
-                return holder
+                return unfrozen if asks else nullcontext
         with torch.no_grad():
             answer = ask(1.0)
             if all(torch.equal(answer, ask(scale, 20.0)) for scale in (20.0, -20.0)):
-                return nullcontext  # whatever it sees: no gradient has been lost
+                return None
     module = module_of(judge)
     name = type(judge if module is None else module).__name__
     if slopes:

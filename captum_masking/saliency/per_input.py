@@ -230,7 +230,8 @@ class _Search:
         if self.judging is None:  # the first step
             self.judging = nullcontext
             if slope is None or not slope.any():
-                self.judging = leading_back(self.forward_func, (self.inputs,), *self.extra)
+                found = leading_back(self.forward_func, (self.inputs,), *self.extra)
+                self.judging = found or nullcontext
             if self.judging is not nullcontext:
                 return self.step(area)
         before = self.mask_logits.detach().clone()

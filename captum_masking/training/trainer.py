@@ -201,9 +201,7 @@ class MaskingTrainer:
             self._set_modes(classifier)
             judge = self._draw_judge()  # before the clean pass moves statistics of batch norm
             posed = self.questions.ask(inputs, labels)
-            if self.judging is None:
-                with channels_in_words(judge, posed.inputs[0]):
-                    self.judging = leading_back(judge, posed.inputs, *context)
+            self._look_for_gradients(judge, posed.inputs, context)
 
             # 1. One clean pass: its logits tell what is recognized, its features make the mask.
             logits, features = self.model.read(posed.inputs, *context)
@@ -235,6 +233,7 @@ class MaskingTrainer:
         inputs, context, labels, given = self._receive(inputs, target)
         with given_back(self.model), self.engine.autocast():
             self._set_modes(self.classifier)
+            self._look_for_gradients(self.model.classifier, inputs, context)
             logits, _ = self.model.read(inputs, *context)
             check_logits(logits)
             check_labels(given, inputs[0], classes=logits.shape[1])
@@ -415,6 +414,13 @@ class MaskingTrainer:
             self.pool_is_current = True
         return self.pool.draw()
 
+    def _look_for_gradients(
+        self, judge: nn.Module, inputs: tuple[Tensor, ...], context: tuple[Any, ...]
+    ) -> None:
+        if self.judging is None:  # the first step, or it has given one answer to all until now
+            with channels_in_words(judge, inputs[0]):
+                self.judging = leading_back(judge, inputs, *context)
+
     def _judge(
         self,
         judge: nn.Module,
@@ -427,8 +433,10 @@ class MaskingTrainer:
                 self.compiled[judge] = self.compile_judge(judge)
             call = self.compiled[judge]
         in_train_mode = classifier is not None and classifier.how.judge_in_train_mode
-        assert self.judging is not None
-        with self.judging(judge), nullcontext() if in_train_mode else eval_mode(judge):
+        with (
+            (self.judging or nullcontext)(judge),
+            nullcontext() if in_train_mode else eval_mode(judge),
+        ):
             return self.model.logits_of(call(*halves))
 
     def _learn(self, losses: dict[str, Tensor], *, examples: int) -> Record:
