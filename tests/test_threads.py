@@ -14,10 +14,10 @@ from types import MethodType
 import pytest
 import torch
 from captum.attr import Saliency
-from networks import Counted, assert_same, cnn, everything, mixed_modes
+from networks import Counted, assert_same, cnn, everything, mixed_modes, same_weights
 from torch import Tensor, nn
 
-from captum_masking import MaskingModel, MaskingSaliency
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking._base import borrow
 from captum_masking.metrics.robustness import max_sensitivity
 from captum_masking.metrics.sanity import cascading
@@ -319,3 +319,26 @@ def test_sanity_checks_in_threads_take_turns():
     expected = [check(picture) for picture in PICTURES[:4]]
     assert_same(in_threads(check, PICTURES[:4]), expected)
     assert_same(everything(network), before)
+
+
+def test_a_training_is_the_same_bit_by_bit_while_threads_explain_its_model():
+    batches = [(PICTURES.flatten(0, 1), torch.arange(len(PICTURES)) % 4)]
+    alone, watched = (MaskingModel(cnn(dropout=0.0)) for _ in range(2))
+    watched.load_state_dict(alone.state_dict())
+    done = threading.Event()
+
+    def explain(_: int) -> None:
+        while not done.is_set():
+            attribute_anew(watched)(PICTURES[0])
+            attribute_anew(watched.classifier)(PICTURES[0])
+
+    MaskingTrainer(alone).fit(batches, epochs=4, show_progress=False)
+    with ThreadPoolExecutor(2) as pool:
+        explaining = [pool.submit(explain, index) for index in range(2)]
+        try:
+            MaskingTrainer(watched).fit(batches, epochs=4, show_progress=False)
+        finally:
+            done.set()
+        for each in explaining:
+            each.result()
+    assert same_weights(alone, watched)

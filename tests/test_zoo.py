@@ -50,6 +50,10 @@ def test_an_explanation_is_of_the_class_asked_for_or_of_the_predicted_one(photog
     )
     assert asked.name == "goldfish" and asked.clean < 0.01
     assert [panel.pixels.shape for panel in predicted.panels] == [(341, 512, 3)] * 4
+    statistics = [buffer.clone() for buffer in model.train().buffers()]
+    again = zoo.explain(model, preprocess, photographs["cup"])
+    assert again._replace(panels=()) == predicted._replace(panels=())
+    assert all(map(torch.equal, model.buffers(), statistics))
 
 
 # Preprocessing.

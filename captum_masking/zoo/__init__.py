@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from captum_masking._base.borrow import evaluated
 from captum_masking._base.checks import ChannelsError, channels_in_words
 from captum_masking.data.images import check_value_range, read_picture
 from captum_masking.model.files import CheckpointError, read_model
@@ -513,7 +514,8 @@ def explain_batch(
     inputs = torch.stack([each for each, _ in pictures])
     masks = MaskingSaliency(model).attribute(inputs, target=asked)[:, :1]
     images = torch.cat([inputs, *mask_images(inputs, masks, Mean())])
-    probabilities = model.logits_of(model(images)).softmax(1).unflatten(0, (3, -1))
+    with evaluated(model) as network:
+        probabilities = model.logits_of(network(images)).softmax(1).unflatten(0, (3, -1))
     for number, ((_, small), mask) in enumerate(zip(pictures, masks, strict=True)):
         rows = probabilities[:, number]
         index = int(rows[0].argmax()) if asked is None else asked
