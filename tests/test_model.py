@@ -395,6 +395,10 @@ def test_a_model_can_be_copied_and_sent_to_another_process(model, images, copied
     assert twin.classifier is not model.classifier
 
 
+def test_one_layer_may_be_named_without_a_list(classifier):
+    assert MaskingModel(classifier, layers="5").layers == ("5",)
+
+
 def test_a_model_prints_the_layers_it_reads(model):
     assert "layers=('2', '5')" in repr(model)
 

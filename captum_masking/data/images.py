@@ -678,7 +678,7 @@ def _check_fits(least: float, most: float, white: float | None, name: str) -> No
     if white is None or least < -0.01 * white or not white / 4 <= most <= 1.01 * white:
         depth = "a depth that says what is black and white"
         scale = depth if white is None else f"values from 0, black, up to {white:g}, white"
-        top = max(1, 2 ** int(max(most, 0)).bit_length() - 1)
+        top = most if least < 0 else max(1, 2 ** int(most).bit_length() - 1)
         raise _UnclearError(
             f"expected {scale}, but {name} has values of {least:g} to {most:g}; say which are "
             f"black and white with value_range (--range), such as --range {min(least, 0):g} {top}."

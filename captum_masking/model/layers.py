@@ -189,7 +189,7 @@ class NoMapsError(ValueError):
             got = "no module did; pass masker=MultiInputMasker(..., own=True), which has encoders."
         if repeated:
             names = ", ".join(repeated[:4])
-            got = f"those that do run more than once or on several views ({names}): {ONCE}"
+            got = f"what makes them runs more than once or on several views ({names}): {ONCE}"
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
         super().__init__(f"expected feature maps (B, channels, ...) of inputs {shapes}, but {got}")
 

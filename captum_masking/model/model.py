@@ -139,6 +139,7 @@ class MaskingModel(nn.Module):
             raise TypeError("a MaskingModel has a masker; for another one pass model.classifier.")
         if target_aware:
             masker = _target_aware(masker)
+        layers = [layers] if isinstance(layers, str) else layers
         own = _reads_inputs(masker) or (layers is not None and not len(layers))
         own = own or (example_inputs is not None and not tappable(classifier))
         if not own:
