@@ -19,8 +19,8 @@ def test_a_target_error_is_what_captum_raises_and_what_python_would(caught):
 
 
 def test_inputs_on_another_device_are_refused_with_both_devices():
-    with pytest.raises(ValueError, match=r"device meta.*are on cpu.*inputs\.to\('meta'\)"):
-        checks.check_same_device(IMAGES, nn.Linear(1, 1, device="meta"))
+    with pytest.raises(ValueError, match=r"device cpu.*are on meta.*inputs\.to\('cpu'\)"):
+        checks.check_same_device(IMAGES.to("meta"), nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize("module", [None, nn.ReLU()])
