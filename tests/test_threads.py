@@ -330,7 +330,6 @@ def test_a_training_is_the_same_bit_by_bit_while_threads_explain_its_model():
     def explain(_: int) -> None:
         while not done.is_set():
             attribute_anew(watched)(PICTURES[0])
-            attribute_anew(watched.classifier)(PICTURES[0])
 
     MaskingTrainer(alone).fit(batches, epochs=4, show_progress=False)
     with ThreadPoolExecutor(2) as pool:
@@ -342,3 +341,15 @@ def test_a_training_is_the_same_bit_by_bit_while_threads_explain_its_model():
         for each in explaining:
             each.result()
     assert same_weights(alone, watched)
+
+
+def test_weights_that_change_while_a_mask_is_optimized_are_an_error_in_words():
+    class Changed(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Tensor:
+            logits = super().forward(inputs)
+            with torch.no_grad():
+                self[9].weight.mul_(0.9)  # as the step of another thread's training does
+            return logits
+
+    with pytest.raises(RuntimeError, match=r"weights to stay.*another thread.*copy\.deepcopy"):
+        MaskingSaliency(Changed(*cnn()), per_input=FEW).attribute(PICTURES[0], target=1)

@@ -224,9 +224,18 @@ class _Search:
     def step(self, area: float | None) -> None:
         """Improve the masks of those inputs that are not done."""
         losses = self._losses(area)
-        self.mask_logits.grad, slope = torch.autograd.grad(
-            losses.sum(), (self.mask_logits, self.seen), allow_unused=True
-        )
+        try:
+            self.mask_logits.grad, slope = torch.autograd.grad(
+                losses.sum(), (self.mask_logits, self.seen), allow_unused=True
+            )
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise RuntimeError(
+                "expected weights to stay while a mask is optimized, but something was changed in "
+                "place between a pass and its gradient; where another thread trains the network, "
+                "explain a copy of it, copy.deepcopy(network)."
+            ) from error
         if self.judging is None:  # the first step
             self.judging = nullcontext
             if slope is None or not slope.any():
