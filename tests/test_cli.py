@@ -1,12 +1,14 @@
 """Promises about the commands: what they write, and one clear line for each bad input."""
 
 import csv
+import io
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -291,6 +293,32 @@ def test_only_the_very_same_map_is_skipped(folder, capsys):
     assert drawn() == (["0.png"], ["1.png"])  # another picture
     assert drawn("--target", "dark") == (["0.png", "1.png"], [])  # another question
     assert drawn("--target", "dark") == ([], ["0.png", "1.png"])
+
+
+@pytest.mark.parametrize("name", ["x" * 245, "\N{CAT FACE}" * 60, os.fsdecode(b"caf\xe9")])
+def test_a_name_of_any_length_and_letters_gets_a_map(folder, monkeypatch, name):
+    assert train("--frozen") == 0
+    os.rename(folder / "0.png", folder / f"{name}.png")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert explain(f"{name}.png", "--skip-existing") == 0
+    assert explain(f"{name}.png", "--skip-existing") == 0
+    assert len(explained_in(folder)) == 1
+
+
+def test_a_map_that_was_cut_short_is_drawn_again_and_what_another_wrote_is_left(folder):
+    assert train("--frozen") == 0
+    assert explain("0.png") == 0
+    place = folder / "maps/0-explained.png"
+    whole = place.read_bytes()
+    place.write_bytes(whole[: len(whole) // 2])
+    assert explain("0.png", "--skip-existing") == 0
+    assert place.read_bytes() == whole
+    sizes = b"IHDR" + b"\0\1\0\0" * 2 + b"\1\0\0\0\0"  # 65536 x 65536: Pillow does not open it
+    check = zlib.crc32(sizes).to_bytes(4, "big")
+    huge = b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + sizes + check + b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
+    place.write_bytes(huge)
+    assert explain("0.png") == 0
+    assert place.read_bytes() == huge and len(explained_in(folder)) == 2
 
 
 def test_a_folder_is_explained_with_the_folders_in_it_but_for_what_was_written_there(folder):

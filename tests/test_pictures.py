@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
@@ -82,7 +83,7 @@ def test_a_black_and_a_white_picture_of_sixteen_bits_are_read(tmp_path, value):
     [
         (RAMP.astype(np.uint16), "up to 65535.*values of 0 to 255; .*--range 0 255", (0, 255)),
         (RAMP.astype(np.uint16) * 16, "values of 0 to 4080; .*--range 0 4095", (0, 4080)),
-        (RAMP.astype(np.int32) * 10 - 1000, "values of -1000 to 1550; .*-1000 2047", (-1000, 1550)),
+        (RAMP.astype(np.int32) * 10 - 1000, "-1000 to 1550; .*-1000 1550\\.", (-1000, 1550)),
         (RAMP.astype(np.float32), "up to 1, white, .*--range 0 255", (0, 255)),
         (np.float32(RAMP / 64 - 2), "values of -2 to 1.98", (-2, 255 / 64 - 2)),
     ],
@@ -221,6 +222,16 @@ def test_what_is_no_picture_is_one_sentence(tmp_path, kind):
 def test_what_is_not_shaped_as_a_picture_is_refused_with_the_way_out(thing):
     with pytest.raises(TypeError, match=r"a picture must be a file.*permute\(1, 2, 0\)"):
         read_picture(torch.zeros(3, 8, 8) if isinstance(thing, str) else thing)
+
+
+def test_an_open_file_is_read_as_its_path_is(tmp_path):
+    file = written(tmp_path, "a.png", RAMP)
+    np.testing.assert_array_equal(pixels(io.BytesIO(file.read_bytes())), pixels(file))
+
+
+def test_the_range_proposed_for_fractions_covers_them():
+    with pytest.raises(ValueError, match=r"--range 0 3\."):
+        pixels(RAMP.astype(np.float32) / 170)
 
 
 def test_deep_arrays_and_pil_images_are_read_as_files_are():

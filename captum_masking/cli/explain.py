@@ -39,7 +39,8 @@ def run(options: Options) -> dict[str, Any]:
             pictures = {}
             for file in files[first : first + options.batch_size]:
                 try:
-                    there = _notes_in(_place(options.out, file)) if options.skip_existing else {}
+                    place = _place(options.out, file)
+                    there = _notes_in(place, is_whole=True) if options.skip_existing else {}
                     if there and _notes(file, basis).items() <= there.items():
                         skipped.append(file)
                     else:
@@ -80,7 +81,8 @@ def _files(given: Path) -> list[Path]:
 
 def _place(out: Path, file: Path) -> Path:
     """Name the file of a picture's map, with a number if another picture's has that name."""
-    places = (out / f"{file.stem}{f'-{n}' if n > 1 else ''}{_ENDING}" for n in count(1))
+    stem = file.stem.encode(errors="surrogateescape")[:200].decode(errors="ignore")  # a file's name
+    places = (out / f"{stem}{f'-{n}' if n > 1 else ''}{_ENDING}" for n in count(1))
     who = sha256(str(file.resolve()))
     return next(p for p in places if not p.exists() or _notes_in(p).get(_PICTURE) == who)
 
@@ -89,9 +91,11 @@ def _notes(file: Path, basis: str) -> dict[str, str]:
     return {_PICTURE: sha256(str(file.resolve())), _BASIS: sha256(file, basis)}
 
 
-def _notes_in(place: Path) -> dict[Any, Any]:
+def _notes_in(place: Path, *, is_whole: bool = False) -> dict[Any, Any]:
     try:
         with Image.open(place) as picture:
+            if is_whole:
+                picture.load()
             return picture.info
-    except OSError:  # there is none, or it was not written by us
+    except Exception:  # there is none, or it was not written by us, or not to its end
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -363,6 +364,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and not sys.stderr.isatty():  # in a log: a line of progress now and then
         os.environ.setdefault("TQDM_MININTERVAL", "30")
         os.environ.setdefault("TQDM_MAXINTERVAL", "30")
+    for stream in (sys.stdout, sys.stderr):  # an encoding may lack letters of a name
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return app.main(argv, "captum-masking", standalone_mode=False) or 0
     except click.ClickException as error:

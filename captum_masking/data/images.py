@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import re
 import warnings
@@ -574,8 +575,8 @@ def read_picture(source: Any, value_range: ValueRange | None = None) -> Image.Im
     from PIL import Image
 
     name = "the picture"
-    if isinstance(source, (str, os.PathLike)):
-        name = str(source)
+    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
+        name = name if hasattr(source, "read") else str(source)
         picture = _opened(source, lambda opened: _to_rgb(opened, name, value_range), "picture")
     elif isinstance(source, Image.Image):
         picture = _to_rgb(source, name, value_range)
@@ -678,10 +679,11 @@ def _check_fits(least: float, most: float, white: float | None, name: str) -> No
     if white is None or least < -0.01 * white or not white / 4 <= most <= 1.01 * white:
         depth = "a depth that says what is black and white"
         scale = depth if white is None else f"values from 0, black, up to {white:g}, white"
-        top = most if least < 0 else max(1, 2 ** int(most).bit_length() - 1)
+        top = most if least < 0 else max(1, 2 ** math.ceil(most).bit_length() - 1)
         raise _UnclearError(
             f"expected {scale}, but {name} has values of {least:g} to {most:g}; say which are "
-            f"black and white with value_range (--range), such as --range {min(least, 0):g} {top}."
+            "black and white with value_range (--range), such as --range "
+            f"{min(least, 0):g} {top:.9g}."
         )
 
 
