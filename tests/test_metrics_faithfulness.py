@@ -265,7 +265,7 @@ def test_a_wrong_target_is_refused(name):
         ({"inputs": torch.full((2, 3, 8, 12), NAN)}, ValueError, "inputs must be finite"),
         ({"inputs": torch.zeros(3, 8, 12)}, ValueError, r"images \(B, C, H, W\).*\(3, 8, 12\)"),
         ({"classifier": lambda x: [x]}, TypeError, "must return a tensor of logits"),
-        ({"classifier": lambda x: torch.zeros(1, 4)}, ValueError, r"per image, 2, .*\(1, 4\)"),
+        ({"classifier": lambda x: torch.zeros(1, 4)}, ValueError, r"per example, 2, .*\(1, 4\)"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(name, change, error, match):

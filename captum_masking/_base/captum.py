@@ -170,7 +170,7 @@ def find_to_logits(
     if not _in_unit_interval(rows):
         return as_they_are
     answers = [answer]
-    for scale in (1.0, 20.0, -20.0):
+    for scale in (1.0, 20.0, -20.0, 1e5):  # the last for weights that are new, and small
         with suppress(Exception):  # it takes some pixels only
             answers.append(_asked(function, ask, inputs, scale))
     rows = torch.cat([_rows(each) for each in answers])

@@ -32,7 +32,21 @@ __all__ = ["NoMapsError", "find_layers"]
 _DRY_RUN_SIZES = (224, 299, 64, 32, 28)
 
 # Their outputs repeat or blur a map that another module has made; the maker is tapped instead.
-_NOT_TAPPED = ("Pool", "Dropout", "Identity", "Flatten", "Upsample", "Pad", "Softmax", "Merging")
+_COPIES = (
+    "Pool",
+    "Drop",
+    "Stochastic",
+    "Identity",
+    "Flatten",
+    "Upsample",
+    "Pad",
+    "Softmax",
+    "Merg",
+)
+
+
+def _repeats(module: nn.Module) -> bool:
+    return any(word in type(module).__name__ for word in _COPIES)
 
 
 class Found(NamedTuple):
@@ -95,7 +109,7 @@ def feature_maps(
     calls, answer, repeated = record(classifier, example, *extra)
     if not size:
         found = _hidden_vectors(classifier, calls, answer, len(example))
-        return found, [] if found else _deeper(repeated, found, example)
+        return found, [] if found else _deeper(classifier, repeated, found, example)
     narrower: dict[str, Tensor] = {}
     if any(undecided(output, size) for output in calls.values()):
         with suppress(Exception):  # a network of a fixed size says no
@@ -104,12 +118,19 @@ def feature_maps(
     found = _maps(classifier, calls, narrower, example)
     if not found:
         repeated |= {name: out for name, out in calls.items() if len(out) > len(example)}
-    return found, _deeper(repeated, found, example)
+    return found, _deeper(classifier, repeated, found, example)
 
 
-def _deeper(outputs: dict[str, Tensor], found: list[Found], example: Tensor) -> list[str]:
+def _deeper(
+    classifier: nn.Module, outputs: dict[str, Tensor], found: list[Found], example: Tensor
+) -> list[str]:
     deepest = min((math.prod(each.grid) for each in found), default=math.inf)
-    maps = [(n, out) for n, out in outputs.items() if out.dim() == example.dim()]
+    modules = dict(classifier.named_modules())
+    maps = [
+        (name, out)
+        for name, out in outputs.items()
+        if out.dim() == example.dim() and not _repeats(modules[name])
+    ]
     return [name for name, out in maps if not found or 1 < out.shape[2:].numel() < deepest]
 
 
@@ -150,7 +171,7 @@ def _maps(
         grid = tuple(layout(output, size).shape[2:])
         if isinstance(modules[name], nn.modules.conv._ConvNd):
             grids.append(grid)
-        if max(grid) > 1 and not any(word in type(modules[name]).__name__ for word in _NOT_TAPPED):
+        if max(grid) > 1 and not _repeats(modules[name]):
             found.append(Found(name, modules[name], layout, grid))
     return found
 
@@ -163,8 +184,8 @@ def _hidden_vectors(
     last = next((name for name, out in reversed(calls.items()) if out.shape == logits.shape), None)
     found: list[Found] = []
     for name, output in calls.items():
-        kind, is_vector = type(modules[name]).__name__, output.dim() == 2 and len(output) == batch
-        if not is_vector or output.shape[1] < 2 or any(word in kind for word in _NOT_TAPPED):
+        is_vector = output.dim() == 2 and len(output) == batch
+        if not is_vector or output.shape[1] < 2 or _repeats(modules[name]):
             continue
         if name == last or output.data_ptr() == logits.data_ptr():
             continue  # the logits, or what is scaled to be the logits
@@ -252,7 +273,7 @@ def find_joint_layers(
             layers.setdefault(each.name, OfInput(index, each.layout))
     if not layers:
         repeated = record(classifier, *inputs, *extra).repeated
-        raise NoMapsError(inputs, _deeper(repeated, [], inputs[0]))
+        raise NoMapsError(inputs, _deeper(classifier, repeated, [], inputs[0]))
     return layers
 
 
