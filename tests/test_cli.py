@@ -11,6 +11,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import captum
 import numpy as np
 import pytest
 from PIL import Image
@@ -430,6 +431,21 @@ def test_benchmark_writes_a_report_of_the_methods_asked_for(folder, capsys):
     assert str(folder) not in json.dumps(found["setting"])
     page = (folder / "bench" / "report.html").read_text()
     assert "<script" not in page and "MaskingSaliency" in page
+
+
+def test_a_method_that_fails_is_named_and_its_benchmark_ends_with_an_error(
+    folder, capsys, monkeypatch
+):
+    def fails(*_, **__):
+        raise ValueError("not today")
+
+    assert train("--frozen") == 0
+    monkeypatch.setattr(captum.attr.Saliency, "attribute", fails)
+    capsys.readouterr()
+    assert benchmark("--methods", "masking*,saliency", "--json") == 1
+    document, said = printed_json(capsys)
+    assert list(document["failed"]) == ["Saliency"] and "not today" in said
+    assert main(["benchmark", "--model", "m", "--data", "d", "--out", "o", "--cost-seconds", "0"])
 
 
 def test_two_models_are_two_rows_of_one_benchmark_and_json_prints_it(folder, capsys):

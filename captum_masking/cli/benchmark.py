@@ -53,7 +53,8 @@ def run(options: Options) -> dict[str, Any]:
     print(text_table(result))
     report = options.out / "report.html"
     print(f"\nReport: {report}")
-    return {"report": report, **result.as_json()}
+    failed = {row.name: row.failure for row in result.rows if row.failure}
+    return {"report": report, "failed": failed, **result.as_json()}
 
 
 def read_images(options: Options, classifier: nn.Module, preprocess: Preprocess) -> BoxedImages:

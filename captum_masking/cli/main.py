@@ -284,7 +284,7 @@ COMMANDS = [
             ),
             Option(
                 ["--cost-seconds"],
-                type=click.FloatRange(0),
+                type=click.FloatRange(0, min_open=True),
                 metavar="S",
                 default=2.0,
                 help="to time a method",
