@@ -166,6 +166,46 @@ def test_what_is_found_is_said_once_and_the_answer_of_the_model_is_the_classifie
         assert MaskingModel(classifier).to_logits is log_probabilities
 
 
+def test_what_a_function_answers_is_said_once_and_by_its_name(images):
+    classifier = pair("softmax")[0]
+
+    def classify(x):
+        return classifier(x)
+
+    saliency = MaskingSaliency(classify, per_input=PerInput(steps=1))
+    with pytest.warns(UserWarning, match="classify answers with probabilities"):
+        saliency.attribute(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        saliency.attribute(images)
+
+
+def test_each_method_of_a_network_is_asked_for_itself(images):
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network(1)
+            nn.init.constant_(self.network[6].weight, 0.01)
+            nn.init.constant_(self.network[6].bias, 0.5)
+
+        def forward(self, x):
+            return self.network(x)
+
+        def probability(self, x):
+            return self(x).sigmoid()
+
+    both, per_input = Both().eval(), PerInput(steps=2)
+    expected = MaskingSaliency(both, per_input=per_input).attribute(images, target=1)
+    masks = MaskingSaliency(both.probability, per_input=per_input).attribute(images, target=1)
+    torch.testing.assert_close(masks, expected, rtol=0, atol=1e-4)
+
+
+def test_a_score_out_of_tanh_is_no_probability(images):
+    classifier = network(1, nn.Tanh())
+    nn.init.constant_(classifier[6].bias, 9.0)
+    assert MaskingModel(classifier).to_logits is as_they_are
+
+
 def test_a_saved_model_remembers_and_so_do_a_gate_and_a_program(tmp_path, images):
     classifier = pair("one sigmoid")[0]
     model = MaskingModel(classifier).eval()

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking.model.layers import NoMapsError, find_layers
 from captum_masking.model.layouts import ChannelsFirst, ChannelsLast, Tokens, layout_of
-from captum_masking.model.taps import Taps
+from captum_masking.model.taps import Taps, logits_of
 from captum_masking.parts.other_maskers import StandaloneMasker
 from captum_masking.parts.regularizer import Area
 
@@ -578,3 +578,12 @@ def test_shared_activations_and_heads_are_no_reason_for_words(recwarn):
     network[5] = network[2]  # as in torchvision's blocks
     assert find_layers(network, torch.ones(1, 3, 16, 16)) == ["1", "4"]
     assert not recwarn.list
+
+
+def test_what_may_be_the_answer_beside_what_is_taken_is_said_or_refused():
+    scores, wide, loss = torch.zeros(4), torch.zeros(4, 16), torch.zeros(())
+    with pytest.warns(UserWarning, match="a number of each example beside"):
+        assert logits_of((scores, wide)) is wide
+    assert logits_of((loss, (wide,))) is wide
+    with pytest.raises(TypeError, match="must return logits"):
+        logits_of(((torch.zeros(4, 5),), wide))

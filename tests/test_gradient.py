@@ -8,6 +8,7 @@ import pytest
 import torch
 from networks import assert_same, everything
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from captum_masking import FineTune, FromScratch, MaskingModel, MaskingSaliency, MaskingTrainer
 from captum_masking.parts.pool import History
@@ -72,6 +73,18 @@ class Numpy(Network):
         return super().forward(torch.from_numpy(x.detach().cpu().numpy()))
 
 
+class NumpyAsIs(Network):
+    def forward(self, x):
+        return super().forward(torch.from_numpy(x.numpy()))
+
+
+class InferenceBody(Network):
+    def forward(self, x):
+        with torch.inference_mode():
+            features = self.body(x)
+        return self.head(features)
+
+
 class Integers(Network):
     def forward(self, x):
         return super().forward((x * 255).byte().float() / 255)
@@ -107,7 +120,8 @@ class DetachedUnlessLearning(Network):
         return self.head(features if self.learns() else features.detach())
 
 
-CUT = [NoGrad, Inference, Detached, Data, Numpy, Integers, Hard, Quantized]
+CUT = [NoGrad, Inference, InferenceBody, Detached, Data, Numpy, NumpyAsIs]
+CUT += [Integers, Hard, Quantized]
 CONDITIONAL = [BodyIfLearning, AllIfLearning, DetachedUnlessLearning]
 
 
@@ -130,6 +144,26 @@ def test_a_training_without_gradients_is_refused_at_its_first_step(kind, how, im
 def test_per_input_too(kind, wrap, images):
     with pytest.raises(RuntimeError, match="gradients are cut"):
         MaskingSaliency(wrap(kind())).attribute(images, target=1)
+
+
+def test_networks_made_in_inference_mode(images):
+    with torch.inference_mode():
+        network = Network()
+    with pytest.raises(RuntimeError, match="gradients are cut"):
+        MaskingSaliency(network).attribute(images, target=1)
+    with pytest.raises(RuntimeError, match="gradients are cut"):
+        MaskingSaliency(MaskingModel(network, target_aware=True)).attribute(images, target=1)
+
+
+def test_a_checkpoint_around_the_layers_that_evidence_is_read_from_is_said(images):
+    class Checkpointed(Network):
+        def forward(self, x):
+            return checkpoint(super().forward, x, use_reentrant=False)
+
+    model = MaskingModel(Checkpointed(), target_aware=True)
+    trainer = MaskingTrainer(model, train_classifier=False)
+    with pytest.raises(RuntimeError, match="again .a checkpoint.*classes="):
+        trainer.step(images, LABELS)
 
 
 @pytest.mark.parametrize("kind", CONDITIONAL)

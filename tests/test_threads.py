@@ -236,8 +236,39 @@ def with_a_compiled_part() -> nn.Module:
     return network
 
 
+SHARED: dict[str, nn.Module] = {}
+
+
+class Registered(nn.Module):
+    """Finds a part in a table of its file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = cnn()
+        SHARED["norm"] = self.network[1]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network[2:](SHARED["norm"](self.network[0](inputs)))
+
+
+class OfClass(nn.Module):
+    """Finds a part in a list of its class."""
+
+    parts: list[nn.Module] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = cnn()
+        self.parts[:] = [self.network[1]]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network[2:](self.parts[0](self.network[0](inputs)))
+
+
 ODD = [
     Listed,
+    Registered,
+    OfClass,
     with_a_method,
     with_a_closure,
     with_a_partial,

@@ -37,9 +37,15 @@ def module_of(function: Callable) -> nn.Module | None:
     return owner if isinstance(owner, nn.Module) else None
 
 
-def original(module: nn.Module) -> nn.Module:
-    """Return the module that a twin stands for, or the module itself."""
-    return module.__dict__.get("_twin_of", module)
+def original(function: Any) -> Any:
+    """Return what a twin, or a function around one, stands for; or the function itself."""
+    return getattr(function, "__dict__", {}).get("_twin_of", function)
+
+
+def name_of(function: Any) -> str:
+    module, asked = module_of(function), original(function)
+    owner = asked if module is None else original(module)
+    return getattr(owner, "__name__", type(owner).__name__)
 
 
 def unwrapped(classifier: Any) -> Any:
@@ -107,6 +113,10 @@ def _twins(module: Any) -> dict[int, _Twin] | None:
             return None
         twins[id(part)] = _Twin(part)
         waiting += [child for child in part._modules.values() if child is not None]
+    kinds: set[Any] = {type(each.part) for each in twins.values()}
+    known = [table.get(name) for kind in kinds for table, name in _shared(kind)]
+    if any(id(value) in twins for each in known for value in (each, *gc.get_referents(each))):
+        return None
     for each in twins.values():
         children = each.twin._modules
         for name, child in children.items():
@@ -145,6 +155,19 @@ def _leads_to_modules(part: nn.Module, seen: set[int]) -> bool:
             seen.add(id(value))
             waiting += [each for each in _held(value) if type(each) not in _PLAIN]
     return False
+
+
+@lru_cache(maxsize=4096)
+def _shared(kind: Any) -> list[tuple[Any, str]]:
+    """Name what a class keeps for all of its modules, and what its methods find in their file."""
+    bases = [b for b in kind.__mro__ if b.__module__.partition(".")[0] not in ("torch", "builtins")]
+    found = [(vars(base), name) for base in bases for name in vars(base)]
+    methods = [method for base in bases for method in vars(base).values()]
+    for method in methods:
+        if isinstance(method, FunctionType):
+            found += [(method.__globals__, name) for name in method.__code__.co_names]
+    kinds = (dict, list, tuple)  # others may make what they list
+    return [(t, n) for t, n in found if isinstance(v := t.get(n), nn.Module) or type(v) in kinds]
 
 
 def _held(value: Any) -> Iterable[Any]:

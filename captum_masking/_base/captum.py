@@ -22,7 +22,7 @@ from captum._utils.typing import TensorOrTupleOfTensorsGeneric as TensorOrTupleO
 from captum.log import log_usage as log_usage
 from torch import Tensor
 
-from captum_masking._base.borrow import eval_mode, module_of, original, seeded
+from captum_masking._base.borrow import eval_mode, module_of, name_of, original, seeded
 from captum_masking._base.checks import TargetError, check_one_row, check_output
 
 #: What users pass: one tensor, or several for a classifier that takes several.
@@ -104,7 +104,8 @@ ToLogits = Callable[[Tensor], Tensor]
 
 _ROUNDING = 1e-3  # of probabilities, and of their sum
 _LEAST = 1e-30  # its logarithm still has a gradient that single precision holds
-_KEPT: WeakKeyDictionary[Any, ToLogits] = WeakKeyDictionary()  # of those that had to be probed
+# Of those that had to be probed, by the name of the method that was called.
+_KEPT: WeakKeyDictionary[Any, dict[str, ToLogits]] = WeakKeyDictionary()
 
 
 def as_they_are(answer: Tensor) -> Tensor:
@@ -158,10 +159,14 @@ def find_to_logits(
     inputs that take logits out of it. What is found is said once for each classifier.
     """
     module = module_of(function)
-    owner = function if module is None else original(module)
+    asked = original(function)
+    name = "" if module is None or asked is original(module) else getattr(asked, "__name__", "")
+    owner = asked if module is None else original(module)
+    kept: dict[str, ToLogits] = {}
     with suppress(TypeError):  # some callables have no weak references
-        if owner in _KEPT:
-            return _KEPT[owner]
+        kept = _KEPT.setdefault(owner, {})
+    if name in kept:
+        return kept[name]
     if module is not None and module.training:
         answer = _asked(function, ask, inputs, scale=0.0)
     rows = _rows(answer)
@@ -177,14 +182,13 @@ def find_to_logits(
     found = as_they_are if any(map(_ends_in_weights, answers)) else _kind_of(rows)
     if found in _IN_WORDS:
         warnings.warn(
-            f"{type(owner).__name__} answers with probabilities: they lie in [0, 1] and "
+            f"{name_of(function)} answers with probabilities: they lie in [0, 1] and "
             f"{_IN_WORDS[found]} are used as logits. If they are logits: MaskingModel(classifier, "
             "to_logits=as_they_are), of captum_masking.model.taps.",
             stacklevel=4,
         )
     if found is not None:
-        with suppress(TypeError):
-            _KEPT[owner] = found
+        kept[name] = found
     return found
 
 
@@ -220,11 +224,11 @@ def _rows(answer: Tensor) -> Tensor:
 
 
 _RESHAPE = ("View", "UnsafeView", "Squeeze", "Unsqueeze", "Select", "Slice", "Clone", "ToCopy")
-_WEIGHTS = ("Addmm", "Mm", "Convolution", "MkldnnConvolution")
+_WEIGHTS = ("Addmm", "Mm", "Bmm", "Convolution", "MkldnnConvolution", "Tanh")
 
 
 def _ends_in_weights(answer: Tensor) -> bool:
-    """Whether an answer comes out of a linear layer or a convolution, as logits do."""
+    """Whether an answer comes out of a linear layer or a convolution, as logits do, or of tanh."""
     node = answer.grad_fn
     while node is not None and node.name().startswith(_RESHAPE):
         node = node.next_functions[0][0]

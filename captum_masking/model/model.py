@@ -50,6 +50,7 @@ from captum_masking.model.taps import (
     Taps,
     Untapped,
     check_tappable,
+    cuts_in_words,
     like_weights,
     logits_of,
     tappable,
@@ -200,7 +201,8 @@ class MaskingModel(nn.Module):
         sizes = tuple(tensor.shape[2:] for tensor in inputs)
         traced = self.layers[-1] if self.reads_evidence else None
         taps = Taps(self.classifier, self.layers)
-        with channels_in_words(self.classifier, inputs[0]), plain_tensors(traced) as plain:
+        in_words = channels_in_words(self.classifier, inputs[0]), cuts_in_words(self.classifier)
+        with in_words[0], in_words[1], plain_tensors(traced) as plain:
             output, tapped = taps(*plain(inputs), *plain(extra), traced=traced)
             answer = with_rows(logits_of(output), inputs[0])
             if traced is not None and not answer.requires_grad:

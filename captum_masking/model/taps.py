@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_masking._base.borrow import OfThread, eval_mode, evaluated, module_of, seeded, unfrozen
+from captum_masking._base.borrow import (
+    OfThread,
+    eval_mode,
+    evaluated,
+    module_of,
+    name_of,
+    seeded,
+    unfrozen,
+)
 from captum_masking._base.captum import as_class_logits, as_they_are, log_odds, log_probabilities
 from captum_masking._base.checks import arguments_in_words
 from captum_masking.model.layouts import first_tensor
@@ -34,12 +42,19 @@ def logits_of(output: Any) -> Tensor:
     """
     parts = _parts(output)
     tensors = [part for _, part in parts if isinstance(part, Tensor) and part.is_floating_point()]
+    scores = [tensor for tensor in tensors if tensor.dim() == 1 and len(tensors) > 1]
     tensors = [tensor for tensor in tensors if tensor.dim() == 2 or len(parts) == 1]
     heads = isinstance(output, (tuple, list)) and len({tensor.shape for tensor in tensors}) == 1
     if len(tensors) > 1 and heads:
         warnings.warn(
             f"the classifier returns {len(tensors)} tensors of one shape: the first is taken for "
             "the logits; where another one is, have a module around it return that.",
+            stacklevel=2,
+        )
+    if len(tensors) == 1 and any(len(score) == len(tensors[0]) for score in scores):
+        warnings.warn(
+            "the classifier returns a number of each example beside a tensor with two dimensions, "
+            "which is taken for the logits; where the number is the answer, return that alone.",
             stacklevel=2,
         )
     if len(tensors) == 1 or heads:
@@ -68,7 +83,8 @@ def _parts(output: Any) -> list[tuple[str, Any]]:
     if isinstance(logits, Tensor):
         return [("", logits)]
     if isinstance(output, (tuple, list)):
-        return [("", part) for part in output]
+        nested = [_parts(p) if isinstance(p, (tuple, list)) else [("", p)] for p in output]
+        return [part for parts in nested for part in parts]
     return list(named.items())
 
 
@@ -228,7 +244,7 @@ def leading_back(
         seen = [scale * x + noise * torch.randn_like(x) for x in pixels]  # may be written to
         return logits_of(judge(*seen, *extra))
 
-    with seeded(pixels[0], 0), eval_mode(judge):
+    with seeded(pixels[0], 0), eval_mode(judge), cuts_in_words(judge):
         for asks in (False, True):
             with torch.enable_grad(), unfrozen(judge, asks):
                 slopes = _slopes(ask(1.0), pixels)
@@ -238,20 +254,35 @@ def leading_back(
             answer = ask(1.0)
             if all(torch.equal(answer, ask(scale, 20.0)) for scale in (20.0, -20.0)):
                 return None
-    module = module_of(judge)
-    name = type(judge if module is None else module).__name__
     if slopes:
         warnings.warn(
-            f"{name} answers with a gradient of exactly zero at every pixel of these inputs: no "
-            "mask can be learned from it. Look for rounding, thresholds, or layers that saturate.",
+            f"{name_of(judge)} answers with a gradient of exactly zero at every pixel of these "
+            "inputs: no mask can be learned from it. Look for rounding, thresholds, or layers "
+            "that saturate.",
             stacklevel=3,
         )
         return nullcontext
-    raise RuntimeError(
-        f"expected {name} to answer so that its logits can be differentiated by its inputs, but "
-        "gradients are cut on the way (no_grad, inference_mode, detach, .data, numpy, integers or "
-        "quantized layers), so no mask can be learned from it. To keep weights as they are, take "
-        "requires_grad_(False) in place of no_grad; for quantized networks pass the float one."
+    raise _cut(judge)
+
+
+@contextmanager
+def cuts_in_words(judge: Callable[..., Any]) -> Iterator[None]:
+    """Say what torch's own words on tensors that have, or lack, a gradient are about."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("that requires grad", "Inference tensors")):
+            raise
+        raise _cut(judge) from error
+
+
+def _cut(judge: Callable[..., Any]) -> RuntimeError:
+    return RuntimeError(
+        f"expected {name_of(judge)} to answer so that its logits can be differentiated by its "
+        "inputs, but gradients are cut on the way (no_grad, inference_mode, detach, .data, numpy, "
+        "integers or quantized layers), so no mask can be learned from it. To keep weights as they "
+        "are, take requires_grad_(False) in place of no_grad; for quantized networks pass the "
+        "float one."
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
+from torch.utils.checkpoint import CheckpointError
 
 from captum_masking._base.borrow import plain_tensors
 from captum_masking._base.captum import as_class_logits
@@ -93,9 +94,12 @@ def _share_of_cells(trace: Trace, logits: Tensor, weights: Tensor) -> Tensor:
         raise _no_way_back()
     # Times the cells before the way back: in half precision a cell's share alone could vanish.
     cells = trace.layout(trace.source.detach())[0, 0].numel()
-    (slope,) = torch.autograd.grad(
-        logits, trace.source, weights * cells, retain_graph=True, allow_unused=True
-    )
+    try:
+        (slope,) = torch.autograd.grad(
+            logits, trace.source, weights * cells, retain_graph=True, allow_unused=True
+        )
+    except CheckpointError as error:
+        raise _no_way_back() from error
     if slope is None:
         raise _no_way_back()
     return trace.layout(trace.source.detach().float() * slope.float()).sum(1)
@@ -105,7 +109,7 @@ def _no_way_back() -> RuntimeError:
     return RuntimeError(
         "expected logits that can be differentiated by the deepest layer that the masker reads, "
         "but there is no gradient from one to the other: the classifier runs its last layers "
-        "without gradients, or past that layer. Name a layer that leads to the logits with "
-        "layers=[...], or give the masker a table of classes: "
+        "without gradients, again (a checkpoint), or past that layer. Name a layer that leads to "
+        "the logits with layers=[...], or give the masker a table of classes: "
         "masker=partial(Masker, classes=...)."
     )

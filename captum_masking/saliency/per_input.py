@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from captum_masking._base.borrow import draws, evaluated, module_of, seeded
+from captum_masking._base.borrow import draws, evaluated, module_of, original, seeded
 from captum_masking._base.captum import (
     TargetType,
     as_class_logits,
@@ -23,7 +23,7 @@ from captum_masking._base.captum import (
     progress,
 )
 from captum_masking._base.checks import channels_in_words, check_area, check_count, with_rows
-from captum_masking.model.taps import leading_back, logits_of
+from captum_masking.model.taps import cuts_in_words, leading_back, logits_of
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masker import linear
 from captum_masking.parts.masking import mask_images
@@ -119,7 +119,8 @@ class PerInput:
             additional_forward_args: Passed on; a tensor with one row per input goes with it.
             show_progress: Whether to show a progress bar.
         """
-        with torch.inference_mode(False), torch.enable_grad(), evaluated(forward_func) as function:
+        grads, in_words = torch.enable_grad(), cuts_in_words(forward_func)
+        with torch.inference_mode(False), grads, in_words, evaluated(forward_func) as function:
             search = _Search(self, function, inputs, target, additional_forward_args)
             steps = range(self.steps)
             with search.seeded(inputs, self.seed):
@@ -373,7 +374,7 @@ class _OneOfSeveral:
 
     def __init__(self, function: Callable[..., Any], index: int, count: int) -> None:
         self.function, self.index, self.count = function, index, count
-        self.__self__ = module_of(function)
+        self.__self__, self._twin_of = module_of(function), original(function)
 
     def __call__(self, one: Tensor, *rest: Any) -> Tensor:
         others, extra = rest[: self.count - 1], rest[self.count - 1 :]
@@ -387,7 +388,7 @@ class _From:
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self.function = function
-        self.__self__ = module_of(function)
+        self.__self__, self._twin_of = module_of(function), original(function)
 
     def __call__(self, distance: Tensor, start: Tensor, *rest: Any) -> Tensor:
         return self.function(start + distance, *rest)

@@ -223,6 +223,7 @@ def efficientnet_lite0(*, target_aware: bool = False) -> tuple[MaskingModel, Pre
     return load(SHIPPED[target_aware])
 
 
+@torch.inference_mode(False)  # what is made in it can never have a gradient
 def load(model: str | Path) -> tuple[MaskingModel, Preprocess]:
     """Load a model with its classifier, in eval mode, and the classifier's preprocessing.
 
