@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -195,9 +196,18 @@ def montage(
 ) -> None:
     """Write rows of panels to one PNG, whose folder is made if need be, and notes into it."""
     figure = _figure(rows)
-    with replacing(file, shared=True) as staged:
+    with replacing(file, shared=True) as staged, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         figure.savefig(staged, dpi=110, metadata=notes)
     figure.clear()  # else its parts hold each other, and their pixels
+    others = [each for each in said if "missing from" not in str(each.message)]
+    for each in others:
+        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    if len(others) < len(said):
+        way_out = "name one that has them, as font.family in a matplotlibrc file"
+        warnings.warn(
+            f"{file} has boxes in place of letters not in its font; {way_out}.", stacklevel=2
+        )
 
 
 def show(rows: Sequence[Sequence[Panel]], *, width: float = 1.7) -> None:
@@ -244,12 +254,17 @@ def _aspect(panel: Panel) -> float:
     return min(panel.pixels.shape[0] / panel.pixels.shape[1], 20)  # or matplotlib has no room
 
 
+def _broken(title: str) -> str:
+    lines = [part for line in title.split("\n") for part in wrap(line, 34) or [""]]
+    return "\n".join(lines if len(lines) < 4 else [lines[0], "...", lines[-1]])
+
+
 def _draw(panel: Panel, axis) -> None:  # type: ignore[no-untyped-def]  # matplotlib is lazy
     from matplotlib.patches import Rectangle
 
     pixels = in_unit(panel.pixels)
     axis.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axis.set_title(panel.title, fontsize=9)
+    axis.set_title(_broken(panel.title), fontsize=9, parse_math=False, usetex=False)
     for x0, y0, x1, y1 in panel.boxes:
         for color, width in (("black", 2.5), ("white", 1.2)):
             axis.add_patch(

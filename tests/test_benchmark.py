@@ -169,6 +169,11 @@ def test_the_predicted_class_can_be_explained_where_labels_are_not_the_classifie
     assert not result["bright"].failure
 
 
+def test_labels_that_the_classifier_does_not_know_are_refused():
+    with pytest.raises(ValueError, match=r"of 200 clean examples.*check_accuracy=False"):
+        run(Squares(200), {"bright": bright})
+
+
 def test_a_limit_takes_the_first_of_one_order():
     few = Images(Squares(12), limit=5, seed=3, batch_size=4)
     all_ = Images(Squares(12), limit=None, seed=3, batch_size=4)
@@ -285,7 +290,9 @@ def test_a_method_that_raises_halfway_is_named_and_the_others_finish():
             raise RuntimeError("no more")
         return bright(inputs, target)
 
-    result = run(Squares(200), {"tired": tired, "bright": bright}, curve_images=4)
+    result = run(
+        Squares(200), {"tired": tired, "bright": bright}, curve_images=4, check_accuracy=False
+    )
     assert "RuntimeError: no more" in result["tired"].failure
     assert result["tired"].values == {} and result["bright"].values
     assert result.images == 200

@@ -92,3 +92,62 @@ def test_whole_numbers_of_any_type_count(value):
 def test_a_count_that_is_none_is_refused_by_name(value, error):
     with pytest.raises(error, match=rf"steps must be a whole number >= 1, but got {value!r}; go"):
         checks.check_count("steps", value, way_out="go.")
+
+
+# Whether a trained classifier knows the labels.
+
+
+def recognized(answers, labels, classes):
+    checks.check_recognized([(torch.eye(classes)[answers], torch.as_tensor(labels))])
+
+
+TWELVE = torch.arange(120) % 12
+AS_TEXT = torch.tensor([sorted(range(12), key=str).index(number) for number in range(12)])
+DRAWN = torch.randint(12, (120,), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (
+            (TWELVE - 1) % 12,
+            r"right for 0 of 120.*120 are with.*order \(label 0 as 11, label 1 as 0",
+        ),
+        (AS_TEXT[TWELVE], r"right for 20 of 120.*120 are with.*\(label 2 as 4, label 3 as 5"),
+        (
+            DRAWN,
+            r"right for \d of 120 clean examples, of 12 of its 12 classes, as if .*; look at",
+        ),
+        (torch.full((120,), 3), r"right for 10 of 120.*check_accuracy=False \(--untrained\)"),
+    ],
+    ids=["counted from 1", "in the order of text", "drawn", "always the same"],
+)
+def test_labels_that_a_classifier_does_not_know_are_refused(answers, words):
+    with pytest.raises(ValueError, match=words):
+        recognized(answers, TWELVE, 12)
+
+
+def test_two_classes_that_are_swapped_are_refused():
+    labels = torch.arange(20) % 2
+    with pytest.raises(ValueError, match="right for 0 of 20"):
+        recognized(1 - labels, labels, 2)
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels", "classes"),
+    [
+        (torch.where(torch.arange(120) % 4 == 0, TWELVE, DRAWN), TWELVE, 12),  # knows a quarter
+        (torch.tensor([1, 2, 0]), [0, 1, 2], 3),  # three examples tell nothing
+        (torch.arange(200) % 10 // 3, [0] * 200, 12),  # one class, recognized seldom
+        (torch.zeros(200).long(), [0] * 190 + [1] * 10, 2),  # nearly all are of one class
+        (torch.zeros(0).long(), [], 2),
+    ],
+)
+def test_a_weak_classifier_and_few_examples_pass(recwarn, answers, labels, classes):
+    recognized(answers, labels, classes)
+    assert not recwarn.list
+
+
+def test_with_too_few_examples_for_an_error_there_is_a_warning():
+    with pytest.warns(UserWarning, match="right for 1 of 12 clean examples"):
+        recognized(torch.full((12,), 3), TWELVE[:12], 12)

@@ -21,7 +21,9 @@ import captum_masking
 from captum_masking import zoo
 from captum_masking.cli.benchmark import read_images
 from captum_masking.cli.command import Options, Terminated
+from captum_masking.cli.evaluate import match_labels
 from captum_masking.cli.main import app, main
+from captum_masking.data import BoxedImages
 from captum_masking.model.files import read_model
 
 CLASSIFIER = """
@@ -37,6 +39,16 @@ def small():
     )
     network.class_names = ["dark", "bright"]
     return network
+
+
+class Levels(nn.Module):  # knows dark pictures from bright ones, and calls bright ones 0
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1))
+
+    def forward(self, inputs):
+        level = inputs.mean((1, 2, 3)) + 0 * self.body(inputs).mean()
+        return 9 * torch.stack([level, -level], dim=1)
 
 
 def not_a_network():
@@ -121,16 +133,20 @@ def test_train_takes_a_folder_per_class(folder):
 
 
 def test_validation_folders_are_numbered_as_the_training_folders(folder):
-    from types import SimpleNamespace
-
-    from captum_masking.cli.evaluate import match_labels
-
     classifier = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
-    training = SimpleNamespace(class_names=["bright", "dark"], labels=[0, 1])
-    validation = SimpleNamespace(class_names=["dark"], labels=[0, 0])
-    preprocess = match_labels(training, classifier, zoo.Preprocess(image_size=8), folder)
-    match_labels(validation, classifier, preprocess, folder)
-    assert training.labels == [0, 1] and validation.labels == [1, 1]
+    training = in_folders(folder, "training", ["bright", "dark"])
+    validation = in_folders(folder, "validation", ["Dark"])
+    preprocess = match_labels(training, classifier, zoo.Preprocess(image_size=8))
+    match_labels(validation, classifier, preprocess)
+    assert training.labels == [0, 1] and validation.labels == [1]
+
+
+def in_folders(folder, name, classes):
+    """Put a picture into a folder for each class."""
+    for kind in classes:
+        (folder / name / kind).mkdir(parents=True)
+        shutil.copy(folder / "0.png", folder / name / kind)
+    return BoxedImages(folder / name, class_names=())
 
 
 @pytest.mark.parametrize("command", ["evaluate", "benchmark"])
@@ -154,6 +170,30 @@ def test_class_folders_are_numbered_as_the_classifier_numbers_its_logits(folder,
         read = read_images(parsed, model.classifier, preprocess)
         assert sorted(read.labels) == [0] * 6 + [1] * 6
         assert read.labels[0] == 1  # a bright one
+
+
+def test_labels_that_the_classifier_does_not_know_end_every_command(folder, capsys):
+    for index in range(24):
+        (folder / "tree" / str(index % 2)).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / f"{index % 12}.png", folder / "tree" / str(index % 2) / f"{index}.png")
+    for names in ("01", "10"):
+        (folder / f"{names}.txt").write_text("\n".join(names))
+    common = ["train", "--data", "tree", "--classifier", "my_classifiers:Levels", "--frozen"]
+    common += ["--epochs", "1", "--image-size", "32"]
+    known = ["--data", "tree", "--class-names", "10.txt"]
+    told = "the classifier is right for 0 of"
+    for words in ([], ["--val", "tree"], ["--class-names", "01.txt"]):
+        assert main([*common, "--out", "wrong", *words]) == 1
+        assert told in capsys.readouterr().err and not (folder / "wrong").exists()
+    assert main([*common, "--out", "wrong", "--untrained"]) == 0
+    assert main([*common, "--out", "model", "--class-names", "10.txt", "--val", "tree"]) == 0
+    assert "'0' is class 0, '1' is class 1" in capsys.readouterr().err
+    quick = ["--methods", "masking*", "--cost-seconds", "0.01", "--out"]
+    for words in (["evaluate", "--json"], ["benchmark", *quick]):
+        assert main([*words, words[0] + "-a", "--model", "wrong", "--data", "tree"]) == 1
+        assert told in capsys.readouterr().err and not (folder / f"{words[0]}-a").exists()
+        assert main([*words, words[0] + "-b", "--model", "wrong", *known]) == 0
+        assert main([*words, words[0] + "-c", "--model", "model", "--data", "tree"]) == 0
 
 
 def test_a_destination_that_is_taken_is_refused_before_training(folder, capsys):

@@ -155,6 +155,29 @@ def test_folders_are_classes_in_the_order_of_their_names(tmp_path):
     assert images[4][1] == 2
 
 
+@pytest.mark.parametrize(
+    ("numbers", "labels"), [(range(1, 13), range(12)), (range(12), range(12)), ((4, 8), (4, 8))]
+)
+def test_folders_named_by_numbers_are_those_numbers(tmp_path, numbers, labels):
+    for number in numbers:
+        write_picture(tmp_path / str(number) / "a.png")
+    with pytest.warns(UserWarning, match="named by numbers: .* is class .*class_names"):
+        images = BoxedImages(tmp_path)
+    assert images.labels == list(labels)
+    assert [images.class_names[label] for label in labels] == list(map(str, numbers))
+
+
+def test_class_names_number_folders_and_the_names_of_a_csv(folder, recwarn):
+    write_picture(folder / "tree" / "Cat" / "a.png")
+    names = {0: "dog", 1: "cat"}
+    assert BoxedImages(folder / "tree", class_names=names).labels == [1]
+    table = write_csv(folder, "file,label", "a.png,dog", "b.png, cat")
+    images = BoxedImages(table, class_names=names)
+    assert images.labels == [0, 1] and images.class_names == ["dog", "cat"]
+    assert BoxedImages(table).labels == [1, 0]  # in the order of their names
+    assert not recwarn.list
+
+
 def test_a_folder_without_folders_is_refused(folder):
     with pytest.raises(ValueError, match="one folder of pictures per class.*holds no folders"):
         BoxedImages(folder)
@@ -185,6 +208,8 @@ def test_a_class_without_pictures_is_refused_by_name(tmp_path):
         (["file,label", "a.png,0", ",1"], "line 3: expected the path of a picture"),
         (["file,label", "a.png,0", "b.png,cat"], "line 3: expected a whole number.*got 'cat'"),
         (["file,label", "a.png,-1"], "line 2: expected a whole number >= 0.*got '-1'"),
+        (["file,label", "a.png,cat", "b.png,"], "line 2: expected a whole number"),
+        (["file,label", "a.png,cat", "b.png,nan"], "line 2: expected a whole number"),
         (["file,label", "a.png,1.5"], "line 2: expected a whole number.*got '1.5'"),
         (["file,label", "a.png,"], "line 2: expected a whole number.*got ''"),
         (["file,label", "a,b.png,0"], "line 2: expected at most 2 cells.*got 3; quote"),

@@ -344,7 +344,9 @@ def test_nan_is_skipped_and_counted_where_that_is_asked_for(images, labels, brok
     trainer = MaskingTrainer(model, train_classifier=how, skip_not_finite=True)
     trainer.objective = During(During(trainer.objective, broken, 2), broken, 5)
     look, batches = Look(model), [(images, labels)] * 4
-    records = trainer.fit(batches, 3, callbacks=[look, CSVLog(log)], show_progress=False)
+    records = trainer.fit(
+        batches, 3, callbacks=[look, CSVLog(log)], show_progress=False, check_accuracy=False
+    )
     assert look.stayed == look.skipped == [2, 5]
     assert [record.get("skipped") for record in records] == [1.0, 1.0, None]
     assert all(math.isfinite(value) for record in records for value in record.values())

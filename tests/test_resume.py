@@ -124,7 +124,7 @@ def watchers() -> list[Callback]:
 
 
 def fit(trainer, batches=None, *, extra=(), epochs=EPOCHS, keep=None, checkpoints=None, **options):
-    options = {"validation": still()} | options
+    options = {"validation": still(), "check_accuracy": False} | options
     callbacks = [keep or KeepBest("val_masked_in", higher_is_better=True), *watchers(), *extra]
     if checkpoints is not None:
         own = isinstance(checkpoints, Checkpoints)

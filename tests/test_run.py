@@ -141,7 +141,7 @@ class Rates(Callback):
 def rates(how, batches, *, lr=1.0) -> list[list[float]]:
     noted = Rates()
     trainer = MaskingTrainer(MaskingModel(cnn()), train_classifier=how, lr=lr)
-    trainer.fit(batches, 2, callbacks=[noted], show_progress=False)
+    trainer.fit(batches, 2, callbacks=[noted], show_progress=False, check_accuracy=False)
     return [list(column) for column in zip(*noted.seen, strict=True)]
 
 

@@ -183,7 +183,7 @@ def test_missing_masks_are_counted_and_the_first_is_named(folder):
             [HEADER, "a.jpg,0,a.png", "a.jpg,0,b.png"],
             "line 3.*a.jpg has pixel mask a.png .* b.png here",
         ),
-        ([HEADER, "a.jpg,cat,a.png"], "line 2: expected a whole number"),
+        ([HEADER, "a.jpg,-1,a.png"], "line 2: expected a whole number"),
     ],
 )
 def test_a_bad_csv_is_refused(folder, lines, message):

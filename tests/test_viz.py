@@ -78,6 +78,21 @@ def test_montage_writes_a_picture_and_leaves_pyplot_alone(tmp_path):
     assert ("matplotlib.pyplot" in sys.modules) == had
 
 
+@pytest.mark.parametrize(
+    "title", ["$x_2$", "$", r"\frac{1}{2} 5% a_b ^ & #", r"$\nothing{$", "a\nb", "word " * 200]
+)
+def test_a_title_is_drawn_letter_by_letter_whatever_it_is(tmp_path, recwarn, title):
+    montage([[Panel(np.zeros((8, 8, 3)), title)]], tmp_path / "picture.png")
+    assert not recwarn.list
+    assert compare(IMAGE, {title: torch.zeros(1, 4, 4)}).axes[1].title.get_parse_math() is False
+
+
+def test_letters_that_the_font_does_not_have_are_said_once_in_our_words(tmp_path):
+    with pytest.warns(UserWarning, match="boxes in place of letters") as said:
+        montage([[Panel(np.zeros((8, 8, 3)), "\u732b\u72ac")]], tmp_path / "picture.png")
+    assert len(said) == 1 and (tmp_path / "picture.png").exists()
+
+
 def test_montage_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one row"):
         montage([], tmp_path / "picture.png")

@@ -1,5 +1,7 @@
 """Promises about the front door: a shipped masker in one line, its pictures and its classes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,32 @@ def test_a_class_is_found_by_number_name_or_part():
         number("cat")
     with pytest.raises(ValueError, match="fits 0"):
         number("dog")
+
+
+def test_digits_are_the_name_of_a_class_before_they_are_its_number(recwarn):
+    number = zoo.Preprocess(class_names=["1", "02", "3", "four"]).number
+    assert number("four") == 3 and number(2) == number(np.int64(2)) == 2
+    assert number("0") == 0 and not recwarn.list  # no class is called so
+    with pytest.warns(UserWarning, match="'2' is taken as .* number 1; for number 2 .*, '3'"):
+        assert number("2") == 1
+
+
+def test_a_class_is_named_also_without_a_name_and_among_equals():
+    name = zoo.Preprocess(class_names={0: "crane", 1: "crane", 3: "tench"}).name
+    assert [name(number) for number in (0, 2, 3, 4, -1)] == [
+        "crane (0)",
+        "class 2",
+        "tench",
+        "class 4",
+        "class -1",
+    ]
+
+
+def test_another_number_of_names_than_classes_is_refused(photographs):
+    model, preprocess = zoo.efficientnet_lite0()
+    short = replace(preprocess, class_names=preprocess.class_names[1:])
+    with pytest.raises(ValueError, match="1000 outputs and 999 names"):
+        zoo.explain(model, short, photographs["cat"])
 
 
 def test_notes_give_the_same_preprocessing_back():

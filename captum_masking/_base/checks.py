@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from captum_masking._base.processes import gathered
 
 # ---- Inputs
 
@@ -231,8 +234,8 @@ def check_labels(target: Any, inputs: Tensor, classes: int | None = None) -> Non
     if classes is not None and len(target) and not 0 <= target.min() <= target.max() < classes:
         raise ValueError(
             f"labels must lie in 0..{classes - 1} for a classifier with {classes} logits, but got "
-            f"{target.min().item()}..{target.max().item()}; check the label column, or give the "
-            "classifier as many outputs as there are classes."
+            f"{target.min().item()}..{target.max().item()}; check the label column, subtract 1 if "
+            "it counts from 1, or give the classifier as many outputs as there are classes."
         )
 
 
@@ -301,6 +304,53 @@ def length_of(loader: Any) -> int | None:
         return len(loader)
     except TypeError:  # a DataLoader has __len__, also where its stream has none
         return None
+
+
+ENOUGH_TO_TELL = 256  # examples: half of them right by chance from five in eight
+
+
+def check_recognized(answers: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Refuse logits that say nothing of the labels, or are mostly right in another order.
+
+    A classifier a quarter of the way from chance to perfect would do so once in a hundred times;
+    where only one half of the way would, it is a warning.
+    """
+    import numpy as np
+    from scipy.optimize import linear_sum_assignment
+    from scipy.special import bdtr, bdtrc
+
+    seen, known, classes = [], [], 2
+    for logits, target in answers:
+        seen += logits.argmax(1).tolist()
+        known += target.tolist()
+        classes = logits.shape[1]
+        if len(known) >= ENOUGH_TO_TELL:
+            break
+    answered, labels = (np.array(sum(gathered(found), [])) for found in (seen, known))
+    count, right = len(labels), int((answered == labels).sum())
+    quarter, half = (bdtr(right, count, way + (1 - way) / classes) < 0.01 for way in (0.25, 0.5))
+    if count == 0 or not half:
+        return
+    names, rows = np.unique(labels, return_inverse=True)
+    others, columns = np.unique(answered, return_inverse=True)
+    table = np.zeros((len(names), len(others)), dtype=int)
+    np.add.at(table, (rows, columns), 1)
+    pairs = list(zip(*linear_sum_assignment(table, maximize=True), strict=True))
+    matched = sum(table[pair] for pair in pairs)
+    is_order = matched >= 0.8 * count >= 2.4 * len(names) > 4.8 and matched > 2 * right
+    draw = np.random.default_rng(0).permutation
+    by_chance = np.mean([(draw(labels) == answered).sum() >= right for _ in range(999)])
+    by_chance = by_chance if len(names) > 1 else bdtrc(right - 1, count, 1 / classes)
+    if by_chance < 0.01 and not is_order:
+        return
+    moved = [f"label {names[a]} as {others[b]}" for a, b in pairs if names[a] != others[b]]
+    order = f"; {matched} are with the classes in another order ({', '.join(moved[:3])}, ...)"
+    words = f"right for {right} of {count} clean examples, of {len(names)} of its {classes} classes"
+    words = f"the classifier is {words}, as if it did not know them{order if is_order else ''}"
+    words += "; look at the labels' numbers (class_names, a CSV), the preprocessing and the weights"
+    if is_order or (quarter and count >= 16):
+        raise ValueError(f"{words}, or go on with check_accuracy=False (--untrained).")
+    warnings.warn(f"{words}.", stacklevel=3)
 
 
 # ---- Masks, areas and numbers

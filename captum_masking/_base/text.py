@@ -1,8 +1,153 @@
-"""Plain tables for the shell."""
+"""Names of classes, and plain tables for the shell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+# ---- Names of classes
+
+_NAMES = "a name for each output, in a list, a dict by number, or a file with one a line"
+_NAMED = "give class_names (--class-names), in the order of the outputs, or a CSV with numbers."
+_WORDNET = re.compile(r"n\d{8}")  # those of ImageNet are numbered in their order
+
+
+def as_class_names(given: Any) -> tuple[str, ...]:
+    """Read what a network carries as names of its classes; an empty name is that of none."""
+    if isinstance(given, str | os.PathLike):
+        given = _names_in(Path(given))
+    if isinstance(given, Mapping):
+        by_name = all(isinstance(k, str) and not isinstance(v, str) for k, v in given.items())
+        pairs = zip(given.values(), given, strict=True) if by_name else given.items()
+        numbers = {whole(number): name for number, name in pairs}
+        if None in numbers or len(numbers) < len(given):
+            raise ValueError(f"class_names must be {_NAMES}, but got {str(dict(given)):.80}.")
+        given = [numbers.get(n, "") for n in range(1 + max(numbers, default=-1))]  # type: ignore
+    if isinstance(given, bytes | AbstractSet) or not isinstance(given, Iterable | None):
+        raise TypeError(f"class_names must be {_NAMES}, but got {type(given).__name__}.")
+    return () if given is None else tuple(map(_word, given))
+
+
+def _names_in(file: Path) -> Any:
+    if not file.is_file():
+        raise ValueError(f"class_names must be {_NAMES}, but there is no file {str(file)!r}.")
+    text = file.read_text(encoding="utf-8-sig")
+    found = json.loads(text) if file.suffix == ".json" else text.rstrip().splitlines()
+    return found.get("id2label", found) if isinstance(found, dict) else found
+
+
+def _word(given: Any) -> str:
+    value = given.item() if getattr(given, "ndim", None) == 0 else given  # numpy's and torch's
+    value = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+    if not isinstance(value, str | Real | None):
+        raise TypeError(f"class_names must be {_NAMES}, but one of them is {str(value):.80}.")
+    text = "" if value is None else str(value).encode("utf-8", "backslashreplace").decode()
+    return " ".join(text.split())
+
+
+def whole(given: Any) -> int | None:
+    """Read a whole number >= 0, also from its digits."""
+    text = str(given).strip()
+    return int(text) if text.isascii() and text.isdecimal() else None
+
+
+def check_class_names(names: Sequence[str], outputs: int) -> None:
+    """Check that no output of a network is without a name, and no name without an output."""
+    if names and len(names) != outputs:
+        what = f"but there are {outputs} outputs and {len(names)} names; that of none is empty"
+        raise ValueError(f"class_names must be {_NAMES}, {what}.")
+
+
+def finder(names: Sequence[str]) -> Callable[[str], list[int]]:
+    """Return a function that finds the places of a name, as it is or else in other writing."""
+    same, alike = defaultdict(list), defaultdict(list)
+    for place, name in enumerate(names):
+        if name:
+            same[name].append(place)
+            alike[_plain(name)].append(place)
+    return lambda name: same.get(name) or alike.get(_plain(name)) or []
+
+
+def _plain(name: str) -> str:
+    """Leave out what differs between writings: case, spaces, underscores, hyphens, zeros before."""
+    text = unicodedata.normalize("NFKC", name).casefold()
+    text = re.sub(r"[\s_]+|(?<=\w)-(?=\w)", " ", text).strip()
+    return str(int(text)) if text.isdecimal() else text
+
+
+def number_classes(
+    found: Sequence[str], names: Sequence[str] = (), outputs: int | None = None
+) -> tuple[list[int], list[str], str]:
+    """Number classes as a network does; return numbers, names by number, and the rule in words."""
+    places, numbers = list(map(finder(names), found)), [whole(name) for name in found]
+    if any(places):
+        return _one_each(found, places), list(names), ""
+    if None not in numbers:
+        labels = _as_numbered(found, numbers, outputs)  # type: ignore[arg-type]
+        rule = f"its classes are named by numbers: {_pairs(found, labels)}"
+    elif outputs in (None, len(found)) and (not names or all(map(_WORDNET.fullmatch, found))):
+        labels = list(range(len(found)))
+        in_words = any(re.search(r"\d", name) for name in found)
+        rule = in_words * f"its classes are in the order of text: {_pairs(found, labels)}"
+    elif names:
+        labels, rule = _one_each(found, places), ""
+    else:
+        what = f"{len(found)} classes ({_few(found)}) are not the network's {outputs}"
+        raise ValueError(f"{what}, and nothing says which is which; {_NAMED}")
+    if not names:
+        shift = None if numbers[0] is None else numbers[0] - labels[0]
+        size = max(labels) + 1 if outputs is None else outputs
+        names = ["" if shift is None else str(label + shift) for label in range(size)]
+        for label, name in zip(labels, found, strict=True):
+            names[label] = name
+    return labels, list(names), rule
+
+
+def _one_each(found: Sequence[str], places: Sequence[list[int]]) -> list[int]:
+    unknown = [name for name, place in zip(found, places, strict=True) if not place]
+    if unknown:
+        what = f"{len(unknown)} of {len(found)} are not: {_few(unknown)}; rename, or {_NAMED}"
+        raise ValueError(f"classes must be named as the network's, but {what}")
+    of_each = defaultdict(list)
+    for name, place in zip(found, places, strict=True):
+        of_each[place[0]].append(name)
+        if len(place) > 1 or len(of_each[place[0]]) > 1:
+            what = f"{_few(of_each[place[0]])} fit {', '.join(map(str, place))}"
+            raise ValueError(f"each class must be one of the network's, but {what}; {_NAMED}")
+    return list(of_each)
+
+
+def _as_numbered(found: Sequence[str], numbers: list[int], outputs: int | None) -> list[int]:
+    """Take numbers as they are where they fit, else as counted from 1, else in their order."""
+    low, high, count = min(numbers), max(numbers), len(numbers)
+    from_one = low > 0 and high == (count if outputs is None else outputs)
+    if len(set(numbers)) == count:
+        if from_one or outputs is None or high < outputs:
+            return [number - from_one for number in numbers]
+        if count == outputs:
+            return list(range(count))
+    what = f"{count} classes named by numbers ({_few(found)}) do not fit a network with {outputs}"
+    raise ValueError(f"{what} outputs; {_NAMED}")
+
+
+def _pairs(found: Sequence[str], labels: Sequence[int]) -> str:
+    pairs = [f"{name!r} is class {label}" for name, label in zip(found, labels, strict=True)]
+    return ", ".join(pairs if len(pairs) < 5 else [*pairs[:3], "...", pairs[-1]])
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:4])) + (", ..." if len(names) > 4 else "")
+
+
+# ---- Tables
 
 _TITLES = {
     "images": ("images", "{:.0f}"),

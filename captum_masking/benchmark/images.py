@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_masking._base.captum import class_indices
+from captum_masking._base.captum import as_class_logits
 from captum_masking.benchmark.result import Result, Store, digest
 from captum_masking.data.images import EmptyObjectError
 from captum_masking.metrics.boxes import boxes_to_pixels
-from captum_masking.metrics.classifier import logits_of
+from captum_masking.metrics.classifier import outputs_of
 from captum_masking.metrics.maps import min_max
 from captum_masking.viz import in_unit
 
@@ -72,15 +72,25 @@ class Images:
 
     def batches(self, judge: nn.Module, *, predicted: bool) -> Iterator[Batch]:
         """Yield batches on the judge's device; ``predicted`` replaces labels by its answers."""
+        for first, chosen, inputs, labels in self._read(judge):
+            with torch.no_grad():
+                seen = judge(inputs).argmax(1)
+            target = seen if predicted else torch.tensor(labels, device=seen.device)
+            boxes, pixels = self._boxes(chosen, inputs), self._pixels(chosen, inputs)
+            yield Batch(first, inputs, target, seen == target, boxes, pixels)
+
+    @torch.no_grad()
+    def answers(self, judge: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = ((inputs, torch.tensor(labels)) for _, _, inputs, labels in self._read(judge))
+        for labels, output in outputs_of(judge, batches):
+            yield as_class_logits(output), labels
+
+    def _read(self, judge: nn.Module) -> Iterator[tuple[int, list[int], Tensor, Any]]:
         device = next((p.device for p in judge.parameters()), torch.device("cpu"))
         for first in range(0, len(self), self.batch_size):
             chosen = self.indices[first : first + self.batch_size]
             read, labels = zip(*(self.data[index] for index in chosen), strict=True)
-            inputs = torch.stack(read).to(device)
-            seen = class_indices(logits_of(judge, [inputs]), None)
-            target = seen if predicted else torch.tensor(labels, device=device)
-            boxes, pixels = self._boxes(chosen, inputs), self._pixels(chosen, inputs)
-            yield Batch(first, inputs, target, seen == target, boxes, pixels)
+            yield first, chosen, torch.stack(read).to(device), labels
 
     def _boxes(self, chosen: Sequence[int], inputs: Tensor) -> list[Tensor] | None:
         if not self.has_boxes:

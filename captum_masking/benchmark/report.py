@@ -414,7 +414,8 @@ def _draw_panel(axes: Any, left: int, top: int, panel: Panel) -> None:
     scale = _SIDE / width
     extent = (left, left + _SIDE, top + scale * height, top)
     axes.imshow(panel.pixels.squeeze(), cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
-    axes.text(left, top - 4, panel.title, fontsize=8.5, va="bottom", linespacing=1.0)
+    how = {"fontsize": 8.5, "va": "bottom", "linespacing": 1.0, "parse_math": False}
+    axes.text(left, top - 4, panel.title, **how)
     for x0, y0, x1, y1 in panel.boxes:
         corner = left + scale * float(x0), top + scale * float(y0)
         size = scale * float(x1 - x0), scale * float(y1 - y0)
@@ -529,8 +530,10 @@ def _draw_legend(figure: Any, families: Sequence[str], handles: Mapping[str, Any
         families, ("", *families[:-1]), handles.items(), strict=True
     ):
         if family != before or not listed:
-            listed.append((Line2D([], [], linestyle=""), f"{_fit(family, 40)}:"))
-        listed.append((handle, _fit(name, 40)))
+            listed.append(
+                (Line2D([], [], linestyle=""), f"{_fit(family, 40)}:".replace("$", r"\$"))
+            )
+        listed.append((handle, _fit(name, 40).replace("$", r"\$")))
     figure.legend(*zip(*listed, strict=True), loc="outside right upper", fontsize=8, frameon=False)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_masking._base.borrow import borrowed, eval_mode
+from captum_masking._base.checks import check_recognized
 from captum_masking.benchmark.cost import measure_cost
 from captum_masking.benchmark.images import Batch, Images, stretched
 from captum_masking.benchmark.libraries import default_methods, in_words
@@ -43,6 +44,7 @@ def benchmark(
     out: str | Path | None = None,
     limit: int | None = None,
     predicted: bool = False,
+    check_accuracy: bool = True,
     batch_size: int = 16,
     curve_steps: int = 10,
     curve_images: int | None = None,
@@ -73,6 +75,7 @@ def benchmark(
             settings have changed since are measured anew.
         limit: Use a random sample of so many images; None takes all.
         predicted: Explain the class that the classifier predicts, in place of the label.
+        check_accuracy: Whether to refuse labels of which the classifier knows nothing.
         curve_steps: Points of the insertion and deletion curves; RISE takes 28.
         curve_images: So many of the images, rounded up to whole batches, have these curves, which
             are most of the work; None is all.
@@ -97,6 +100,8 @@ def benchmark(
         needed("pandas"), needed("jinja2")
     judge = copy.deepcopy(model.classifier if isinstance(model, MaskingModel) else model).eval()
     images = Images(data, limit=limit, seed=seed, batch_size=batch_size)
+    if check_accuracy and not predicted:
+        check_recognized(images.answers(judge))
     rows, left_out = _rows(methods, model, images)
     options = {
         "images": len(images),

@@ -71,7 +71,7 @@ class Study:
         trainer = row.build(
             Setting(classifier, loader, images.labels, self.classes, self.layers, self.stages)
         )
-        trainer.fit(loader, self.epochs, show_progress=show_progress)
+        trainer.fit(loader, self.epochs, show_progress=show_progress, check_accuracy=False)
         return {
             **score(trainer.model, self.validation, batch_size=self.batch_size),
             "clean_before": self.before.int().tolist(),

@@ -19,7 +19,7 @@ from captum_masking.benchmark.report import text_table
 from captum_masking.benchmark.result import digest
 from captum_masking.benchmark.run import benchmark
 from captum_masking.cli.command import Options
-from captum_masking.cli.evaluate import match_labels
+from captum_masking.cli.evaluate import as_asked, match_labels, reading
 from captum_masking.data.images import BoxedImages, SegmentedImages, columns_of
 from captum_masking.model.model import MaskingModel
 from captum_masking.viz import to_pixels
@@ -29,7 +29,7 @@ from captum_masking.zoo import Preprocess, load
 def run(options: Options) -> dict[str, Any]:
     """Measure, print, write; return what was found."""
     loaded = [load(folder) for folder in options.model]
-    model, preprocess = loaded[0]
+    model, preprocess = loaded[0][0], as_asked(options, loaded[0][1])
     images = read_images(options, model.classifier, preprocess)
     ours = _rows_of(options.model, [each for each, _ in loaded])
     methods, notes = wanted(options.methods, model, images, ours)
@@ -40,6 +40,7 @@ def run(options: Options) -> dict[str, Any]:
         out=options.out,
         limit=options.limit,
         predicted=options.predicted,
+        check_accuracy=not options.untrained,
         batch_size=options.batch_size,
         curve_steps=options.curve_steps,
         cost_seconds=options.cost_seconds,
@@ -59,18 +60,14 @@ def run(options: Options) -> dict[str, Any]:
 
 def read_images(options: Options, classifier: nn.Module, preprocess: Preprocess) -> BoxedImages:
     """Open the images, with pixel masks where the CSV names them."""
-    column = options.label_column or preprocess.label_column
-    value_range = options.range or preprocess.value_range
-    settings: dict[str, Any] = {
-        "transform": preprocess,
-        "label_column": column,
-        "value_range": value_range,
-    }
+    settings: dict[str, Any] = {"transform": preprocess, **reading(preprocess)}
     if options.mask_column in columns_of(options.data):
-        return SegmentedImages(options.data, mask_column=options.mask_column, **settings)
-    images = BoxedImages(options.data, **settings)
+        settings["mask_column"] = options.mask_column
+        images: BoxedImages = SegmentedImages(options.data, **settings)
+    else:
+        images = BoxedImages(options.data, **settings)
     if not options.predicted:
-        match_labels(images, classifier, preprocess, options.data)
+        match_labels(images, classifier, preprocess)
     return images
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from captum_masking._base.borrow import eval_mode
-from captum_masking._base.captum import two_classes
+from captum_masking._base.captum import as_class_logits, two_classes
+from captum_masking._base.checks import check_recognized
 from captum_masking._base.files import write_json
-from captum_masking._base.text import describe
+from captum_masking._base.text import check_class_names, describe
 from captum_masking.cli.command import Options
 from captum_masking.data.digits import DigitsOnTextures
 from captum_masking.data.images import BoxedImages
 from captum_masking.metrics.boxes import boxes_to_pixels, centered_square, whole_frame
+from captum_masking.metrics.classifier import outputs_of
 from captum_masking.metrics.localization import localization_error, localization_error_of_boxes
 from captum_masking.model.model import MaskingModel
 from captum_masking.model.taps import logits_of
@@ -28,15 +32,42 @@ from captum_masking.zoo import Preprocess, load
 def run(options: Options) -> dict[str, float]:
     """Measure, print, write; return the figures."""
     model, preprocess = load(options.model)
-    column = options.label_column or preprocess.label_column
-    value_range = options.range or preprocess.value_range
-    preprocess = replace(preprocess, label_column=column, value_range=value_range)
+    preprocess = as_asked(options, preprocess)
     images = still(options.data, model.classifier, preprocess)
+    if not options.untrained:
+        check_recognized(answers(model, images, options.batch_size))
     figures = measure_model(model, images, batch_size=options.batch_size)
     if options.json not in (None, "-"):
         write_json(Path(options.json), figures)
     print(describe(figures))
     return figures
+
+
+@torch.no_grad()
+def answers(
+    classifier: nn.Module, images: Dataset, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give logits and labels of pictures from everywhere."""
+    drawn = torch.Generator().manual_seed(0)
+    batches = DataLoader(images, batch_size, shuffle=True, generator=drawn)
+    for labels, output in outputs_of(lambda inputs: logits_of(classifier(inputs)), batches):
+        yield as_class_logits(output), labels
+
+
+def as_asked(options: Options, preprocess: Preprocess) -> Preprocess:
+    """Take the names and the column of labels that a command names."""
+    return replace(
+        preprocess,
+        class_names=options.class_names or preprocess.class_names,
+        label_column=options.label_column or preprocess.label_column,
+        value_range=options.range or preprocess.value_range,
+    )
+
+
+def reading(preprocess: Preprocess) -> dict[str, Any]:
+    """Say how to read data whose classes :func:`match_labels` will number."""
+    same = {name: getattr(preprocess, name) for name in ("label_column", "value_range")}
+    return {**same, "class_names": ()}
 
 
 @torch.no_grad()
@@ -71,38 +102,31 @@ def _localize(mask: Tensor, fractions: Tensor) -> Record:
 
 def still(source: Path, classifier: nn.Module, preprocess: Preprocess) -> BoxedImages:
     """Read whole pictures, as for validation."""
-    reading = {name: getattr(preprocess, name) for name in ("label_column", "value_range")}
-    images = BoxedImages(source, transform=preprocess, **reading)
-    match_labels(images, classifier, preprocess, source)
+    images = BoxedImages(source, transform=preprocess, **reading(preprocess))
+    match_labels(images, classifier, preprocess)
     return images
 
 
 def match_labels(
-    images: BoxedImages, classifier: nn.Module, preprocess: Preprocess, source: Path
+    images: BoxedImages,
+    classifier: nn.Module,
+    preprocess: Preprocess,
+    *,
+    from_scratch: bool = False,
 ) -> Preprocess:
-    """Renumber labels by the names of their folders, or raise if a label has no logit.
-
-    Returns the preprocessing, which takes the folders' names if it had none.
-    """
-    known = {name: index for index, name in enumerate(preprocess.class_names)}
-    names = images.class_names
-    if names is not None and known and all(name in known for name in names):
-        images.labels = [known[names[label]] for label in images.labels]
-    elif names is not None and known:
-        raise ValueError(
-            f"the class folders in {source} must be named as classes of {preprocess.spec}, but "
-            f"{next(n for n in names if n not in known)!r} is none; rename them, give a CSV with "
-            "a label column, or train a classifier on them with --from-scratch."
-        )
-    elif names is not None:
-        preprocess = replace(preprocess, class_names=tuple(names))
-    classes = _count_classes(classifier, preprocess.image_size)
-    if max(images.labels) >= classes:
-        raise ValueError(
-            f"labels must lie in 0..{classes - 1} for {preprocess.spec}, but {source} has "
-            f"{max(images.labels)}; choose another --label-column or classifier."
-        )
-    return preprocess
+    """Number classes as the classifier does; return the preprocessing with their names."""
+    outputs = _count_classes(classifier, preprocess.image_size)
+    names = preprocess.class_names
+    check_class_names(names, outputs)
+    if from_scratch and not names:  # any order will do: it is learned
+        names = (*images.found, *[""] * (outputs - len(images.found)))
+    images.number(names, outputs)
+    low, high = min(images.labels), max(images.labels)
+    if high >= outputs:
+        what = f"in 0..{outputs - 1} for {preprocess.spec}, but {images.source} has {low}..{high}"
+        way_out = "subtract 1 if they count from 1, or choose another --label-column"
+        raise ValueError(f"labels must lie {what}; {way_out}.")
+    return replace(preprocess, class_names=names or tuple(images.class_names or ()))
 
 
 @torch.no_grad()

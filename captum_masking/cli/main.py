@@ -44,6 +44,11 @@ def _range(default: str = "by the depth") -> Option:
     return Option(["--range"], type=float, nargs=2, metavar="LOW HIGH", help=words)
 
 
+def _labels() -> tuple[Option, Option]:
+    names = _path("--class-names", "FILE", "the classifier's: a line an output; or JSON")
+    return names, _flag("--untrained", "go on though the classifier does not know the labels")
+
+
 def _out(help: str = "for the results") -> Option:
     return _path("--out", "DIR", help, required=True)
 
@@ -172,6 +177,7 @@ COMMANDS = [
             _number("--batch-size", "of all processes together", 16),
             _number("--seed", "of all random numbers", 0, least=0),
             _text("--label-column", "NAME", "of the CSV", default="label"),
+            *_labels(),
             _number("--workers", "loader processes", 0, least=0),
             _flag(
                 "--skip-unreadable",
@@ -233,6 +239,7 @@ COMMANDS = [
             ),
             _text("--label-column", "NAME", "of the CSV; default: as the model was trained"),
             _range("as the model was trained"),
+            *_labels(),
             _number("--batch-size", "images at a time", 32),
         ],
     ),
@@ -272,6 +279,7 @@ COMMANDS = [
             _flag("--predicted", "explain the predicted class, not the label"),
             _text("--label-column", "NAME", "of the CSV; default: as the model was trained"),
             _range("as the model was trained"),
+            *_labels(),
             _text("--mask-column", "NAME", "of the CSV", default="trimap"),
             _flag(
                 "--robustness",
@@ -324,6 +332,7 @@ COMMANDS = [
             _range(),
             _number("--batch-size", "images at a time", 16),
             _text("--label-column", "NAME", "of both CSVs", default="label"),
+            *_labels(),
             _number("--workers", "loader processes", 0, least=0),
             _flag("--json", "print what table.json holds, not the table"),
         ],

@@ -13,10 +13,11 @@ import captum
 import torch
 from torch import Tensor, nn
 
+from captum_masking._base.checks import check_recognized
 from captum_masking._base.files import write_json
 from captum_masking.benchmark.study import Study, file_of, write_tables
 from captum_masking.cli.command import Options
-from captum_masking.cli.evaluate import match_labels
+from captum_masking.cli.evaluate import answers, as_asked, match_labels, reading
 from captum_masking.data.images import BoxedImages
 from captum_masking.metrics.boxes import (
     best_box_iou_of_boxes,
@@ -79,11 +80,15 @@ def _possible(rows: dict[str, Row], study: Study) -> dict[str, Row]:
 
 
 def _study(options: Options, classifier: nn.Module, preprocess: Preprocess) -> Study:
-    reading = {"label_column": options.label_column, "value_range": options.range}
-    images = BoxedImages(options.data, transform=preprocess.augmented, **reading)
-    validation = BoxedImages(options.val, transform=preprocess, require_boxes=True, **reading)
-    preprocess = match_labels(images, classifier, preprocess, options.data)
-    match_labels(validation, classifier, preprocess, options.val)
+    preprocess = as_asked(options, preprocess)
+    images = BoxedImages(options.data, transform=preprocess.augmented, **reading(preprocess))
+    validation = BoxedImages(
+        options.val, transform=preprocess, require_boxes=True, **reading(preprocess)
+    )
+    preprocess = match_labels(images, classifier, preprocess)
+    match_labels(validation, classifier, preprocess)
+    if not options.untrained:
+        check_recognized(answers(classifier, validation, options.batch_size))
     return Study(
         classifier,
         images,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from captum_masking._base.checks import check_recognized
 from captum_masking._base.processes import gathered
+from captum_masking._base.text import as_class_names
 from captum_masking.cli.command import Options
-from captum_masking.cli.evaluate import match_labels, still
+from captum_masking.cli.evaluate import answers, as_asked, match_labels, reading, still
 from captum_masking.data.batches import Readable
 from captum_masking.data.images import BoxedImages
 from captum_masking.model.files import check_destination
@@ -54,15 +55,16 @@ def run(options: Options) -> dict[str, Any] | None:
     computing = {name: getattr(options, name) for name in ("device", "precision", "accumulate")}
     with launched(**computing) as accelerator:
         torch.manual_seed(options.seed)
-        reading = {"label_column": options.label_column, "value_range": options.range}
-        images = BoxedImages(options.data, **reading)
-        scratch = max(images.labels) + 1 if options.from_scratch else None
+        preprocess = Preprocess(label_column=options.label_column, value_range=options.range)
+        images = BoxedImages(options.data, **reading(preprocess))
+        names = as_class_names(options.class_names) or images.found
+        scratch = (len(names) or max(images.labels) + 1) if options.from_scratch else None
         with accelerator.local_main_process_first():  # weights are downloaded once
             classifier, preprocess = load_classifier(
                 options.classifier, image_size=options.image_size, from_scratch=scratch
             )
-        preprocess = replace(preprocess, **reading)
-        preprocess = match_labels(images, classifier, preprocess, options.data)
+        preprocess = as_asked(options, preprocess)
+        preprocess = match_labels(images, classifier, preprocess, from_scratch=options.from_scratch)
         images.transform = preprocess.augmented
         data = _data(options, images, classifier, preprocess)
         trainer = _trainer(options, classifier, accelerator)
@@ -81,6 +83,9 @@ def _data(
     readable: Callable[[Any], Any] = Readable if options.skip_unreadable else lambda data: data
     whole = options.val or (options.data if options.pictures else None)
     shown = None if whole is None else readable(still(whole, classifier, preprocess))
+    knows = not (options.untrained or options.from_scratch)
+    if options.val is not None and shown is not None and knows:
+        check_recognized(answers(classifier, shown, options.batch_size))
     return readable(images), None if options.val is None else shown, shown
 
 
@@ -103,6 +108,7 @@ def _fit(
             validation=None if validation is None else DataLoader(validation, **settings),
             callbacks=[*_keepers(options), *callbacks_of(options, preprocess, shown)],
             resume=options.checkpoints if options.resume else None,
+            check_accuracy=not options.untrained,
         )
     reports = [_report(data) for data in (training, validation) if isinstance(data, Readable)]
     if not trainer.is_main:

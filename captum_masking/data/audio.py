@@ -466,7 +466,7 @@ def draw_sound(
     _panel(axes[0], spectrogram, levels, "level, dB", **decibels)
     _panel(axes[1], spectrogram, mask, "mask", cmap="cividis", vmin=0, vmax=1)
     _panel(axes[2], spectrogram, heard, "masked-in sound, dB", **decibels)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from captum_masking._base.text import as_class_names, number_classes, whole
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -35,10 +37,10 @@ ValueRange = tuple[float, float]
 _BOX_HEADINGS = (
     BOX_COLUMNS,
     ("xmin", "ymin", "xmax", "ymax"),
-    ("minx", "miny", "maxx", "maxy"),
     ("left", "top", "right", "bottom"),
     ("x1", "y1", "x2", "y2"),
 )
+_NUMBER = re.compile(r"[-+\d.,]*(e[-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
 _LIKE_A_BOX = re.compile(
     "(min|max|c)?[xy](min|max|[0-4]|c|mid|cent(er|re)|left|right|top|bottom|tl|br)?|left|top|right|"
     "bottom|(b|bounding)?box(es)?"
@@ -55,8 +57,9 @@ class BoxedImages(Dataset[tuple[Any, int]]):
     of a row empty, there is no box. Other usual names of a box's edges, such as ``xmin``, are read
     alike; further columns are ignored.
 
-    A folder works in place of the CSV: each folder in it is a class, numbered in the order of
-    their names, with the pictures of the class directly inside.
+    A folder works in place of the CSV: each folder in it is a class, with its pictures directly
+    inside. The CSV may hold names of classes, too. Without ``class_names``, names that are numbers
+    are that class, 1 to n as counted from 1; others are numbered in the order of text.
 
     Everything but the pictures' content is checked here. Pictures come out upright (EXIF
     orientation applied), in RGB of 8 bits, and over white where they are transparent. Boxes stay
@@ -66,8 +69,10 @@ class BoxedImages(Dataset[tuple[Any, int]]):
     Args:
         csv: The CSV file, or the folder of class folders.
         transform: Called with a PIL picture in RGB; None gives the PIL picture itself.
-        label_column: The column that holds the label, a whole number >= 0.
+        label_column: The column that holds the label, a whole number >= 0, or names.
         require_boxes: Whether to refuse pictures without a box, as a localization metric must.
+        class_names: Those of the network, by which classes are numbered: a name for each output, in
+            a list, a dict by number, or a file with one a line; an empty tuple waits for `number`.
         value_range: The values of black and white beyond 8 bits, by default 0 and 65535 in 16 bits,
             0 and 1 in floating point. A picture that does not fit is refused.
 
@@ -75,7 +80,7 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         files: One path a picture.
         labels: One int a picture.
         boxes: One float tensor ``(n, 4)`` a picture, ``(x0, y0, x1, y1)`` in ``[0, 1]``.
-        class_names: Names by label for a folder tree; None for a CSV.
+        class_names: Names by label; None for a CSV of numbers.
 
     Example:
         >>> import tempfile
@@ -99,11 +104,12 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         transform: Callable[[Image.Image], Any] | None = None,
         label_column: str = "label",
         require_boxes: bool = False,
+        class_names: Any = None,
         value_range: ValueRange | None = None,
     ) -> None:
         check_value_range(value_range)
         self.value_range = value_range
-        pictures = self._list(Path(csv), transform, label_column)
+        pictures = self._list(Path(csv), transform, label_column, class_names)
         if require_boxes:
             _check_boxes_exist(pictures, Path(csv))
 
@@ -112,20 +118,33 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         source: Path,
         transform: Callable[[Image.Image], Any] | None,
         label_column: str,
+        class_names: Any,
         mask_column: str | None = None,
     ) -> dict[Path, _Picture]:
         _check_transform(transform)
-        self.transform = transform
-        self.class_names = _class_folders(source) if source.is_dir() else None
-        if self.class_names is None:
-            pictures = _read_csv(source, label_column, mask_column)
+        self.transform, self.source = transform, source
+        if source.is_dir():
+            pictures, self.found = _read_tree(source)
         else:
-            pictures = _read_tree(source, self.class_names)
+            pictures, self.found = _read_csv(source, label_column, mask_column)
         check_files_exist(list(pictures), "picture", source)
         self.files = list(pictures)
-        self.labels = [picture.label for picture in pictures.values()]
+        self.places = self.labels = [picture.label for picture in pictures.values()]
+        self.class_names: list[str] | None = None
         self.boxes = _to_tensors(picture.boxes for picture in pictures.values())
+        if not isinstance(class_names, tuple) or class_names:
+            self.number(class_names)
         return pictures
+
+    def number(self, class_names: Any = None, outputs: int | None = None) -> None:
+        """Number the classes as a network of these names, and so many outputs, does."""
+        if self.found:
+            names = as_class_names(class_names)
+            labels, self.class_names, rule = number_classes(self.found, names, outputs)
+            self.labels = [labels[place] for place in self.places]
+            if rule:
+                else_ = "if the network numbers them otherwise, give class_names (--class-names)."
+                warnings.warn(f"{self.source}: {rule}; {else_}", stacklevel=3)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -198,6 +217,7 @@ class SegmentedImages(BoxedImages):
         transform: Callable[[Image.Image], Any] | None = None,
         label_column: str = "label",
         mask_column: str = "trimap",
+        class_names: Any = None,
         object_values: Collection[int] = (1,),
         ignore_values: Collection[int] = (3,),
         value_range: ValueRange | None = None,
@@ -209,7 +229,7 @@ class SegmentedImages(BoxedImages):
         self.mask_column = mask_column
         self.object_values = tuple(object_values)
         self.ignore_values = tuple(ignore_values)
-        pictures = self._list(Path(csv), transform, label_column, mask_column)
+        pictures = self._list(Path(csv), transform, label_column, class_names, mask_column)
         self.mask_files = [_located(Path(csv), picture.mask) for picture in pictures.values()]
         check_files_exist(self.mask_files, "pixel mask", Path(csv))
 
@@ -264,22 +284,18 @@ def _to_tensors(boxes: Iterable[list[Box]]) -> list[Tensor]:
 # A folder per class. torchvision's helpers count hidden folders and go into deeper ones.
 
 
-def _class_folders(root: Path) -> list[str]:
+def _read_tree(root: Path) -> tuple[dict[Path, _Picture], list[str]]:
     folders = [entry.name for entry in root.iterdir() if entry.is_dir()]
-    names = sorted(name for name in folders if not name.startswith("."))
+    names = _in_order(name for name in folders if not name.startswith("."))
     if not names:
         raise ValueError(
             f"expected a folder with one folder of pictures per class, but {root} holds no "
             "folders; put the pictures into class folders, or give a CSV file."
         )
-    return names
-
-
-def _read_tree(root: Path, class_names: list[str]) -> dict[Path, _Picture]:
     pictures = {}
     beside, left_out = sort_out(root.iterdir())
     left_out.update(f"{file.suffix.lower()} beside the class folders" for file in beside)
-    for label, name in enumerate(class_names):
+    for label, name in enumerate(names):
         files, others = sort_out((root / name).iterdir())
         left_out += others
         if not files:
@@ -288,9 +304,15 @@ def _read_tree(root: Path, class_names: list[str]) -> dict[Path, _Picture]:
                 f"{root / name} holds none; give the folder whose folders are the classes."
             )
         pictures.update({file: _Picture(label) for file in files})
-    left_out["folders"] -= len(class_names)
+    left_out["folders"] -= len(names)
     say_left_out(root, left_out)
-    return pictures
+    return pictures, names
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    names = sorted(set(names))
+    numbers = [whole(name) for name in names]
+    return names if None in numbers else sorted(names, key=int)
 
 
 def sort_out(entries: Iterable[Path]) -> tuple[list[Path], Counter[str]]:
@@ -358,10 +380,8 @@ def _check_distinct(columns: list[str], path: Path) -> None:
     for place, name in enumerate(columns):
         first = places.setdefault(name.casefold(), place)
         if name and first != place:
-            raise ValueError(
-                f"expected columns of different names in {path}, but column {first + 1} is "
-                f"{columns[first]!r} and column {place + 1} is {name!r}; rename or remove one."
-            )
+            what = f"column {first + 1} is {columns[first]!r} and column {place + 1} is {name!r}"
+            raise ValueError(f"{path} needs different names, but {what}; rename or remove one.")
 
 
 def check_columns(columns: list[str], needed: list[str], path: Path, way_out: str) -> None:
@@ -395,8 +415,10 @@ def check_files_exist(files: list[Path], what: str, source: Path) -> None:
         )
 
 
-def _read_csv(path: Path, label_column: str, mask_column: str | None) -> dict[Path, _Picture]:
-    """Join the rows of each file, in the order of first appearance."""
+def _read_csv(
+    path: Path, label_column: str, mask_column: str | None
+) -> tuple[dict[Path, _Picture], list[str]]:
+    """Join the rows of each file, in the order of first appearance; also list named classes."""
     columns, rows = read_table(path)
     edges = _box_columns(columns, path)
     way_out = f"separate columns by commas, name that of the paths 'file'{_OTHER_COLUMN}."
@@ -407,15 +429,19 @@ def _read_csv(path: Path, label_column: str, mask_column: str | None) -> dict[Pa
             f"{columns}; name it with mask_column."
         )
     pictures: dict[Path, _Picture] = {}
+    cells = {row[label_column].strip() for _, row in rows}
+    named = [] if any(map(_NUMBER.fullmatch, cells)) else _in_order(cells)
+    places = {name: label for label, name in enumerate(named)}
     for where, row in rows:
-        label = whole_number(row, label_column, where, _OTHER_COLUMN)
+        label = places.get(row[label_column].strip())
+        label = whole_number(row, label_column, where, _OTHER_COLUMN) if label is None else label
         mask = "" if mask_column is None else _path_in(row, mask_column, "a pixel mask", where)
         file = _path_in(row, "file", "a picture", where)
         picture = pictures.setdefault(_located(path, file), _Picture(label, mask=mask))
         _check_same("label", picture.label, label, file, where)
         _check_same("pixel mask", picture.mask, mask, file, where)
         picture.boxes.extend(_read_box(row, edges, where) if edges else [])
-    return pictures
+    return pictures, named
 
 
 def _box_columns(columns: list[str], path: Path) -> Sequence[str]:
@@ -425,17 +451,14 @@ def _box_columns(columns: list[str], path: Path) -> Sequence[str]:
     if BOX_COLUMNS in whole or (not whole and any(name in short for name in BOX_COLUMNS)):
         whole = [BOX_COLUMNS]
     if len(whole) > 1:
-        raise ValueError(
-            f"expected the edges of one box a row in {path}, but found those of {len(whole)}: "
-            f"{' and '.join(map(','.join, whole))}; name those that count {','.join(BOX_COLUMNS)}."
-        )
+        what = f"those of {len(whole)}: {' and '.join(map(','.join, whole))}"
+        way_out = f"name those that count {','.join(BOX_COLUMNS)}"
+        raise ValueError(f"expected the edges of one box in {path}, but found {what}; {way_out}.")
     like = [name for key, name in short.items() if _LIKE_A_BOX.fullmatch(key)]
     if not whole and (len(like) > 1 or any("box" in name.lower() for name in like)):
-        warnings.warn(
-            f"{path} has columns that look like boxes but are not read: {', '.join(like)}; name "
-            f"the edges {','.join(BOX_COLUMNS)}, as fractions of the picture's width and height.",
-            stacklevel=2,
-        )
+        way_out = f"name the edges {','.join(BOX_COLUMNS)}, as fractions of width and height"
+        unread = f"has columns that look like boxes but are not read: {', '.join(like)}"
+        warnings.warn(f"{path} {unread}; {way_out}.", stacklevel=2)
     return [short.get(edge, edge) for edge in whole[0]] if whole else ()
 
 
@@ -444,8 +467,7 @@ def _short(heading: str) -> str:
 
 
 def _located(table: Path, cell: str) -> Path:
-    """Return where a cell's path leads from the table's folder, also as Windows writes it."""
-    file = table.parent / cell
+    file = table.parent / cell  # with / or, as Windows writes it, \
     return file if "\\" not in cell or file.is_file() else table.parent / cell.replace("\\", "/")
 
 

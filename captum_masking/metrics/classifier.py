@@ -19,17 +19,17 @@ Classifier = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def logits_of(classifier: Classifier, batches: Iterable[Tensor]) -> Tensor:
-    return torch.cat([output for _, output in _outputs(classifier, ((x, x) for x in batches))])
+    return torch.cat([output for _, output in outputs_of(classifier, ((x, x) for x in batches))])
 
 
 @torch.no_grad()
 def probabilities_of(classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """Return probabilities ``(N, L)`` of pairs: images ``(n, C, H, W)`` and classes ``(n, L)``."""
-    pairs = _outputs(classifier, batches)
+    pairs = outputs_of(classifier, batches)
     return torch.cat([softmax(output).gather(1, classes) for classes, output in pairs])
 
 
-def _outputs(
+def outputs_of(
     classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     to_logits: ToLogits | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from captum_masking._base.borrow import eval_mode, given_back
 from captum_masking._base.captum import Inputs, as_tuple, unpacked
 from captum_masking._base.checks import (
+    ENOUGH_TO_TELL,
     as_indices,
     channels_in_words,
     check_examples,
     check_labels,
     check_loader,
     check_logits,
+    check_recognized,
 )
 from captum_masking._base.processes import copy_from_main, rank, world
 from captum_masking._base.rates import cosine
+from captum_masking.data.seeded import random_states
 from captum_masking.model.model import MaskingModel, plain_model
 from captum_masking.model.taps import leading_back, like_weights
 from captum_masking.parts.infill import Infill, Mean
@@ -36,7 +39,7 @@ from captum_masking.parts.questions import Questions, as_labeled, one_label
 from captum_masking.parts.regularizer import Regularizer, over_inputs, smooth
 from captum_masking.parts.regularizer import asked as asked_area
 from captum_masking.training.callbacks import Callback
-from captum_masking.training.checkpoint import setting
+from captum_masking.training.checkpoint import Checkpoints, setting
 from captum_masking.training.classifier import ClassifierTraining, FineTune
 from captum_masking.training.epochs import Loading
 from captum_masking.training.gate import questions_for
@@ -252,6 +255,7 @@ class MaskingTrainer:
         resume: str | Path | None = None,
         steps_per_epoch: int | None = None,
         show_progress: bool = True,
+        check_accuracy: bool = True,
     ) -> list[Record]:
         """Train for some epochs and keep the latest state that lost no accuracy.
 
@@ -269,6 +273,8 @@ class MaskingTrainer:
             resume: A folder of checkpoints. The training goes on from the newest that can be read,
                 bit by bit as if it had not stopped; an empty folder starts a new training.
             steps_per_epoch: Batches in an epoch, to cut a stream.
+            check_accuracy: Whether to refuse labels that the classifier does not know, on the first
+                examples of a list or a data set with an index; never with ``FromScratch``.
 
         Returns:
             One record per epoch: the means of what :meth:`step` returns and, with the prefix
@@ -282,6 +288,8 @@ class MaskingTrainer:
         check_loader(loader, epochs)
         if validation is not None:
             check_loader(validation, epochs + 1, name="validation")
+        if check_accuracy and not (resume is not None and Checkpoints(resume).steps()):
+            self._check_accuracy(loader)
         loading = Loading(loader, steps=steps_per_epoch, device=self.device)
         self.run = run = Run(
             self, loading, epochs, callbacks, validation=validation, show_progress=show_progress
@@ -374,6 +382,29 @@ class MaskingTrainer:
     def __repr__(self) -> str:
         lines = "".join(f"    {name}={value},\n" for name, value in self.settings().items())
         return f"MaskingTrainer(\n{lines})"
+
+    def _check_accuracy(self, loader: Any) -> None:
+        """Refuse labels of which a classifier that should be trained already knows nothing."""
+        learns = self.classifier is not None and self.classifier.how.classifier_first > 0
+        if learns or not (isinstance(loader, Sequence) or Loading(loader).is_planned):
+            return  # others may not start anew
+        answers: list[tuple[Tensor, Tensor]] = []
+        with nullcontext() if world() > 1 else suppress(Exception):  # the training meets it again
+            answers = list(self._answers(loader))
+        check_recognized(answers)
+
+    @torch.no_grad()
+    def _answers(self, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        self._agree()
+        seen = 0
+        with eval_mode(self.model), random_states(0):
+            for batch in Loading(loader, device=self.device).shares():
+                inputs, context, labels, _ = self._receive(*batch)
+                if labels.dim() == 1:
+                    yield self.model.read(inputs, *context)[0], labels
+                seen += len(labels)
+                if seen >= ENOUGH_TO_TELL:
+                    return
 
     # ---- What a step is made of.
 

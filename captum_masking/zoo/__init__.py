@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import operator
 import os
 import sys
 import warnings
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from captum_masking._base.borrow import evaluated
 from captum_masking._base.checks import ChannelsError, channels_in_words
+from captum_masking._base.text import as_class_names, check_class_names, finder
 from captum_masking.data.images import check_value_range, read_picture
 from captum_masking.model.files import CheckpointError, read_model
 from captum_masking.model.layers import stated_sizes
@@ -62,6 +64,7 @@ class Preprocess:
             of pixels in ``[0, 1]``, or of 0 to 255, which is recognized. The defaults are
             ImageNet's.
         image_size: Side of the square in pixels; also (height, width) that are equal.
+        class_names: One for each output, as for :class:`~captum_masking.data.BoxedImages`.
         label_column: Of CSV files that number the classes as the logits do.
         value_range: As for :class:`~captum_masking.data.BoxedImages`.
 
@@ -86,7 +89,7 @@ class Preprocess:
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "std", std)
         object.__setattr__(self, "image_size", _square_side(_numbers(self, "image_size", 1, 2, 3)))
-        object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "class_names", as_class_names(self.class_names))
         if self.value_range is not None:  # a list, where it comes out of a file
             object.__setattr__(self, "value_range", tuple(self.value_range))
         check_value_range(self.value_range)
@@ -115,15 +118,25 @@ class Preprocess:
 
     def name(self, number: int) -> str:
         """Return the name of a class, or ``"class N"`` if it has none."""
-        return self.class_names[number] if number < len(self.class_names) else f"class {number}"
+        name = self.class_names[number] if 0 <= number < len(self.class_names) else ""
+        name = f"{name} ({number})" if name and self.class_names.count(name) > 1 else name
+        return name or f"class {number}"
 
     def number(self, target: int | str) -> int:
-        """Return the number of a class, given by number, by name, or by part of one name."""
-        if isinstance(target, int) or target.lstrip("-").isdigit():
-            return int(target)
+        """Return the number of a class, given by number, name or part; digits are a name first."""
+        if hasattr(target, "__index__"):
+            return operator.index(target)
+        word = target.strip().lower()
+        number = int(word) if word.lstrip("-").isdecimal() else None
+        found = finder(self.class_names)(target.strip())
+        if number is not None and not found:
+            return number
+        if number is not None and found != [number] and 0 <= number < len(self.class_names):
+            other = f"for number {number} give its name, {self.name(number)!r}"
+            taken = f"target {target!r} is taken as the class of that name, number {found[0]}"
+            warnings.warn(f"{taken}; {other}.", stacklevel=2)
         lower = [name.lower() for name in self.class_names]
-        exact = [index for index, name in enumerate(lower) if name == target.lower()]
-        found = exact or [index for index, name in enumerate(lower) if target.lower() in name]
+        found = found or [index for index, name in enumerate(lower) if word and word in name]
         if len(found) != 1:
             near = ", ".join(f"{index} {self.class_names[index]}" for index in found[:6])
             raise ValueError(
@@ -517,6 +530,7 @@ def explain_batch(
     images = torch.cat([inputs, *mask_images(inputs, masks, Mean())])
     with evaluated(model) as network:
         probabilities = model.logits_of(network(images)).softmax(1).unflatten(0, (3, -1))
+    check_class_names(preprocess.class_names, probabilities.shape[2])
     for number, ((_, small), mask) in enumerate(zip(pictures, masks, strict=True)):
         rows = probabilities[:, number]
         index = int(rows[0].argmax()) if asked is None else asked
