@@ -34,7 +34,7 @@ def test_the_landing_has_at_most_fourteen_entries():
 
 def test_the_package_stays_within_its_lines_and_files():
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in FILES)
-    assert lines <= 22_700
+    assert lines <= 23_000
     assert len(FILES) <= 90
 
 
