@@ -54,8 +54,8 @@ def to_pixels(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.
         >>> float(to_pixels(torch.zeros(1, 1, 1), mean=[0.5], std=[0.5])[0, 0, 0])
         0.5
     """
-    pixels = image.detach().float().cpu().permute(1, 2, 0).numpy()
-    return in_unit(pixels * np.asarray(std) + np.asarray(mean))
+    pixels = _one_image(image, "image").detach().float().cpu().permute(1, 2, 0).numpy()
+    return in_unit(pixels * np.ravel(std) + np.ravel(mean))
 
 
 def in_unit(pixels: Any) -> np.ndarray:
@@ -91,8 +91,15 @@ def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.nd
     """
     import matplotlib
 
-    mask = torch.as_tensor(mask) / (255 if mask.dtype in (torch.uint8, np.uint8) else 1)
-    values = mask.detach().float().cpu().reshape(mask.shape[-2:]).clamp(0, 1).numpy()
+    pixels, mask = np.asarray(pixels), torch.as_tensor(mask)
+    if mask.numel() != mask.shape[-2:].numel():
+        raise ValueError(
+            f"mask must be (H, W) or (1, H, W), but got {tuple(mask.shape)}; take one."
+        )
+    mask = mask.detach().float().cpu() / (255 if mask.dtype == torch.uint8 else 1)
+    if beyond := _beyond(mask):
+        warnings.warn(f"a mask of {beyond}; bring it there yourself.", stacklevel=2)
+    values = mask.reshape(mask.shape[-2:]).clamp(0, 1).numpy()
     heat = matplotlib.colormaps["inferno"](values)[..., :3]
     if pixels.shape[:2] != values.shape or pixels.shape[2:] not in ((), (1,), (3,)):
         raise ValueError(
@@ -144,7 +151,8 @@ def compare(
     panels = [Panel(pixels)]
     for name, attribution in attributions.items():
         mask = _one_map(attribution, image, name)
-        panels.append(Panel(overlay(pixels, mask, strength=strength), _title(name, mask)))
+        pane = overlay(pixels, mask.clamp(0, 1), strength=strength)
+        panels.append(Panel(pane, _title(name, mask)))
     figure = _figure([panels])
     _draw_scale(figure)
     return figure
@@ -174,13 +182,16 @@ def _one_map(attribution: Tensor, image: Tensor, name: str) -> Tensor:
 
 def _title(name: str, mask: Tensor) -> str:
     """Add to a name what colors cannot show: values beyond the scale, or not finite."""
+    notes = [beyond] if (beyond := _beyond(mask)) else []
+    if others := int((~mask.isfinite()).sum()):
+        notes.append(f"{others} values not finite")
+    return "\n".join([str(name), *notes])
+
+
+def _beyond(mask: Tensor) -> str:
     finite = mask[mask.isfinite()]
-    notes = []
-    if len(finite) and (finite.min() < 0 or finite.max() > 1):
-        notes.append(f"{finite.min():.2g} to {finite.max():.2g}, cut to 0..1")
-    if len(finite) < mask.numel():
-        notes.append(f"{mask.numel() - len(finite)} values not finite")
-    return "\n".join([name, *notes])
+    is_within = not len(finite) or (finite.min() > -1e-3 and finite.max() < 1.001)
+    return "" if is_within else f"{finite.min():.3g} to {finite.max():.3g}, cut to 0..1"
 
 
 def _draw_scale(figure: Figure) -> None:
@@ -255,7 +266,7 @@ def _aspect(panel: Panel) -> float:
 
 
 def _broken(title: str) -> str:
-    lines = [part for line in title.split("\n") for part in wrap(line, 34) or [""]]
+    lines = [part for line in str(title).split("\n") for part in wrap(line, 34) or [""]]
     return "\n".join(lines if len(lines) < 4 else [lines[0], "...", lines[-1]])
 
 

@@ -257,12 +257,31 @@ def test_the_edges_of_a_box_are_known_by_their_usual_names(folder, edges):
     assert BoxedImages(table).boxes[0].tolist() == [[0.25, 0, 0.5, 0.75]]
 
 
-@pytest.mark.parametrize("heads", ["x,y,w,h", "x_center,y_center,width,height", "bbox,area"])
+@pytest.mark.parametrize(
+    "heads",
+    [
+        "x,y,w,h",
+        "x_center,y_center,width,height",
+        "bbox,area",
+        "boxes,a",
+        "Roi.X1,Roi.Y1",
+        "startX,endX",
+    ],
+)
 def test_columns_that_look_like_boxes_but_are_not_read_are_named(folder, heads):
     table = write_csv(folder, f"file,label,{heads}", "a.png,0,0.25,0")
     first = heads.partition(",")[0]
     with pytest.warns(UserWarning, match=f"not read: {first}.*name the edges x0,y0,x1,y1"):
         assert len(BoxedImages(table).boxes[0]) == 0
+
+
+def test_two_columns_for_one_edge_are_refused_but_for_the_stated_ones(folder):
+    cells = "a.png,0,0.25,0,0.5,0.75,0.3"
+    table = write_csv(folder, "file,label,x_min,ymin,xmax,ymax,xmin", cells)
+    with pytest.raises(ValueError, match="two columns for one edge, .'x_min', 'xmin'.; name those"):
+        BoxedImages(table)
+    table = write_csv(folder, "file,label,x0,y0,x1,y1,bbox_x0", cells)
+    assert BoxedImages(table).boxes[0].tolist() == [[0.25, 0, 0.5, 0.75]]
 
 
 def test_columns_that_are_no_boxes_need_no_word(folder, recwarn):

@@ -66,6 +66,22 @@ def test_a_scroll_is_drawn_and_no_error_of_size(tmp_path):
     montage([[Panel(np.zeros((3000, 4)))]], tmp_path / "scroll.png")
 
 
+def test_a_mask_that_cannot_be_drawn_as_it_is_is_said_aloud():
+    with pytest.warns(UserWarning, match="a mask of -1 to 200, cut to 0..1"):
+        overlay(np.zeros((1, 2, 3)), torch.tensor([[-1.0, 200.0]]))
+    with pytest.raises(ValueError, match="mask must be .*got .3, 2, 2."):
+        overlay(np.zeros((2, 2, 3)), torch.zeros(3, 2, 2))
+    with pytest.raises(ValueError, match="take one image of a batch"):
+        to_pixels(torch.zeros(2, 3, 4, 4), mean=[0.5], std=[0.5])
+
+
+def test_statistics_and_names_of_other_kinds_are_drawn(tmp_path):
+    mean, std = torch.full((2, 3, 1, 1), 0.5)
+    assert to_pixels(torch.zeros(3, 4, 4), mean, std).mean() == 0.5
+    compare(IMAGE, {3: torch.zeros(1, 4, 4)})
+    montage([[Panel(IMAGE.permute(1, 2, 0).numpy(), 7)]], tmp_path / "a.png")
+
+
 def test_overlay_accepts_an_empty_mask():
     assert np.isfinite(overlay(np.zeros((2, 2, 3)), torch.zeros(1, 2, 2))).all()
 

@@ -96,6 +96,14 @@ def test_a_class_is_found_by_number_name_or_part():
         number("dog")
 
 
+@pytest.mark.parametrize("target", [-1, "-1", 3, "7", 1.0, [1], b"tabby"])
+def test_a_target_that_is_no_class_is_refused(target):
+    preprocess = zoo.Preprocess(class_names=["tabby", "tiger cat", "Egyptian cat"])
+    with pytest.raises((TypeError, ValueError), match="target must be"):
+        preprocess.number(target)
+    assert zoo.Preprocess().number(3) == 3
+
+
 def test_digits_are_the_name_of_a_class_before_they_are_its_number(recwarn):
     number = zoo.Preprocess(class_names=["1", "02", "3", "four"]).number
     assert number("four") == 3 and number(2) == number(np.int64(2)) == 2

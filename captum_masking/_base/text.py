@@ -39,8 +39,11 @@ def as_class_names(given: Any) -> tuple[str, ...]:
 def _names_in(file: Path) -> Any:
     if not file.is_file():
         raise ValueError(f"class_names must be {_NAMES}, but there is no file {str(file)!r}.")
-    text = file.read_text(encoding="utf-8-sig")
-    found = json.loads(text) if file.suffix == ".json" else text.rstrip().splitlines()
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        found = json.loads(text) if file.suffix == ".json" else text.rstrip().splitlines()
+    except ValueError as error:
+        raise ValueError(f"class_names must be {_NAMES}, but {file} is not: {error}.") from error
     return found.get("id2label", found) if isinstance(found, dict) else found
 
 

@@ -42,8 +42,8 @@ _BOX_HEADINGS = (
 )
 _NUMBER = re.compile(r"[-+\d.,]*(e[-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
 _LIKE_A_BOX = re.compile(
-    "(min|max|c)?[xy](min|max|[0-4]|c|mid|cent(er|re)|left|right|top|bottom|tl|br)?|left|top|right|"
-    "bottom|(b|bounding)?box(es)?"
+    "[a-z]*[xy](min|max|[0-4]|c|mid|cent(er|re)|left|right|top|bottom|tl|br)|"
+    "(min|max|c|start|end|[tb][lr])?[xy]|left|top|right|bottom|upper|lower|(b|bounding)?box(es)?"
 )
 _OTHER_COLUMN = ", or name the label's column with label_column (--label-column)"
 
@@ -446,7 +446,11 @@ def _read_csv(
 
 def _box_columns(columns: list[str], path: Path) -> Sequence[str]:
     """Find the columns of left, top, right and lower edge; none where there are no boxes."""
-    short = {_short(column): column for column in columns}
+    short: dict[str, str] = {}
+    for column in columns:
+        if (other := short.setdefault(_short(column), column)) != column:
+            _check_one_edge(_short(column), [other, column], path)
+    short.update((name, name) for name in BOX_COLUMNS if name in columns)
     whole = [edges for edges in _BOX_HEADINGS if all(edge in short for edge in edges)]
     if BOX_COLUMNS in whole or (not whole and any(name in short for name in BOX_COLUMNS)):
         whole = [BOX_COLUMNS]
@@ -462,8 +466,15 @@ def _box_columns(columns: list[str], path: Path) -> Sequence[str]:
     return [short.get(edge, edge) for edge in whole[0]] if whole else ()
 
 
+def _check_one_edge(edge: str, names: list[str], path: Path) -> None:
+    is_stated = edge in BOX_COLUMNS and edge in names
+    if not is_stated and any(edge in edges for edges in _BOX_HEADINGS):
+        way_out = f"name those that count {','.join(BOX_COLUMNS)}"
+        raise ValueError(f"{path} has two columns for one edge, {names}; {way_out}.")
+
+
 def _short(heading: str) -> str:
-    return re.sub(r"^b?box(?=.)", "", re.sub(r"[\W_]", "", heading.lower()))
+    return re.sub(r"^b?box(?!es$)(?=.)", "", re.sub(r"[\W_]", "", heading.lower()))
 
 
 def _located(table: Path, cell: str) -> Path:

@@ -125,12 +125,14 @@ class Preprocess:
     def number(self, target: int | str) -> int:
         """Return the number of a class, given by number, name or part; digits are a name first."""
         if hasattr(target, "__index__"):
-            return operator.index(target)
+            return self._known(operator.index(target))
+        if not isinstance(target, str):
+            raise TypeError(f"target must be one class, by number or name, but got {target!r}.")
         word = target.strip().lower()
         number = int(word) if word.lstrip("-").isdecimal() else None
         found = finder(self.class_names)(target.strip())
         if number is not None and not found:
-            return number
+            return self._known(number)
         if number is not None and found != [number] and 0 <= number < len(self.class_names):
             other = f"for number {number} give its name, {self.name(number)!r}"
             taken = f"target {target!r} is taken as the class of that name, number {found[0]}"
@@ -144,6 +146,12 @@ class Preprocess:
                 f"{f' ({near})' if near else ''}; give its number or its full name."
             )
         return found[0]
+
+    def _known(self, number: int) -> int:
+        if not 0 <= number < (len(self.class_names) or number + 1):
+            there = f"{len(self.class_names) or 'unknown'} classes, counted from 0"
+            raise ValueError(f"target must be one of {there}, but got {number}.")
+        return number
 
     def notes(self) -> dict[str, Any]:
         """Return the settings as JSON has them, for the ``notes`` of a saved model."""
