@@ -64,7 +64,7 @@ def in_unit(pixels: Any) -> np.ndarray:
     least, most = (float(end(pixels)) for end in (np.nanmin, np.nanmax))
     if pixels.dtype == np.uint8 or (least >= 0 and 2 < most <= 255):
         return pixels / 255
-    if least < -0.5 or most > 1.5:  # beyond what a noisy infill does
+    if np.mean((pixels < -0.5) | (pixels > 1.5)) > 0.1:  # noise as infill goes beyond, too
         text = f"pixels of {least:.3g} to {most:.3g} are cut to 0..1; give their mean and std."
         warnings.warn(text, stacklevel=3)
     return pixels.clip(0, 1)
