@@ -108,6 +108,14 @@ def test_what_timm_says_is_read_and_the_networks_own_word_goes_first(made):
     assert (preprocess.std, preprocess.image_size) == (STD, 96)
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [({1: "dog", 0: "cat"}, ("cat", "dog")), ({0: "LABEL_0", 1: "LABEL_1"}, ())],
+)
+def test_class_names_of_hugging_face_are_taken_unless_it_made_them_up(labels, names):
+    assert made(saying(config=types.SimpleNamespace(id2label=labels)))[1].class_names == names
+
+
 def test_0_to_255_is_said():
     with pytest.warns(UserWarning, match=r"0\.\.255: both are divided"):
         preprocess = Preprocess(mean=(104, 117, 123), std=1)  # as Caffe's networks

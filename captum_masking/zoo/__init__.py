@@ -274,9 +274,9 @@ def load_classifier(
     Args:
         spec: ``efficientnet-lite0``, ``torchvision:NAME`` or ``package.module:function``, where
             the function takes nothing and returns a module; that module's ``mean``, ``std``,
-            ``image_size`` and ``class_names`` are used if it has them, or timm's. One that
-            normalizes pixels itself, which is found out, gets pixels that are not; its
-            ``normalizes_itself`` says so, or the contrary.
+            ``image_size`` and ``class_names`` are used if it has them, or what timm and Hugging
+            Face note of it. One that normalizes pixels itself, which is found out, gets pixels
+            that are not; its ``normalizes_itself`` says so, or the contrary.
         image_size: None is the network's, or 224.
         from_scratch: For torchvision: random weights and this many classes, instead of the
             ImageNet weights.
@@ -428,6 +428,9 @@ def _from_function(spec: str) -> tuple[nn.Module, dict[str, Any]]:
     made_for = made_for if isinstance(made_for, dict) else {}
     keys = {"mean": "mean", "std": "std", "input_size": "image_size"}
     settings = {name: made_for[key] for key, name in keys.items() if key in made_for}
+    labels = getattr(getattr(network, "config", None), "id2label", None) or {}  # Hugging Face's
+    if not all(str(label).startswith("LABEL_") for label in labels.values()):  # made up by it
+        settings["class_names"] = labels
     if stated := stated_sizes(network, 2):
         settings["image_size"] = stated[0]
     names = ("mean", "std", "image_size", "class_names", "normalizes_itself")
