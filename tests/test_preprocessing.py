@@ -112,7 +112,7 @@ def test_what_timm_says_is_read_and_the_networks_own_word_goes_first(made):
     ("labels", "names"),
     [({1: "dog", 0: "cat"}, ("cat", "dog")), ({0: "LABEL_0", 1: "LABEL_1"}, ())],
 )
-def test_class_names_of_hugging_face_are_taken_unless_it_made_them_up(labels, names):
+def test_class_names_of_hugging_face_are_taken_unless_it_made_them_up(made, labels, names):
     assert made(saying(config=types.SimpleNamespace(id2label=labels)))[1].class_names == names
 
 
