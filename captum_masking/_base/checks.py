@@ -345,9 +345,11 @@ def check_recognized(answers: Iterable[tuple[Tensor, Tensor]]) -> None:
         return
     moved = [f"label {names[a]} as {others[b]}" for a, b in pairs if names[a] != others[b]]
     order = f"; {matched} are with the classes in another order ({', '.join(moved[:3])}, ...)"
-    words = f"right for {right} of {count} clean examples, of {len(names)} of its {classes} classes"
-    words = f"the classifier is {words}, as if it did not know them{order if is_order else ''}"
-    words += "; look at the labels' numbers (class_names, a CSV), the preprocessing and the weights"
+    words = (
+        f"the classifier is right for {right} of {count} clean examples, of {len(names)} of its "
+        f"{classes} classes, as if it did not know them{order if is_order else ''}; look at the "
+        "labels' numbers (class_names, a CSV), the preprocessing and the weights"
+    )
     if is_order or (quarter and count >= 16):
         raise ValueError(f"{words}, or go on with check_accuracy=False (--untrained).")
     warnings.warn(f"{words}.", stacklevel=3)
