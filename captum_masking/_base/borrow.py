@@ -251,9 +251,8 @@ def unfrozen(function: Callable, asks: bool = True) -> AbstractContextManager[No
 
 def eval_mode(function: Callable) -> AbstractContextManager[None]:
     """Hold a module itself in eval mode, for all threads, then give its modes back."""
-    return _loan(
-        _all("modules", function), "training", False
-    )  # one by one: exported ones refuse .eval()
+    # One by one: exported modules refuse .eval().
+    return _loan(_all("modules", function), "training", False)
 
 
 def gradients_given_back(function: Callable) -> AbstractContextManager[None]:

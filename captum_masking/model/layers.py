@@ -32,21 +32,11 @@ __all__ = ["NoMapsError", "find_layers"]
 _DRY_RUN_SIZES = (224, 299, 64, 32, 28)
 
 # Their outputs repeat or blur a map that another module has made; the maker is tapped instead.
-_COPIES = (
-    "Pool",
-    "Drop",
-    "Stochastic",
-    "Identity",
-    "Flatten",
-    "Upsample",
-    "Pad",
-    "Softmax",
-    "Merg",
-)
+COPIES = ("Pool", "Drop", "Stochastic", "Identity", "Flatten", "Upsample", "Pad", "Softmax", "Merg")
 
 
 def _repeats(module: nn.Module) -> bool:
-    return any(word in type(module).__name__ for word in _COPIES)
+    return any(word in type(module).__name__ for word in COPIES)
 
 
 class Found(NamedTuple):
