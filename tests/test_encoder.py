@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
-from captum_masking.model.layers import NoMapsError, find_layers
+from captum_masking.model.export import HeatmapModule
+from captum_masking.model.layers import NoMapsError, find_layers, pooled_map
 from captum_masking.model.layouts import ChannelsFirst, ChannelsLast, Tokens, layout_of
 from captum_masking.model.taps import Taps, logits_of
 from captum_masking.parts.other_maskers import StandaloneMasker
@@ -342,6 +344,155 @@ def test_no_hook_stays_when_finding_layers_fails():
     with pytest.raises(ArithmeticError):
         find_layers(network, torch.zeros(1, 3, 16, 16))
     assert everything(network)["hooks"] == before
+
+
+# What a module takes.
+
+
+class Twice(nn.Module):
+    """One activation runs twice, so that only the pooling tells where the last map is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 8, 3, 2, 1)
+        self.relu, self.pool = nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8, 4)
+
+    def last_map(self, inputs: Tensor) -> Tensor:
+        return self.relu(self.second(self.relu(self.first(inputs))))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.fc(self.pool(self.last_map(inputs)).flatten(1))
+
+
+def test_taps_read_what_a_module_takes(images):
+    network = Twice().to(images.device)
+    before = everything(network)["hooks"]
+    logits, (late, early) = Taps(network, ["pool.input", "first"])(images)
+    assert torch.equal(logits, network(images)) and early.shape[1:] == (6, 8, 8)
+    assert torch.equal(late, network.last_map(images))
+    assert everything(network)["hooks"] == before
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_logits_can_be_differentiated_by_what_a_module_takes(images, grad):
+    network = Twice().to(images.device)
+    with torch.set_grad_enabled(grad):
+        logits, (late,) = Taps(network, ["pool.input"])(images, traced="pool.input")
+    (slope,) = torch.autograd.grad(logits[:, 1].sum(), late)
+    expected = network.fc.weight[1, :, None, None] / 16  # of 4 x 4 cells
+    torch.testing.assert_close(slope, expected.expand_as(slope))
+    assert torch.equal(late, network.last_map(images))
+
+
+def test_a_child_that_is_called_input_is_read_itself(images):
+    network = nn.Sequential()
+    network.add_module("stem", nn.Sequential())
+    network.stem.add_module("input", nn.Conv2d(3, 5, 1))
+    _, (map,) = Taps(network.to(images.device), ["stem.input"])(images)
+    assert torch.equal(map, network(images))
+
+
+def test_the_input_of_a_module_that_runs_twice_is_refused(images):
+    with pytest.raises(RuntimeError, match=r"'relu.input' ran 2 times"):
+        Taps(Twice().to(images.device), ["relu.input"])(images)
+    with pytest.raises(ValueError, match=r"none called 'spool.input'; nearest: pool"):
+        Taps(Twice(), ["spool.input"])
+
+
+def test_a_module_that_takes_its_map_by_keyword_is_refused_in_words(images):
+    network = Twice().to(images.device)
+    network.forward = lambda inputs: network.fc(network.pool(input=inputs).mean((2, 3)))
+    with pytest.raises(TypeError, match=r"'pool.input' to take a map first, by position"):
+        Taps(network, ["pool.input"])(images)
+
+
+def test_what_other_threads_give_a_module_is_not_read(images):
+    class Busy(Twice):
+        def last_map(self, inputs: Tensor) -> Tensor:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(self.pool, torch.zeros(1, 8, 2, 2)).result()
+            return super().last_map(inputs)
+
+    network = Busy().to(images.device)
+    _, (map,) = Taps(network, ["pool.input"])(images)
+    assert torch.equal(map, network.last_map(images))
+
+
+@pytest.mark.parametrize("aware", [True, False])
+def test_a_model_on_what_a_module_takes_is_saved_and_exported(images, tmp_path, aware):
+    network = Twice().to(images.device).eval()
+    model = MaskingModel(network, ["first", "pool.input"], target_aware=aware).eval()
+    model.save(tmp_path)
+    loaded = MaskingModel.load(tmp_path, network)
+    assert loaded.layers == ("first", "pool.input")
+    assert torch.equal(loaded.mask(images), model.mask(images))
+    if not aware:
+        assert torch.equal(copy.deepcopy(HeatmapModule(model))(images)[1], model.mask(images))
+
+
+# What is pooled.
+
+
+def last_conv(*head: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), *head)
+
+
+class ConcatPool(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.most = nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.cat([self.mean(maps), self.most(maps)], 1)
+
+
+def written_to(classifier: nn.Sequential) -> nn.Module:
+    """The output of its last convolution is rectified in place, by a function, and then pooled."""
+    classifier.forward = lambda inputs: classifier[3](classifier[:3](inputs).relu_())
+    return classifier
+
+
+POOLED = {
+    "the module that makes it": (last_conv(nn.AdaptiveAvgPool2d(1)), "2"),
+    "an activation in place": (last_conv(nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)), "3"),
+    "behind dropout": (last_conv(nn.Dropout(), nn.AvgPool2d(4)), "2"),
+    "one activation for all": (Twice(), "pool.input"),
+    "written to by a function": (written_to(last_conv(nn.AdaptiveAvgPool2d(1))), "3.input"),
+    "two poolings in one": (written_to(last_conv(ConcatPool())), "3.input"),
+    "one pooling for some cells": (last_conv(nn.AdaptiveAvgPool2d(2)), None),
+    "no pooling": (last_conv(nn.Flatten()), None),
+    "maps after the pooling": (
+        last_conv(nn.AdaptiveAvgPool2d(1), nn.Upsample(scale_factor=4), nn.Flatten()),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", POOLED)
+def test_the_map_that_a_classifier_pools_is_named(case):
+    network, expected = POOLED[case]
+    before = everything(network)["hooks"]
+    for mode in (torch.enable_grad, torch.inference_mode):
+        with mode():
+            assert pooled_map(network, torch.zeros(2, 3, 16, 16)) == expected
+    assert everything(network)["hooks"] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("resnet18", "layer4"), ("squeezenet1_1", "classifier.2"), ("densenet121", None)],
+)
+def test_the_map_that_a_torchvision_network_pools_is_named(name, expected):
+    assert pooled_map(torchvision_network(name), torch.zeros(1, 3, 64, 64)) == expected
+
+
+def test_two_poolings_of_one_map_are_one_only_where_a_module_makes_it():
+    network = last_conv(nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1))
+    for before, expected in ((nn.Identity(), "2"), (nn.functional.relu_, None)):
+        pooled = lambda maps: network[3](maps) + network[4](maps)  # noqa: E731
+        network.forward = lambda x, f=before, pooled=pooled: pooled(f(network[:3](x)))
+        assert pooled_map(network, torch.zeros(1, 3, 16, 16)) == expected
 
 
 # What cannot be tapped.

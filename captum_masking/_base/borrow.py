@@ -86,8 +86,8 @@ class _Twin:
 
     def __init__(self, part: nn.Module) -> None:
         self.part, self.twin = part, object.__new__(type(part))
-        own = {"training": False, "_modules": dict(part._modules), "_forward_hooks": OrderedDict()}
-        own |= {"_twin_of": part}
+        own = {"training": False, "_modules": dict(part._modules), "_twin_of": part}
+        own |= {"_forward_hooks": OrderedDict(), "_forward_pre_hooks": OrderedDict()}
         self.found = part.__dict__ | own
         self.twin.__dict__.update(self.found)
 
@@ -177,13 +177,13 @@ def _held(value: Any) -> Iterable[Any]:
 
 
 class OfThread:
-    """A forward hook that acts in the thread that makes it; a copy of it does nothing."""
+    """A hook, after or before a forward, of the thread that makes it; a copy of it does nothing."""
 
     def __init__(self, keep: Callable[..., Any] | None) -> None:
         self.keep, self.thread = keep, get_ident()
 
-    def __call__(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
-        return self.keep(output) if self.keep and get_ident() == self.thread else None
+    def __call__(self, _module: nn.Module, *passed: Any) -> Any:
+        return self.keep(passed[-1]) if self.keep and get_ident() == self.thread else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OfThread, (None,)

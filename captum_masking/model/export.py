@@ -12,6 +12,7 @@ from captum_masking._base.captum import unpacked
 from captum_masking.model.layers import dry_run_inputs
 from captum_masking.model.layouts import first_tensor
 from captum_masking.model.model import MaskingModel, plain_model
+from captum_masking.model.taps import tap_of
 from captum_masking.parts.evidence import Features
 
 __all__ = [
@@ -52,8 +53,9 @@ class HeatmapModule(nn.Module):
             self.model.dry_run((dry_run_inputs(model.classifier),), ())
         self.kept: dict[tuple[int, str], Any] = {}  # by thread and layer
         for name in model.layers:
-            layer = self.model.classifier.get_submodule(name)
-            layer.register_forward_hook(_Keep(self.kept, name))
+            layer, before = tap_of(self.model.classifier, name)
+            add = layer.register_forward_pre_hook if before else layer.register_forward_hook
+            add(_Keep(self.kept, name))
 
     def forward(self, inputs: Tensor, *others: Tensor) -> tuple[Tensor, Any]:
         """Return logits ``(B, classes)`` and masks ``(B, 1, *spatial)``."""
@@ -71,10 +73,10 @@ class HeatmapModule(nn.Module):
 
 
 class _Keep:
-    """A hook that keeps a layer's output; unlike a closure, it can be copied and pickled."""
+    """A hook that keeps what a layer gives, or takes; unlike a closure, it can be copied."""
 
     def __init__(self, kept: dict[tuple[int, str], Any], name: str) -> None:
         self.kept, self.name = kept, name
 
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self.kept[get_ident(), self.name] = output
+    def __call__(self, module: nn.Module, *passed: Any) -> None:
+        self.kept[get_ident(), self.name] = passed[-1]

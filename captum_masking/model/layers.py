@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -23,9 +25,9 @@ from captum_masking.model.layouts import (
     layout_of,
     undecided,
 )
-from captum_masking.model.taps import ONCE, Taps, hooked, logits_of, record
+from captum_masking.model.taps import ONCE, Taps, hooked, logits_of, record, watch
 
-__all__ = ["NoMapsError", "find_layers"]
+__all__ = ["NoMapsError", "find_layers", "pooled_map"]
 
 
 # Sizes at which a dry run is tried: ImageNet's, Inception's, then those of small data sets.
@@ -247,6 +249,63 @@ def find_layers(
             stacklevel=2,
         )
     return chosen
+
+
+def pooled_map(classifier: nn.Module, example: Tensor, *extra: Any) -> str | None:
+    """Name the map that a classifier pools to a vector, its last one, for the layers to read.
+
+    That is the module which makes it or, where it runs more than once, what the pooling takes,
+    ``"<pool>.input"``. None is for networks where no module, or more than one, pools the last map.
+
+    Source:
+        Zhou et al. 2016 (CAM), who weigh the channels of this map by the weights of a class.
+
+    Example:
+        >>> relu = nn.ReLU()
+        >>> network = nn.Sequential(
+        ...     nn.Conv2d(1, 4, 3), relu, nn.Conv2d(4, 8, 3), relu, nn.AdaptiveAvgPool2d(1),
+        ... )
+        >>> pooled_map(network, torch.zeros(1, 1, 16, 16))
+        '4.input'
+    """
+    calls: list[tuple[str, Tensor, int]] = []  # with how often it was written to so far
+
+    def keep(name: str, passed: Any) -> None:
+        if isinstance(tensor := first_tensor(passed), Tensor):
+            calls.append((name, tensor, tensor._version))
+
+    with torch.inference_mode(False):  # tensors of inference mode have no versions
+        watch(classifier, (example, *extra), keep, taking="Pool")
+    return _pooled(dict(classifier.named_modules()), calls, example)
+
+
+def _pooled(
+    modules: dict[str, nn.Module], calls: list[tuple[str, Tensor, int]], example: Tensor
+) -> str | None:
+    maps = [call for call in calls if call[1].dim() == example.dim() > 2 and _cells(call[1]) > 1]
+    if not maps or maps[-1][0] in modules:
+        return None  # something makes maps after the last pooling
+    pooled = maps[-1][1]
+    of_pooled = [(name, version) for name, tensor, version in calls if tensor is pooled]
+    takes = {name: version for name, version in of_pooled if name not in modules}
+    pool = next(iter(takes))  # those inside come after it
+    owner = pool.removesuffix(".input")
+    vector = next((out for name, out, _ in reversed(calls) if name == owner), pooled)
+    layout = layout_of(pooled, example.shape[2:], module=modules[owner])
+    if _cells(vector) > 1 or len(pooled) != len(example) or layout is None:
+        return None
+    ran = Counter(name for name, _, _ in calls)
+    makers = itertools.takewhile(lambda call: call[0] in modules, of_pooled)
+    for name, version in [call for call in makers if not _repeats(modules[call[0]])][-1:]:
+        if ran[name] == 1 and version == takes[pool]:
+            return name
+    inside = all(name.startswith(f"{owner}.") for name in takes)
+    return pool if inside and ran[pool] == 1 else None
+
+
+def _cells(output: Tensor) -> int:
+    """Count the cells of a map, whichever axis its channels are on."""
+    return output[0].numel() // max(output.shape[1:], default=1) if output.dim() else 0
 
 
 def find_joint_layers(

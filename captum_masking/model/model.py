@@ -76,7 +76,8 @@ class MaskingModel(nn.Module):
             ``(B, F)``, whose masks are ``(B, F)``. It is used, not copied. A function, or a
             compiled, traced, scripted or exported module, needs ``example_inputs`` or a masker
             that has an encoder of its own.
-        layers: Names of the modules that the masker reads; None finds them in a dry run, by
+        layers: Names of the modules that the masker reads, or ``"<name>.input"`` for what one
+            takes; None finds them in a dry run, by
             :func:`~captum_masking.model.layers.find_layers`.
         target_aware: Whether the mask depends on the target. The default masker is then a
             :class:`~captum_masking.parts.gate.GatedMasker`.

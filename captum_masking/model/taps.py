@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -97,9 +97,15 @@ def like_weights(images: Tensor, function: Any) -> Tensor:
 
 @contextmanager
 def hooked(
-    modules: Sequence[nn.Module], names: Sequence[str], keep: Callable[[str, Any], Any]
+    modules: Sequence[nn.Module],
+    names: Sequence[str],
+    keep: Callable[[str, Any], Any],
+    inputs: Collection[str] = (),
 ) -> Iterator[None]:
-    """Call ``keep(name, output)`` after each forward in this thread, which may replace outputs."""
+    """Call ``keep(name, output)`` after each forward in this thread, which may replace outputs.
+
+    Of modules whose name is in ``inputs``, call it before, with all that is passed by position.
+    """
     handles = []
     try:
         for module, name in zip(modules, names, strict=True):
@@ -108,7 +114,9 @@ def hooked(
                     f"expected plain modules to tap, but {name!r} is scripted or traced and "
                     "takes no hooks; pass the eager classifier."
                 )
-            handles.append(module.register_forward_hook(OfThread(partial(keep, name))))
+            before = name in inputs
+            add = module.register_forward_pre_hook if before else module.register_forward_hook
+            handles.append(add(OfThread(partial(keep, name))))
         yield
     finally:
         for handle in handles:
@@ -130,14 +138,26 @@ def record(classifier: nn.Module, *inputs: Any) -> Recorded:
     def keep(name: str, output: Any) -> None:
         calls.append((name, first_tensor(output)))
 
-    with evaluated(classifier) as network, torch.no_grad(), arguments_in_words():
-        named = {n: part for n, part in network.named_modules() if n and _takes_hooks(part)}
-        with hooked(list(named.values()), list(named), keep):
-            answer = network(*inputs)
+    answer = watch(classifier, inputs, keep)
     ran = Counter(name for name, _ in calls)
     kept = [(name, out) for name, out in calls if isinstance(out, Tensor) and out.dim()]
     once, more = ({n: out for n, out in kept if (ran[n] > 1) is often} for often in (False, True))
     return Recorded(once, answer, more)
+
+
+def watch(
+    classifier: nn.Module, inputs: Sequence[Any], keep: Callable[[str, Any], None], taking: str = ""
+) -> Any:
+    """Run a classifier in eval mode; keep what modules give, and those of one kind take."""
+    with evaluated(classifier) as network, torch.no_grad(), arguments_in_words():
+        named = {n: part for n, part in network.named_modules() if n and _takes_hooks(part)}
+        of_kind = {n: part for n, part in named.items() if taking and taking in type(part).__name__}
+        takes = {f"{n}.input": part for n, part in of_kind.items()}
+        with (
+            hooked([*named.values()], [*named], keep),
+            hooked([*takes.values()], [*takes], keep, takes),
+        ):
+            return network(*inputs)
 
 
 def _takes_hooks(module: nn.Module) -> bool:
@@ -161,7 +181,9 @@ class Taps:
 
     Args:
         classifier: The module to read from.
-        layers: Names as in ``classifier.named_modules()``, of modules that run once in a pass.
+        layers: Names as in ``classifier.named_modules()``, of modules that run once in a pass. With
+            ``.input`` behind it, as in ``"avgpool.input"``, what the module takes is read, which
+            may come out of a module that runs more than once.
 
     Source:
         Phang et al. 2020: the encoder is the classifier itself.
@@ -176,7 +198,9 @@ class Taps:
     def __init__(self, classifier: nn.Module, layers: Sequence[str]) -> None:
         self.classifier = classifier
         self.layers = tuple(layers)
-        self.modules = [_find(classifier, name) for name in self.layers]
+        found = [tap_of(classifier, name) for name in self.layers]
+        self.modules = [module for module, _ in found]
+        self.inputs = {n for n, (_, before) in zip(self.layers, found, strict=True) if before}
 
     def __call__(self, *inputs: Any, traced: str | None = None) -> tuple[Any, list[Tensor]]:
         """Run the classifier once; return its answer and the tapped outputs, in order.
@@ -189,6 +213,11 @@ class Taps:
 
         def keep(name: str, output: Any) -> Any:
             ran[name] += 1
+            if name in self.inputs and not isinstance(first_tensor(output), Tensor):
+                raise TypeError(
+                    f"expected the module of {name!r} to take a map first, by position, but got "
+                    f"{len(output)} arguments without one there; tap an output."
+                )
             if name != traced:
                 outputs[name] = output
                 return None
@@ -197,7 +226,7 @@ class Taps:
 
         # The context gives the grad mode back that the traced layer turns on for those after it.
         grad_mode = torch.set_grad_enabled(torch.is_grad_enabled())
-        with grad_mode, hooked(self.modules, self.layers, keep):
+        with grad_mode, hooked(self.modules, self.layers, keep, self.inputs):
             logits = self.classifier(*inputs)
         missing = [name for name in self.layers if name not in outputs]
         if missing:
@@ -211,7 +240,8 @@ class Taps:
             raise RuntimeError(
                 f"expected each tapped layer to run once in a pass, but {got}: {ONCE}"
             )
-        return logits, [outputs[name] for name in self.layers]
+        passed = {name: first_tensor(outputs[name]) for name in self.inputs}
+        return logits, [passed.get(name, outputs[name]) for name in self.layers]
 
     def __repr__(self) -> str:
         return f"Taps({', '.join(self.layers)})"
@@ -316,16 +346,16 @@ def tappable(classifier: object) -> bool:
     return isinstance(classifier, nn.Module) and not lost and not hasattr(classifier, "_orig_mod")
 
 
-def _find(classifier: nn.Module, name: str) -> nn.Module:
-    """Return a submodule by name, or name the nearest ones there are."""
-    if name:
+def tap_of(classifier: nn.Module, name: str) -> tuple[nn.Module, bool]:
+    """Return the module to tap and whether before it runs, or name the nearest ones there are."""
+    for part in filter(None, dict.fromkeys([name, name.removesuffix(".input")])):
         with suppress(AttributeError, RuntimeError):  # scripted modules list theirs only
-            return classifier.get_submodule(name)
+            return classifier.get_submodule(part), part != name
     import difflib
 
     modules = dict(classifier.named_modules())
     if name in modules and name:
-        return modules[name]
+        return modules[name], False
     near = difflib.get_close_matches(name, modules, n=4, cutoff=0.3) if name else []
     near = near or list(modules)[1:5]
     raise ValueError(
