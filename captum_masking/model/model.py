@@ -55,7 +55,7 @@ from captum_masking.model.taps import (
     logits_of,
     tappable,
 )
-from captum_masking.parts.evidence import Features, Trace, evidence
+from captum_masking.parts.evidence import Features, Trace, evidence, head_of
 from captum_masking.parts.gate import GatedMasker
 from captum_masking.parts.masker import Masker, Question, linear
 from captum_masking.parts.other_maskers import MultiInputMasker, StandaloneMasker, VectorMasker
@@ -227,7 +227,11 @@ class MaskingModel(nn.Module):
                 raise RuntimeError(f"expected one map of each example, but {got}: {ONCE}")
         if traced is None:
             return logits, Features(maps, sizes)
-        trace = Trace(logits, outputs[-1], layout=lambda tensor: layouts[-1](tensor, size))
+        layout, head = (
+            (lambda tensor: layouts[-1](tensor, size)),
+            head_of(self.classifier, maps[-1]),
+        )
+        trace = Trace(logits, outputs[-1], layout, head)
         logits = logits if torch.is_grad_enabled() else logits.detach()
         return logits, Features(maps, sizes, trace)
 

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.utils.checkpoint import CheckpointError
 
 from captum_masking._base.borrow import plain_tensors
-from captum_masking._base.captum import as_class_logits
+from captum_masking._base.captum import as_class_logits, two_classes
 
 __all__ = ["Features", "Trace", "evidence"]
 
 
 @dataclass(frozen=True)
 class Trace:
-    """How the deepest map leads to the logits: ``layout(source)`` is ``(B, channels, *cells)``."""
+    """How the deepest map leads to the logits: ``layout(source)`` is ``(B, channels, *cells)``.
+
+    ``head`` is a linear layer that may, or may not, make the logits out of the mean of the map.
+    """
 
     logits: Tensor
     source: Tensor
     layout: Callable[[Tensor], Tensor]
+    head: nn.Linear | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,9 @@ def evidence(features: Features, target: Tensor) -> Tensor:
     - ``o`` itself, the same in each cell.
 
     Where the classifier averages linear features, the mean of the first map is the logit without
-    its bias: each cell holds the logit that it would have alone. Only the layers after the deepest
-    map are run back, and no parameter gets a gradient; there is no table of classes.
+    its bias: each cell holds the logit that it would have alone, and features are multiplied by the
+    weights of the class. Other classifiers are run back, from the logits to the deepest map; no
+    parameter gets a gradient. There is no table of classes.
 
     Returns:
         ``(B, 3, *cells)``, at least float32, without graph.
@@ -76,16 +82,52 @@ def evidence(features: Features, target: Tensor) -> Tensor:
         return _evidence(trace, as_class_logits(trace.logits), target).detach()
 
 
+def head_of(classifier: nn.Module, maps: Tensor) -> nn.Linear | None:
+    """Return the last linear layer on the channels of a map, if its weights are plain numbers."""
+    linear = [part for part in classifier.modules() if type(part) is nn.Linear]
+    plain = [part for part in linear if type(part.weight) in (Tensor, nn.Parameter)]
+    fits = [
+        p for p in plain if (p.weight.shape[1:], p.weight.device) == (maps.shape[1:2], maps.device)
+    ]
+    return fits[-1] if fits else None
+
+
 def _evidence(trace: Trace, logits: Tensor, target: Tensor) -> Tensor:
-    of_target = one_hot(target, logits.shape[1]).to(logits)  # (B, classes)
+    of_target = one_hot(target, logits.shape[1]).float()  # (B, classes)
     others = logits.detach().float().masked_fill(of_target.bool(), -math.inf)
     odds = (logits.detach().float() * of_target).sum(1) - others.logsumexp(1)  # (B,)
-    maps = [
-        _share_of_cells(trace, logits, weights)
-        for weights in (of_target, of_target - others.softmax(1).to(of_target))
-    ]
-    constant = odds[:, None].expand(len(odds), maps[0][0].numel()).reshape(maps[0].shape)
-    return torch.stack([*maps, constant.to(maps[0])], dim=1)
+    weights = torch.stack([of_target, of_target - others.softmax(1)], dim=1)
+    maps = _product(trace, logits.detach().float(), weights)
+    if maps is None:
+        slopes = [_share_of_cells(trace, logits, each.to(logits)) for each in weights.unbind(1)]
+        maps = torch.stack(slopes, dim=1)
+    constant = odds.reshape(-1, *[1] * (maps.dim() - 1)).expand_as(maps[:, :1])
+    return torch.cat([maps, constant], dim=1)
+
+
+@torch.no_grad()
+def _product(trace: Trace, logits: Tensor, weights: Tensor) -> Tensor | None:
+    """Compute the share of each cell in sums ``(B, sums, classes)`` of linear logits.
+
+    None if the logits are not what the head, or nothing, makes of the mean of the map.
+    """
+    kind = logits.device.type
+    off = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    with off:
+        maps = trace.layout(trace.source.detach()).float()
+        cells = maps.reshape(*maps.shape[:2], -1)
+        found, bias = cells.mean(2), logits.new_zeros(1)
+        if trace.head is not None:
+            table = two_classes(trace.head.weight.float().T)  # (channels, classes)
+            found = found @ table
+            bias = bias if trace.head.bias is None else two_classes(trace.head.bias.float()[None])
+        # Rounding is in proportion to what the features add: a large bias would hide them.
+        steps = max(torch.finfo(each.dtype).eps for each in (trace.source, trace.logits))
+        slack = (1e-5 + 4 * steps) * found.abs().amax(1, keepdim=True)
+        if found.shape != logits.shape or not ((found + bias - logits).abs() <= slack).all():
+            return None
+        weights = weights if trace.head is None else weights @ table.T
+        return (weights @ cells).reshape(len(maps), -1, *maps.shape[2:])
 
 
 def _share_of_cells(trace: Trace, logits: Tensor, weights: Tensor) -> Tensor:

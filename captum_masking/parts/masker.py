@@ -69,7 +69,7 @@ class MaskerBase(nn.Module):
     Attributes:
         target_aware: Whether the mask depends on ``question.target``.
         sized: Whether it depends on ``question.area``.
-        reads_evidence: Whether it needs ``question.evidence``, which takes a backward pass.
+        reads_evidence: Whether it needs ``question.evidence``, which may take a backward pass.
         reads_inputs: Whether the features it is given are the inputs themselves.
         inputs_taken: How many inputs it makes a mask for; of several, ``grid`` is a tuple of grids
             and the logits are a tuple.
