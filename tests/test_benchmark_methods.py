@@ -368,6 +368,14 @@ def test_a_twin_shares_the_weights_and_asks_for_no_gradient():
 # pytorch-grad-cam.
 
 
+@pytest.mark.parametrize("name", ["LayerGradCam", *CAM_ROWS[:2]])
+def test_a_map_is_the_same_read_before_the_pooling_or_after_what_makes_it(name):
+    before, after = row(name, cnn(), "6.input"), row(name, cnn(), "5")
+    for _ in range(2):  # on the same twin
+        expected = after.maps(EXAMPLE, TARGET)
+        torch.testing.assert_close(before.maps(EXAMPLE, TARGET), expected)
+
+
 def test_grad_cam_of_the_two_libraries_is_the_same():
     one, other = (shared(n).maps(EXAMPLE, TARGET) for n in ("LayerGradCam", CAM_ROWS[0]))
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from captum_masking.benchmark.methods import (
 from captum_masking.benchmark.result import digest
 from captum_masking.model.layers import find_layers
 from captum_masking.model.model import MaskingModel
-from captum_masking.model.taps import Taps
+from captum_masking.model.taps import Taps, tap_of
 from captum_masking.saliency.saliency import MaskingSaliency
 
 #: Rows by name, and by name why others do not apply.
@@ -51,6 +51,17 @@ def twin(classifier: nn.Module) -> nn.Module:
         if getattr(part, "inplace", False):
             part.inplace = False  # type: ignore[assignment]
     return network
+
+
+def module_at(network: nn.Module, layer: str) -> nn.Module:
+    """Return a twin's module that gives what is read; what a module takes gets one, ``.input``."""
+    module, before = tap_of(network, layer)
+    if not before:
+        return module
+    path, _, name = layer.removesuffix(".input").rpartition(".")
+    given = nn.Sequential(OrderedDict(input=nn.Identity(), module=module))
+    setattr(network.get_submodule(path), name, given)
+    return given[0]
 
 
 class Lender:
@@ -213,7 +224,7 @@ class Recipe:
         def explain(inputs: Tensor, target: Tensor) -> Tensor:
             images = inputs.detach().clone().requires_grad_()
             with lender.lent() as network:
-                return self.run(network, network.get_submodule(layer), images, target)
+                return self.run(network, module_at(network, layer), images, target)
 
         return one_by_one(explain) if self.alone else explain
 
