@@ -24,12 +24,7 @@ from torch import Tensor, nn
 from captum_masking._base import borrow
 from captum_masking.parts.masker import Question
 
-__all__ = [
-    "attribution_checks",
-    "check_attribution",
-    "check_masker",
-    "masker_checks",
-]
+__all__ = ["attribution_checks", "check_attribution", "check_masker", "masker_checks"]
 
 Check = Callable[..., None]
 

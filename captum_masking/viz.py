@@ -17,14 +17,7 @@ from captum_masking._base.files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Panel",
-    "compare",
-    "montage",
-    "overlay",
-    "show",
-    "to_pixels",
-]
+__all__ = ["Panel", "compare", "montage", "overlay", "show", "to_pixels"]
 
 
 class Panel(NamedTuple):

@@ -454,6 +454,10 @@ _DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 _BESIDE = np.array([(s * x, y) for x in (17, 28, 40) for y in (0, 9, -9, 18, -18) for s in (1, -1)])
 _ROOM = 14
 
+_LEADER = {"arrowstyle": "-", "color": "#888888", "linewidth": 0.5, "shrinkB": 3}
+_IN_PIXELS = {"xycoords": "figure pixels", "textcoords": "figure pixels"}
+_CENTERED = {"fontsize": 8, "ha": "center", "va": "center", "zorder": 5}
+
 
 class _Point(NamedTuple):
     """A row of the plot; without a cost, a line across."""
@@ -509,31 +513,24 @@ def _draw_line(axes: Any, point: _Point, place: int, colors: Mapping[str, str]) 
 
 
 def _draw_point(axes: Any, point: _Point, colors: Mapping[str, str]) -> Any:
-    family = point.row.family
-    return axes.errorbar(
-        [point.forwards],
-        [point.mean],
-        [[abs(point.mean - point.low)], [abs(point.high - point.mean)]],
-        color=colors[family],
-        marker=_MARKERS[list(colors).index(family) % len(_MARKERS)],
-        markersize=6,
-        elinewidth=0.9,
-        capsize=2,
-    )
+    marker = _MARKERS[list(colors).index(point.row.family) % len(_MARKERS)]
+    style = {"marker": marker, "markersize": 6, "elinewidth": 0.9, "capsize": 2}
+    ends = [[abs(point.mean - point.low)], [abs(point.high - point.mean)]]
+    color = colors[point.row.family]
+    return axes.errorbar([point.forwards], [point.mean], ends, color=color, **style)
 
 
 def _draw_legend(figure: Any, families: Sequence[str], handles: Mapping[str, Any]) -> None:
     from matplotlib.lines import Line2D
 
     listed: list[tuple[Any, str]] = []
-    for family, before, (name, handle) in zip(
-        families, ("", *families[:-1]), handles.items(), strict=True
-    ):
-        if family != before or not listed:
-            listed.append(
-                (Line2D([], [], linestyle=""), f"{_fit(family, 40)}:".replace("$", r"\$"))
-            )
+    before = None
+    for family, (name, handle) in zip(families, handles.items(), strict=True):
+        if family != before:
+            title = f"{_fit(family, 40)}:".replace("$", r"\$")
+            listed.append((Line2D([], [], linestyle=""), title))
         listed.append((handle, _fit(name, 40).replace("$", r"\$")))
+        before = family
     figure.legend(*zip(*listed, strict=True), loc="outside right upper", fontsize=8, frameon=False)
 
 
@@ -558,18 +555,7 @@ def _number(axes: Any, points: Sequence[_Point]) -> None:
         gaps = np.linalg.norm(places[:, None] - taken[None], axis=2).min(1)
         free = places[np.argmax(np.minimum(gaps, _ROOM) - 0.4 * np.hypot(*_BESIDE.T))]
         taken = np.concatenate([taken, free[None]])
-        axes.annotate(
-            str(number),
-            center,
-            free,
-            xycoords="figure pixels",
-            textcoords="figure pixels",
-            fontsize=8,
-            ha="center",
-            va="center",
-            zorder=5,
-            arrowprops={"arrowstyle": "-", "color": "#888888", "linewidth": 0.5, "shrinkB": 3},
-        )
+        axes.annotate(str(number), center, free, arrowprops=_LEADER, **_IN_PIXELS, **_CENTERED)
 
 
 def _bar(axes: Any, point: _Point) -> np.ndarray:

@@ -21,14 +21,7 @@ from torch.utils.data import Dataset
 
 from captum_masking.data.images import check_columns, check_files_exist, read_table, whole_number
 
-__all__ = [
-    "Clips",
-    "Spectrogram",
-    "draw_sound",
-    "mel",
-    "read_sound",
-    "write_sound",
-]
+__all__ = ["Clips", "Spectrogram", "draw_sound", "mel", "read_sound", "write_sound"]
 
 
 def mel(frequency: Tensor) -> Tensor:

@@ -15,9 +15,7 @@ from captum_masking.model.model import MaskingModel, plain_model
 from captum_masking.model.taps import tap_of
 from captum_masking.parts.evidence import Features
 
-__all__ = [
-    "HeatmapModule",
-]
+__all__ = ["HeatmapModule"]
 
 
 class HeatmapModule(nn.Module):

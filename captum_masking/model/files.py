@@ -24,10 +24,7 @@ from captum_masking._base.files import replacing, sha256
 from captum_masking.model import layouts
 from captum_masking.parts import gate, masker, other_maskers, sampler
 
-__all__ = [
-    "CheckpointError",
-    "fingerprint",
-]
+__all__ = ["CheckpointError", "fingerprint"]
 
 
 _WAY_OUT = "give a folder written by model.save(folder), or save the model again"

@@ -21,11 +21,7 @@ from captum_masking._base.text import describe
 from captum_masking.model.files import MODEL, CheckpointError, read_model
 from captum_masking.model.model import MaskingModel
 
-__all__ = [
-    "from_pretrained",
-    "model_card",
-    "push_to_hub",
-]
+__all__ = ["from_pretrained", "model_card", "push_to_hub"]
 
 #: How a model was trained, and what ``captum-masking evaluate --json`` measured.
 _TRAINING, _EVALUATION = "training.json", "evaluation.json"

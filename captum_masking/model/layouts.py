@@ -10,14 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = [
-    "ChannelsFirst",
-    "ChannelsLast",
-    "Layout",
-    "OfInput",
-    "Tokens",
-    "Vectors",
-]
+__all__ = ["ChannelsFirst", "ChannelsLast", "Layout", "OfInput", "Tokens", "Vectors"]
 
 
 #: Called as ``layout(output, size)`` with a layer's output and the spatial size of the inputs;

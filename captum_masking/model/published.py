@@ -18,9 +18,7 @@ from captum_masking.model.model import MaskingModel
 from captum_masking.parts.masker import Masker, linear, nearest
 from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
 
-__all__ = [
-    "load_published",
-]
+__all__ = ["load_published"]
 
 #: The modules of torchvision's ResNet-50 that the published layers 0 to 4 are read from.
 _LAYERS = ("maxpool", "layer1", "layer2", "layer3", "layer4")

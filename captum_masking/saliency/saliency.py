@@ -37,10 +37,7 @@ from captum_masking.parts.objective import Objective
 from captum_masking.parts.regularizer import Regularizer
 from captum_masking.saliency.per_input import PerInput, optimize_each
 
-__all__ = [
-    "Baselines",
-    "MaskingSaliency",
-]
+__all__ = ["Baselines", "MaskingSaliency"]
 
 
 #: What stands for "nothing there", as Captum's methods take it: one for each input.
