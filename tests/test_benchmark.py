@@ -13,7 +13,7 @@ import scipy.stats
 import torch
 from captum.attr import LayerGradCam, Saliency
 from networks import assert_same, cnn, everything
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_masking import MaskingModel, MaskingSaliency
 from captum_masking.benchmark import Method, benchmark, default_methods
@@ -22,6 +22,7 @@ from captum_masking.benchmark.measures import (
     MEASURES,
     Scores,
     at_best_threshold,
+    best_variants,
     draw,
     halves,
     interval,
@@ -276,6 +277,103 @@ def test_every_measure_has_a_name_of_its_own_and_says_what_it_is():
     keys = [measure.column.key for measure in MEASURES]
     assert len(set(keys)) == len(keys)
     assert all(measure.column.legend.endswith((".", ")")) for measure in MEASURES)
+
+
+# Variants: a class activation map may read one layer or another
+
+
+def dark(inputs: Tensor, target: Tensor) -> Tensor:
+    return -bright(inputs, target)
+
+
+def either(first: Any, second: Any, *names: str) -> Method:
+    one, other = names or ("first", "second")
+    return Method(first, settings=one, variants=(Method(second, settings=other),))
+
+
+def test_a_row_with_variants_is_what_its_best_variant_is():
+    result = run(methods={"bright": bright, "either": either(dark, bright)})
+    assert result["either"].values == result["bright"].values
+    assert result.thresholds["either"] == result.thresholds["bright"]
+    assert all(
+        column["either"].low == column["either"].high == 0 for column in result.differences.values()
+    )
+    assert result["either"].settings == "first (not chosen) or second (chosen)"
+    assert result["bright"].settings == "bright"
+
+
+def test_a_variant_is_never_chosen_on_the_images_it_is_reported_on():
+    generator, parts = np.random.default_rng(0), halves(40, seed=1)
+    rows = {name: generator.random((40, 10)) for name in ("a", "b")}
+    rows["a"][parts == 0] += 0.3
+    rows["b"][parts == 1] += 0.3
+    names = best_variants({name: {"found": found} for name, found in rows.items()}, parts)
+    assert names == ["b", "a"]  # each part has what the other one chose
+    (measure,) = (measure for measure in MEASURES if measure.column.key == "error_at_best")
+    errors, chosen = measure.rows([rows[name] for name in names], parts)
+    for index in range(40):
+        own = rows[names[parts[index]]]
+        others = [own[other] for other in range(40) if parts[other] != parts[index]]
+        best = int(np.argmax(np.mean(others, axis=0)))
+        assert errors[index] == 1 - own[index, best]
+        assert chosen[parts[index]] == best / 10
+
+
+def test_pixel_masks_choose_where_there_are_no_boxes_and_without_either_the_first_stands():
+    masked = run(Squares(6, boxed=False, pixels=True), {"either": either(dark, bright)})
+    assert masked["either"].settings == "first (not chosen) or second (chosen)"
+    asked = Stopping(Squares(6).images)
+    assert run(Squares(6, boxed=False), {"m": either(dark, asked)})["m"].settings == "first"
+    assert not asked.seen
+
+
+def test_a_variant_that_raises_leaves_the_row_to_the_others():
+    def broken(inputs, target):
+        raise ArithmeticError("no map")
+
+    rows = {"bright": bright, "half": either(broken, bright), "none": either(broken, broken)}
+    result = run(methods=rows)
+    assert result["half"].values["error_at_best"] == result["bright"].values["error_at_best"]
+    assert not result["half"].failure and "ArithmeticError: no map) or" in result["half"].settings
+    assert "no map" in result["none"].failure and not result["none"].values
+
+
+def test_variants_are_kept_and_asked_anew_only_if_they_change(tmp_path):
+    model, data = cnn(), Squares(10)
+    first = run(data, {"m": either(dark, bright)}, model=model, out=tmp_path)
+    asked, new = Stopping(data.images), []
+    again = run(data, {"m": either(asked, asked)}, model=model, out=tmp_path)
+    assert numbers(again) == numbers(first) and not asked.seen
+    changed = either(asked, lambda x, t: new.append(x) or dark(x, t), "first", "another")
+    after = run(data, {"m": changed}, model=model, out=tmp_path)
+    assert new and not asked.seen
+    assert after["m"].values["energy"].mean < first["m"].values["energy"].mean
+
+
+class Mirror(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.flip(-1)
+
+
+@pytest.mark.parametrize(("mirrors", "read", "best"), [(1, "0", "0"), (2, "1", "2")])
+def test_a_cam_reads_the_layer_at_which_it_finds_the_object(mirrors, read, best):
+    """Brightness, mirrored before it is pooled: mirrored once, it is no longer at the square."""
+    mirrored = [Mirror() for _ in range(mirrors)]
+    ends = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 4)
+    classifier = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), *mirrored, *ends)
+    for part in (classifier[0], classifier[-1]):
+        torch.nn.init.ones_(part.weight)
+    model = MaskingModel(classifier, [read])
+    before = everything(classifier)
+    methods = default_methods(model, torch.randn(2, 3, SIDE, SIDE))[0]
+    cam = methods["LayerGradCam"]
+    tried = [each.settings.partition("layer=")[2] for each in (cam, *cam.variants)]
+    assert tried == [repr(str(mirrors)), repr(read)]  # the map that is pooled, then the masker's
+    result = run(Squares(40), {"cam": cam}, model=model)
+    assert result["cam"].settings.count("chosen") == 2  # one is chosen by both halves, one is not
+    assert f"layer={best!r} (chosen)" in result["cam"].settings
+    assert result["cam"].values["error_at_best"].mean < 0.1
+    assert_same(before, everything(classifier))
 
 
 # Bad input

@@ -21,6 +21,8 @@ from captum_masking.benchmark.libraries import (
     SLOW,
     cam_methods,
     captum_methods,
+    default_methods,
+    module_at,
     twin,
 )
 from captum_masking.metrics import masks_to_boxes, min_max
@@ -363,6 +365,57 @@ def test_a_twin_shares_the_weights_and_asks_for_no_gradient():
     for one, other in zip(classifier.parameters(), network.parameters(), strict=True):
         assert one.data_ptr() == other.data_ptr() and not other.requires_grad
     assert classifier.training and not any(part.training for part in network.modules())
+
+
+class Pooling(nn.Module):
+    """Its last rectifier is a module, or a function: then only its pooling shows the map."""
+
+    def __init__(self, relu) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 8, 3, 2), nn.AdaptiveAvgPool2d(1)
+        self.relu, self.head = relu, nn.Linear(8, 4)
+        self.load_state_dict(dict(zip(self.state_dict(), cnn_state(), strict=True)))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.pool(self.relu(self.conv(inputs))).flatten(1))
+
+
+def cnn_state():
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(8, 3, 3, 3), (8,), (4, 8), (4,)]
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+@pytest.mark.parametrize("name", ["LayerGradCam", *CAM_ROWS])
+def test_what_a_pooling_takes_is_read_as_the_output_of_a_module_is(name):
+    classifier = Pooling(functional.relu)
+    before = everything(classifier)
+    found = row(name, classifier, "pool.input").maps(EXAMPLE, TARGET)
+    assert torch.equal(found, row(name, Pooling(nn.ReLU()), "relu").maps(EXAMPLE, TARGET))
+    assert torch.equal(found, row(name, classifier, "pool.input").maps(EXAMPLE, TARGET))
+    opened = twin(classifier)
+    module_at(opened, "pool.input")
+    assert torch.equal(opened(EXAMPLE), classifier(EXAMPLE))
+    assert_same(before, everything(classifier))
+
+
+def test_grad_cam_of_what_is_pooled_is_the_class_activation_map():
+    """Zhou et al. 2016: channels by the weights of the class; here its positive part."""
+    classifier = Pooling(functional.relu)
+    methods, _ = default_methods(classifier, EXAMPLE)
+    assert "layer='pool.input'" in methods["LayerGradCam"].settings
+    maps = functional.relu(classifier.conv(EXAMPLE))
+    cam = sum(classifier.head.weight[TARGET, c, None, None] * maps[:, c] for c in range(8))
+    cam = functional.interpolate(cam.clamp(min=0)[:, None], (16, 16), mode="bilinear")
+    found = methods["LayerGradCam"].maps(EXAMPLE, TARGET)
+    torch.testing.assert_close(found, min_max(cam.detach()))
+
+
+@pytest.mark.parametrize("make", [Functional, Reused])
+def test_a_network_that_pools_by_a_function_is_read_at_its_deepest_map(make):
+    methods, _ = default_methods(make(), EXAMPLE)
+    cam = methods["LayerGradCam"]
+    assert not cam.variants and cam.maps(EXAMPLE, TARGET).isfinite().all()
 
 
 # pytorch-grad-cam.

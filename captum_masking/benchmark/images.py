@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking._base.captum import as_class_logits
-from captum_masking.benchmark.result import Result, Store, digest
+from captum_masking.benchmark.result import Store, digest
 from captum_masking.data.images import EmptyObjectError
 from captum_masking.metrics.boxes import boxes_to_pixels
 from captum_masking.metrics.classifier import outputs_of
@@ -112,10 +112,10 @@ class Images:
         return found
 
     def samples(
-        self, store: Store, result: Result, to_picture: Callable[[Tensor], Any]
+        self, store: Store, names: Mapping[str, str], to_picture: Callable[[Tensor], Any]
     ) -> list[Sample]:
-        """Return the first images with the maps that were kept; none if every method failed."""
-        kept = {r.name: store.read(r.name, ["maps"])["maps"] for r in result.rows if not r.failure}
+        """Return the first images with the maps kept by row; none if every method failed."""
+        kept = {row: store.read(name, ["maps"])["maps"] for row, name in names.items()}
         samples = []
         for place, index in enumerate(self.indices[: len(next(iter(kept.values()), ()))]):
             image, label = self.data[index]

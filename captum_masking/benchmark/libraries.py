@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from importlib import import_module
 from io import StringIO
@@ -29,7 +29,7 @@ from captum_masking.benchmark.methods import (
     quiet,
 )
 from captum_masking.benchmark.result import digest
-from captum_masking.model.layers import find_layers
+from captum_masking.model.layers import find_layers, pooled_map
 from captum_masking.model.model import MaskingModel
 from captum_masking.model.taps import Taps, tap_of
 from captum_masking.saliency.saliency import MaskingSaliency
@@ -62,22 +62,6 @@ def module_at(network: nn.Module, layer: str) -> nn.Module:
     given = nn.Sequential(OrderedDict(input=nn.Identity(), module=module))
     setattr(network.get_submodule(path), name, given)
     return given[0]
-
-
-class Lender:
-    """Lends the same twin again and again, but none that a failed call may have left with hooks."""
-
-    def __init__(self, classifier: nn.Module) -> None:
-        self.classifier = classifier
-        self._network: nn.Module | None = None
-
-    @contextmanager
-    def lent(self) -> Iterator[nn.Module]:
-        kept, self._network = self._network, None
-        network = twin(self.classifier) if kept is None else kept
-        with quiet():
-            yield network
-        self._network = network
 
 
 # ---- Obstacles: each returns in one line why a method does not apply to a classifier, or nothing.
@@ -219,12 +203,16 @@ class Recipe:
     slow: bool = False  # one forward pass for each channel of the layer
 
     def explain(self, classifier: nn.Module, layer: str) -> Explain:
-        lender = Lender(classifier)
+        kept: list[nn.Module] = []  # but none that a failed call may have left with hooks
 
         def explain(inputs: Tensor, target: Tensor) -> Tensor:
             images = inputs.detach().clone().requires_grad_()
-            with lender.lent() as network:
-                return self.run(network, module_at(network, layer), images, target)
+            network = kept.pop() if kept else twin(classifier)
+            read = module_at(network, layer) if layer else network
+            with quiet():
+                maps = self.run(network, read, images, target)
+            kept.append(network)
+            return maps
 
         return one_by_one(explain) if self.alone else explain
 
@@ -300,7 +288,9 @@ def captum_methods(classifier: nn.Module, layer: str, example: Tensor) -> Rows:
         if reason := next(filter(None, reasons), ""):
             left_out[name] = reason
         else:
-            methods[name] = Method(recipe.explain(classifier, layer), "captum", recipe.settings)
+            read = layer if no_map in recipe.obstacles else ""
+            settings = recipe.settings + f", layer={layer!r}" * bool(read)
+            methods[name] = Method(recipe.explain(classifier, read), "captum", settings)
     return methods, left_out
 
 
@@ -308,10 +298,7 @@ _CAM = "pytorch-grad-cam"
 
 
 def _cam(
-    name: str,
-    make: Callable[..., Any] | None = None,
-    alone: bool = False,
-    slow: bool = False,
+    name: str, make: Callable[..., Any] | None = None, alone: bool = False, slow: bool = False
 ) -> Recipe:
     """Make a row of a class of pytorch-grad-cam, with its defaults: no smoothing."""
 
@@ -379,7 +366,8 @@ def cam_methods(classifier: nn.Module, layer: str, example: Tensor) -> Rows:
 def default_methods(model: nn.Module, example: Tensor, *, slow: bool = False) -> Rows:
     """Make every method that applies to a classifier; return them, and why others do not, by name.
 
-    Layer methods read the deepest map, which is the last that a ``MaskingModel`` reads.
+    Layer methods read the map that the classifier pools, and where the deepest map that a masker
+    reads is another one, that too: the benchmark chooses (``Method.variants``).
 
     Args:
         model: A ``MaskingModel``, whose own masks are the first row; or a classifier.
@@ -392,17 +380,20 @@ def default_methods(model: nn.Module, example: Tensor, *, slow: bool = False) ->
         >>> default_methods(classifier, torch.rand(1, 3, 32, 32))[0]["LayerGradCam"].family
         'captum'
     """
-    ours: dict[str, Method] = {}
+    found: dict[str, Method] = {}
+    classifier, read = model, tuple[str, ...]()
     if isinstance(model, MaskingModel):
-        classifier, layer = model.classifier, model.layers[-1]
-        ours = {"MaskingSaliency": ours_of(model)}
-    else:
-        classifier, layer = model, find_layers(model, example[:1])[-1]
-    captum, no_captum = captum_methods(classifier, layer, example)
-    cams, no_cams = cam_methods(classifier, layer, example)
-    found = {**ours, **captum, **cams}
+        classifier, read = model.classifier, model.layers
+        found = {"MaskingSaliency": ours_of(model)}
+    deepest = (read or find_layers(classifier, example[:1]))[-1]
+    layers = list(dict.fromkeys([pooled_map(classifier, example[:1]) or deepest, deepest]))
+    tried = [make(classifier, n, example) for make in (captum_methods, cam_methods) for n in layers]
+    for name, row in ((name, row) for rows, _ in tried for name, row in rows.items()):
+        first = found.setdefault(name, row)
+        if row.settings != first.settings:  # it reads another layer
+            found[name] = replace(first, variants=(*first.variants, row))
     chosen = {name: row for name, row in found.items() if slow or name not in SLOW}
-    return chosen, {**no_captum, **no_cams}
+    return chosen, {n: why for _, no in tried[::-1] for n, why in no.items() if n not in found}
 
 
 def in_words(left_out: Mapping[str, str]) -> list[str]:

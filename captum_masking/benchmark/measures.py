@@ -59,13 +59,13 @@ def pooled_precision(rows: Array, draws: Array) -> Array:
     return average_precision(histograms).double().numpy()
 
 
-def at_best_threshold(rows: Array, parts: Array) -> tuple[Array, list[float]]:
+def at_best_threshold(rows: Array, parts: Array, read: Any = (0, 1)) -> tuple[Array, list[float]]:
     """Choose thresholds on one part ``(n,)`` of the images, read the other part, and vice versa."""
     levels = rows[:, None] if rows.ndim == 2 else rows  # (n, L, T), higher is better
     steps = thresholds(1 / levels.shape[2]).numpy()
     values, chosen = np.full(len(rows), np.nan), []
     known = np.isfinite(levels).all((1, 2))
-    for part in (0, 1):
+    for part in read:
         choose_on, report_on = known & (parts != part), known & (parts == part)
         if not choose_on.any():
             continue
@@ -77,6 +77,19 @@ def at_best_threshold(rows: Array, parts: Array) -> tuple[Array, list[float]]:
 
 def halves(count: int, seed: int) -> Array:
     return np.random.default_rng(seed).permutation(count) % 2
+
+
+def best_variants(variants: Mapping[str, dict[str, Array]], parts: Array) -> list[str]:
+    """Name for each part what finds most on the other at its best threshold, else the first.
+
+    Boxes decide, or pixel masks where there are none.
+    """
+
+    def found(name: str, part: int) -> float:
+        rows = variants[name].get("found", variants[name].get("mask_ious", parts[:, None]))
+        return float(np.nansum(rows[parts != part], axis=0).max())
+
+    return [max(variants, key=partial(found, part=part)) for part in (0, 1)]
 
 
 # ---- What is measured of a batch of maps: arrays ``(B, ...)`` by name. A row is NaN all over where
@@ -207,10 +220,14 @@ class Measure(NamedTuple):
     tuned: bool = False  # thresholds are chosen on one part of the images, reported on the other
     turned: bool = False  # one minus the rows, such as an error
 
-    def rows(self, array: Array, parts: Array) -> tuple[Array, list[float]]:
-        found, chosen = at_best_threshold(array, parts) if self.tuned else (array, [])
-        rows = np.asarray(found, dtype=float)
-        return (1 - rows if self.turned else rows), chosen
+    def rows(self, arrays: Sequence[Array], parts: Array) -> tuple[Array, list[float]]:
+        """Read each part from its own array; return also the thresholds chosen."""
+        read = [
+            at_best_threshold(array, parts, [part]) if self.tuned else (array, [])
+            for part, array in enumerate(arrays)
+        ]
+        rows = np.stack([rows for rows, _ in read])[parts, np.arange(len(parts))].astype(float)
+        return (1 - rows if self.turned else rows), read[0][1] + read[1][1]
 
 
 def _plain(
@@ -344,10 +361,25 @@ class _Drawn(NamedTuple):
     chosen: list[float]
 
 
+#: By row what stands for each half of the images, by name: itself, or one of its variants.
+Chosen = dict[str, list[tuple[str, dict[str, Array]]]]
+
+
+def choose(
+    store: Store, names: Mapping[str, list[str]], firsts: Sequence[int], seed: int
+) -> Chosen:
+    chosen = {}
+    for row, tried in names.items():
+        arrays = {name: store.read(name, firsts) for name in tried}
+        best = best_variants(arrays, halves(len(arrays[tried[0]]["area"]), seed))
+        chosen[row] = [(name, arrays[name]) for name in best]
+    return chosen
+
+
 def summarize(
     store: Store,
     methods: Mapping[str, Method],
-    firsts: Sequence[int],
+    chosen: Chosen,
     *,
     failures: Mapping[str, str],
     reference: str,
@@ -356,8 +388,8 @@ def summarize(
     notes: Sequence[str],
 ) -> Result:
     """Make the table of stored scores; rows are resampled alike, so differences are paired."""
-    arrays = {name: store.read(name, firsts) for name in methods if name not in failures}
-    correct = next((found["correct"] for found in arrays.values()), np.zeros(0))
+    arrays = {name: [found for _, found in best] for name, best in chosen.items()}
+    correct = next((found["correct"] for found, _ in arrays.values()), np.zeros(0))
     count = len(correct)
     parts, draws = halves(count, seed), draw(max(count, 1), resamples=_RESAMPLES, seed=seed)
     drawn = {name: _drawn(found, parts, draws) for name, found in arrays.items()}
@@ -365,11 +397,11 @@ def summarize(
         Row(
             name,
             method.family,
-            method.settings,
+            _settings(method.runs(name), [run for run, _ in chosen.get(name, ())], failures),
             {key: interval(found.numbers) for key, found in drawn.get(name, {}).items()},
-            store.cost(name),
-            int(arrays[name]["degenerate"].sum()) if name in arrays else 0,
-            failures.get(name, ""),
+            store.cost(chosen[name][0][0] if name in chosen else name),
+            sum(int(a["degenerate"][parts == i].sum()) for i, a in enumerate(arrays.get(name, ()))),
+            "" if name in chosen else failures[name],
         )
         for name, method in methods.items()
     ]
@@ -389,11 +421,17 @@ def summarize(
     )
 
 
-def _drawn(arrays: dict[str, Array], parts: Array, draws: Array) -> dict[str, _Drawn]:
+def _settings(runs: Mapping[str, Method], best: Sequence[str], failures: Mapping[str, str]) -> str:
+    words = ("not chosen", "chosen for one half of the images", "chosen")
+    said = {name: failures.get(name, words[best.count(name)]) for name in runs if len(runs) > 1}
+    return " or ".join(r.settings + (f" ({said[n]})" if said else "") for n, r in runs.items())
+
+
+def _drawn(arrays: Sequence[dict[str, Array]], parts: Array, draws: Array) -> dict[str, _Drawn]:
     found = {}
     for measure in MEASURES:
-        if measure.array in arrays:
-            rows, chosen = measure.rows(arrays[measure.array], parts)
+        if all(measure.array in half for half in arrays):
+            rows, chosen = measure.rows([half[measure.array] for half in arrays], parts)
             found[measure.column.key] = _Drawn(measure.statistic(rows, draws), chosen)
     return {key: one for key, one in found.items() if np.isfinite(one.numbers[0])}
 

@@ -41,6 +41,8 @@ class Method:
             scaled so that its least value becomes 0 and its greatest 1.
         module: What it runs, to be held in eval mode and given back as it was; None if that is
             the benchmark's own copy.
+        variants: The same with other settings, such as another layer. Each half of the images is
+            reported with the one that was best on the other half.
 
     Example:
         >>> method = Method(lambda inputs, target: inputs[:, :1], settings="the red channel")
@@ -53,6 +55,12 @@ class Method:
     settings: str = ""
     is_mask: bool = False
     module: nn.Module | None = None
+    variants: tuple[Method, ...] = ()
+
+    def runs(self, name: str) -> dict[str, Method]:
+        """Return by name what is measured for a row of this name: itself, then its variants."""
+        others = {f"{name}, variant {i}": each for i, each in enumerate(self.variants, start=2)}
+        return {name: self, **others}
 
     def maps(self, inputs: Tensor, target: Tensor) -> Tensor:
         """Return maps ``(B, 1, H, W)`` in [0, 1], detached; NaN all over where a value is NaN."""

@@ -6,7 +6,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from captum_masking._base.checks import check_recognized
 from captum_masking.benchmark.cost import measure_cost
 from captum_masking.benchmark.images import Batch, Images, stretched
 from captum_masking.benchmark.libraries import default_methods, in_words
-from captum_masking.benchmark.measures import Arrays, Scores, summarize
+from captum_masking.benchmark.measures import Arrays, Scores, choose, summarize
 from captum_masking.benchmark.methods import (
     Explain,
     Method,
@@ -118,14 +118,18 @@ def benchmark(
         first = next((name for name, row in rows.items() if row.family != TRIVIAL), "")
         reference = reference or first
         area = rows[reference].settings if reference in rows else ""  # of which all are measured
-        store.forget_changed({name: f"{row.settings}; area: {area}" for name, row in rows.items()})
+        runs = {key: run for name, row in rows.items() for key, run in row.runs(name).items()}
+        store.forget_changed({name: f"{run.settings}; area: {area}" for name, run in runs.items()})
         scores = Scores(judge, curve_steps, curve_images, robustness)
-        loop = _Loop(rows, judge, scores, store, seed, cost_seconds, reference)
+        loop = _Loop(runs, judge, scores, store, seed, cost_seconds, reference)
         loop.run(images, predicted=predicted, show_progress=show_progress)
+        tried = {n: [k for k in row.runs(n) if k not in loop.failures] for n, row in rows.items()}
+        tried = {name: keys for name, keys in tried.items() if keys}
+        chosen = choose(store, tried, range(0, len(images), batch_size), seed)
         result = summarize(
             store,
             rows,
-            range(0, len(images), batch_size),
+            chosen,
             failures=loop.failures,
             reference=reference,
             seed=seed,
@@ -133,7 +137,8 @@ def benchmark(
             notes=[*notes, *_notes(images, left_out, robustness)],
         )
         if out is not None:
-            samples = images.samples(store, result, stretched if to_picture is None else to_picture)
+            names = {row: best[0][0] for row, best in chosen.items()}
+            samples = images.samples(store, names, to_picture or stretched)
             write_report(result, samples, Path(out))
     return result
 
@@ -145,7 +150,10 @@ def _rows(
     given: Mapping[str, Attribution | Explain | Method] = methods or {}
     if methods is None:
         given, left_out = default_methods(model, images.example())
-    return {**trivial_methods(), **{n: as_method(m) for n, m in given.items()}}, left_out
+    rows = {**trivial_methods(), **{n: as_method(m) for n, m in given.items()}}
+    if not (images.has_boxes or images.has_pixels):  # nothing could choose among variants
+        rows = {name: replace(row, variants=()) for name, row in rows.items()}
+    return rows, left_out
 
 
 def _notes(images: Images, left_out: Mapping[str, str], robustness: bool) -> list[str]:
