@@ -171,18 +171,6 @@ def _weights(module: nn.Module) -> dict[str, Any]:
     return {name: _copy(value) for name, value in module.state_dict().items()}
 
 
-def _modes(module: nn.Module) -> dict[str, Any]:
-    return {name: part.training for name, part in module.named_modules()}
-
-
-def _flags(module: nn.Module) -> dict[str, Any]:
-    return {name: parameter.requires_grad for name, parameter in module.named_parameters()}
-
-
-def _gradients(module: nn.Module) -> dict[str, Any]:
-    return {name: _copy(parameter.grad) for name, parameter in module.named_parameters()}
-
-
 def _hooks(module: nn.Module) -> dict[str, Any]:
     return {
         f"{name}.{kind}": tuple(getattr(part, kind, ()))
@@ -202,9 +190,9 @@ def _random_numbers(_: nn.Module) -> dict[str, Any]:
 
 _ASPECTS: dict[str, Callable[[nn.Module], dict[str, Any]]] = {  # by their names in messages
     "weights and statistics": _weights,
-    "train and eval modes": _modes,
-    "requires_grad flags": _flags,
-    "gradients": _gradients,
+    "train and eval modes": lambda m: {n: part.training for n, part in m.named_modules()},
+    "requires_grad flags": lambda m: {n: p.requires_grad for n, p in m.named_parameters()},
+    "gradients": lambda m: {n: _copy(p.grad) for n, p in m.named_parameters()},
     "hooks": _hooks,
     "random numbers": _random_numbers,
 }
@@ -312,35 +300,23 @@ def a_tuple_gives_a_tuple(case: _Case) -> None:
     """Captum's sensitivity_max passes a tuple of one, and takes the map out of one."""
     got = case.explain((case.inputs,))
     way_out = "return (attribution,) if isinstance(inputs, tuple) else attribution."
-    _expect(
-        isinstance(got, tuple) and len(got) == 1,
-        "a tuple of one map for a tuple of one input",
-        type(got).__name__,
-        way_out,
-    )
+    is_one, expected = isinstance(got, tuple) and len(got) == 1, "a tuple of one map for one input"
+    _expect(is_one, expected, type(got).__name__, way_out)
     _expect_close(got[0], case.explain(), "the same map with and without a tuple", way_out)
 
 
 def a_batch_gives_what_its_inputs_give_one_by_one(case: _Case) -> None:
     """A map must not depend on what else is in the batch."""
-    _expect_close(
-        case.explain(),
-        torch.cat([case.explain(one) for one in case.inputs.split(1)]),
-        "the same maps for a batch as for its inputs one by one",
-        "hold the model in eval mode meanwhile, and average nothing over the batch.",
-    )
+    alone = torch.cat([case.explain(one) for one in case.inputs.split(1)])
+    way_out = "hold the model in eval mode meanwhile, and average nothing over the batch."
+    expected = "the same maps for a batch as for its inputs one by one"
+    _expect_close(case.explain(), alone, expected, way_out)
 
 
 def asking_twice_gives_the_same_map(case: _Case) -> None:
     """A map that changes cannot be published."""
-    first = case.explain().clone()
-    _expect_close(
-        case.explain(),
-        first,
-        "the same map when asked twice",
-        "draw random numbers from a torch.Generator seeded at each call.",
-        tolerance=1e-6,
-    )
+    way_out, first = "draw from a torch.Generator seeded at each call.", case.explain().clone()
+    _expect_close(case.explain(), first, "the same map when asked twice", way_out, tolerance=1e-6)
 
 
 def it_works_without_gradients(case: _Case) -> None:
@@ -356,11 +332,8 @@ def noise_tunnel_takes_it(case: _Case) -> None:
     way_out = "decorate attribute with captum.log.log_usage, and define multiplies_by_inputs."
     tunnel, inputs = NoiseTunnel(case.attribution), case.inputs
     with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
-        got = _attempt(
-            lambda: tunnel.attribute(inputs, nt_samples=2, target=0, **case.options),
-            "NoiseTunnel(attribution) to work",
-            way_out,
-        )
+        run = partial(tunnel.attribute, inputs, nt_samples=2, target=0, **case.options)
+        got = _attempt(run, "NoiseTunnel(attribution) to work", way_out)
     _expect(got.shape == inputs.shape, f"shape {tuple(inputs.shape)}", tuple(got.shape), way_out)
 
 
@@ -378,13 +351,10 @@ def every_form_of_a_target_gives_the_same_map(case: _Case) -> None:
     count, device = len(case.inputs), case.inputs.device
     tensors = [torch.tensor(1), torch.tensor([1]), torch.ones(count, dtype=torch.long)]
     wanted = case.explain(target=1)
+    way_out = "select outputs with captum._utils.common._select_targets."
     for form in [(1,), [1] * count, [(1,)] * count, *(tensor.to(device) for tensor in tensors)]:
-        _expect_close(
-            case.explain(target=form),
-            wanted,
-            f"target={form!r} to mean target=1",
-            "select outputs with captum._utils.common._select_targets.",
-        )
+        expected = f"target={form!r} to mean target=1"
+        _expect_close(case.explain(target=form), wanted, expected, way_out)
 
 
 def a_target_for_each_input_is_taken_input_by_input(case: _Case) -> None:
@@ -393,12 +363,9 @@ def a_target_for_each_input_is_taken_input_by_input(case: _Case) -> None:
     pairs = zip(case.inputs.split(1), classes, strict=True)
     alone = torch.cat([case.explain(one, target) for one, target in pairs])
     for form in (classes, torch.tensor(classes, device=case.inputs.device)):
-        _expect_close(
-            case.explain(target=form),
-            alone,
-            f"target={form!r} to go row by row with the inputs",
-            "index the output with one class a row.",
-        )
+        expected = f"target={form!r} to go row by row with the inputs"
+        way_out = "index the output with one class a row."
+        _expect_close(case.explain(target=form), alone, expected, way_out)
 
 
 def a_wrong_target_is_refused(case: _Case) -> None:
@@ -409,12 +376,8 @@ def a_wrong_target_is_refused(case: _Case) -> None:
             case.attribute(case.inputs, target)
         except Exception:  # Captum's own methods raise AssertionError, IndexError, RuntimeError
             continue
-        _expect(
-            False,
-            f"target={target!r} to be refused with an error",
-            "a map",
-            "check it against the output even where it does not change the map.",
-        )
+        way_out = "check it against the output even where it does not change the map."
+        _expect(False, f"target={target!r} to be refused with an error", "a map", way_out)
 
 
 # ---- Attributions: model and input come back as they were
@@ -499,12 +462,8 @@ def _last_to_run(case: _Case) -> nn.Module:
     finally:
         for handle in handles:
             handle.remove()
-    _expect(
-        ran,
-        "the attribution to run the model",
-        "no submodule that ran",
-        "pass the module itself as model: hooks of compiled ones do not fire.",
-    )
+    way_out = "pass the module itself as model: hooks of compiled ones do not fire."
+    _expect(ran, "the attribution to run the model", "no submodule that ran", way_out)
     return ran[-1]
 
 
@@ -605,23 +564,18 @@ def logits_have_one_channel_and_the_shape_of_the_grid(case: _Masker) -> None:
     for batch, side in itertools.product((1, 2, 5), (1, 4, 9)):
         grid = [side + axis for axis in range(case.dims)]  # no two sides alike
         logits = case.run(case.features(batch), grid)
-        _expect(
-            tuple(logits.shape) == (batch, 1, *grid),
-            f"mask logits of shape {(batch, 1, *grid)}",
-            tuple(logits.shape),
-            "end in one channel, resampled to the grid that forward is given.",
-        )
+        got, wanted = tuple(logits.shape), (batch, 1, *grid)
+        way_out = "end in one channel, resampled to the grid that forward is given."
+        _expect(got == wanted, f"mask logits of shape {wanted}", got, way_out)
 
 
 def a_batch_gives_what_its_examples_give_one_by_one(case: _Masker) -> None:
     """In eval mode no example may depend on its neighbors."""
     features = case.features(3)
-    _expect_close(
-        case.run(features),
-        torch.cat([case.run([maps[[row]] for maps in features]) for row in range(3)]),
-        "the same logits for a batch as for its examples one by one",
-        "normalize over nothing that includes the batch axis in eval mode.",
-    )
+    alone = torch.cat([case.run([maps[[row]] for maps in features]) for row in range(3)])
+    way_out = "normalize over nothing that includes the batch axis in eval mode."
+    expected = "the same logits for a batch as for its examples one by one"
+    _expect_close(case.run(features), alone, expected, way_out)
 
 
 def asking_twice_gives_the_same_logits(case: _Masker) -> None:
@@ -648,26 +602,18 @@ def every_parameter_gets_a_gradient(case: _Masker) -> None:
     _expect(parameters, "a masker with parameters", "none", "register them as nn.Parameter.")
     with _borrowed(case.masker), torch.enable_grad():
         logits = _call(case.masker.train(), case.features(4))
-        found = _attempt(
-            lambda: torch.autograd.grad(
-                (logits * torch.randn_like(logits)).sum(),
-                list(parameters.values()),
-                allow_unused=True,
-            ),
-            "logits with a graph",
-            "detach nothing on the way, and stay out of no_grad.",
-        )
+        loss, learned = (logits * torch.randn_like(logits)).sum(), list(parameters.values())
+        run = partial(torch.autograd.grad, loss, learned, allow_unused=True)
+        way_out = "detach nothing on the way, and stay out of no_grad."
+        found = _attempt(run, "logits with a graph", way_out)
     dead = [
         name
         for name, gradient in zip(parameters, found, strict=True)
         if gradient is None or not gradient.isfinite().all() or not gradient.any()
     ]
-    _expect(
-        not dead,
-        "a finite gradient for every parameter, not zero everywhere",
-        f"none for {dead[:4]}",
-        "use every parameter in forward, or freeze it with requires_grad_(False).",
-    )
+    way_out = "use every parameter in forward, or freeze it with requires_grad_(False)."
+    expected = "a finite gradient for every parameter, not zero everywhere"
+    _expect(not dead, expected, f"none for {dead[:4]}", way_out)
 
 
 def logits_are_finite_for_extreme_features(case: _Masker) -> None:
@@ -696,17 +642,11 @@ def a_state_dict_carries_all_that_matters(case: _Masker) -> None:
     way_out = "register tensors with register_buffer, and list constructor arguments in settings."
     with _borrowed(case.masker):  # making one draws random numbers
         fresh = _fresh(case.masker)
-    _attempt(
-        lambda: fresh.load_state_dict(copy.deepcopy(case.masker.state_dict())),
-        "a state dict that load_state_dict takes",
-        way_out,
-    )
-    _expect_close(
-        case.run(case.features(), masker=fresh),
-        case.run(case.features()),
-        "the same logits of a new masker with the old one's state dict",
-        way_out,
-    )
+    load = partial(fresh.load_state_dict, copy.deepcopy(case.masker.state_dict()))
+    _attempt(load, "a state dict that load_state_dict takes", way_out)
+    wanted, got = case.run(case.features()), case.run(case.features(), masker=fresh)
+    expected = "the same logits of a new masker with the old one's state dict"
+    _expect_close(got, wanted, expected, way_out)
 
 
 def _fresh(masker: nn.Module) -> nn.Module:
@@ -714,9 +654,8 @@ def _fresh(masker: nn.Module) -> nn.Module:
     settings = getattr(masker, "settings", None)
     if settings is not None:
         way_out = "list every constructor argument in settings, under its own name."
-        made: nn.Module = _attempt(
-            lambda: type(masker)(**settings), "Class(**masker.settings) to work", way_out
-        )
+        make = partial(type(masker), **settings)
+        made: nn.Module = _attempt(make, "Class(**masker.settings) to work", way_out)
         return made.to(next(masker.parameters(), torch.zeros(())))
     other: nn.Module = _deep_copy(masker)
     with torch.no_grad():

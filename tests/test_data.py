@@ -469,5 +469,5 @@ def test_bad_numbers_are_refused(arguments, error, message):
 def test_without_the_demo_extra_the_error_says_how_to_install_it(monkeypatch, library):
     digits.load_source.cache_clear()
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ImportError, match=r"pip install captum-masking\[demo\]"):
+    with pytest.raises(ImportError, match=r"pip install 'captum-masking\[demo\]'"):
         DigitsOnTextures(1)

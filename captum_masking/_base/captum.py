@@ -12,9 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from captum._utils.common import (
-    _format_additional_forward_args as _format_additional_forward_args,
-)
+from captum._utils.common import _format_additional_forward_args as _format_additional_forward_args
 from captum._utils.common import _select_targets as _select_targets
 from captum._utils.progress import progress as progress
 from captum._utils.typing import TargetType as TargetType

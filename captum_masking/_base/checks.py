@@ -7,6 +7,7 @@ import operator
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from numbers import Real
 from typing import Any
 
@@ -410,3 +411,16 @@ def check_weights(*, way_out: str = "0 switches the term off.", **weights: float
             raise TypeError(f"{name} must be a number, but got {type(weight).__name__}; {way_out}")
         if not 0 <= weight < math.inf:
             raise ValueError(f"{name} must be a finite number >= 0, but got {weight}; {way_out}")
+
+
+# ---- Libraries that are not always there
+
+
+def needed(library: str, *, by: str, run: str) -> Any:
+    """Import a library that only a part of the package needs."""
+    try:
+        return import_module(library)
+    except ImportError as error:
+        raise ImportError(
+            f"{by} need {library}, which cannot be imported ({error}); run: pip install {run}"
+        ) from error

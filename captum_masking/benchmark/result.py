@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 from torch import Tensor
 
+from captum_masking._base import checks
 from captum_masking._base.files import replacing, sha256, write_json
 
 if TYPE_CHECKING:
@@ -26,15 +27,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 TRIVIAL = "trivial"
 
 
-def needed(library: str) -> Any:
-    """Import a library that only reports need."""
-    try:
-        return import_module(library)
-    except ImportError as error:
-        raise ImportError(
-            f"reports of a benchmark need {library}, which cannot be imported ({error}); run: "
-            "pip install 'captum-masking[benchmark]'"
-        ) from error
+needed = partial(checks.needed, by="reports of a benchmark", run="'captum-masking[benchmark]'")
 
 
 @dataclass(frozen=True)

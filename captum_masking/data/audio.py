@@ -7,7 +7,6 @@ low frequencies first. Others are refused with a ``TypeError`` or a ``ValueError
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 from collections.abc import Callable, Collection, Iterable
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
+from captum_masking._base.checks import needed
 from captum_masking.data.images import check_columns, check_files_exist, read_table, whole_number
 
 __all__ = ["Clips", "Spectrogram", "draw_sound", "mel", "read_sound", "write_sound"]
@@ -280,7 +280,7 @@ def read_sound(
         >>> read_sound(file, 22050, samples=30000).shape
         torch.Size([30000])
     """
-    soundfile = _soundfile()
+    soundfile = needed("soundfile", by="sound files", run="soundfile")
     if not Path(file).is_file():
         raise FileNotFoundError(f"expected a sound file, but {file} does not exist.")
     try:
@@ -304,7 +304,7 @@ def write_sound(file: str | os.PathLike[str], sound: Tensor, sample_rate: int) -
         sound: ``(samples,)`` in [-1, 1]; what lies outside is clipped.
         sample_rate: Samples a second.
     """
-    soundfile = _soundfile()
+    soundfile = needed("soundfile", by="sound files", run="soundfile")
     format_name = Path(file).suffix[1:].upper()
     if format_name not in soundfile.available_formats():
         raise ValueError(
@@ -328,16 +328,6 @@ def _resample(sound: Tensor, rate: int, new_rate: int) -> Tensor:
     common = math.gcd(rate, new_rate)
     resampled = resample_poly(sound.numpy(), new_rate // common, rate // common)
     return torch.from_numpy(resampled).float()
-
-
-def _soundfile() -> Any:
-    try:
-        return importlib.import_module("soundfile")
-    except ImportError as error:
-        raise ImportError(
-            "expected the package soundfile, to read and write sound files, but it is not "
-            "installed; pip install soundfile."
-        ) from error
 
 
 class Clips(Dataset[tuple[Any, int]]):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
-from captum_masking._base.checks import check_count
+from captum_masking._base.checks import check_count, needed
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -118,19 +118,13 @@ class _Source(NamedTuple):
 @lru_cache(maxsize=2)
 def load_source(train: bool) -> _Source:
     """Read the digits and textures of one half."""
-    try:
-        from skimage import data
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError(
-            f"DigitsOnTextures needs scikit-learn and scikit-image ({error}); install them with "
-            "pip install captum-masking[demo]."
-        ) from error
+    libraries, run = ("skimage", "sklearn.datasets"), "'captum-masking[demo]'"
+    scikit, sets = (needed(each, by="digits on textures", run=run) for each in libraries)
     rows = slice(None, -HELD_OUT_DIGITS) if train else slice(-HELD_OUT_DIGITS, None)
     columns = slice(None, -HELD_OUT_COLUMNS) if train else slice(-HELD_OUT_COLUMNS, None)
-    bunch = load_digits()
+    bunch = sets.load_digits()
     digits = np.pad(bunch.images[rows] / 16, ((0, 0), (1, 1), (1, 1)))
-    images = (data.brick(), data.grass(), data.gravel())
+    images = (scikit.data.brick(), scikit.data.grass(), scikit.data.gravel())
     textures = [_standardize(image[:, columns]) for image in images]
     return _Source(digits, bunch.target[rows], textures)
 

@@ -36,11 +36,7 @@ class LabeledSubset(Subset[Any]):
 
 
 def few_shot(
-    dataset: Dataset[Any],
-    per_class: int,
-    *,
-    seed: int = 0,
-    classes: Collection[int] | None = None,
+    dataset: Dataset[Any], per_class: int, *, seed: int = 0, classes: Collection[int] | None = None
 ) -> LabeledSubset:
     """Choose a few images of each class at random, the same ones for the same seed.
 

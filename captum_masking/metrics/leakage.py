@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from captum_masking._base.checks import check_labels
+from captum_masking._base.checks import check_labels, needed
 from captum_masking.metrics.boxes import masks_to_boxes
 from captum_masking.metrics.localization import coverage
 from captum_masking.metrics.maps import check_masks, check_unit_range, finite_planes
@@ -88,15 +88,11 @@ class Leakage:
 
 def read_by_ridge(masks: Tensor, labels: Tensor, unread: Tensor) -> Tensor:
     """Read masks by the ridge classifier with the least leave-one-out error, a `Reader`."""
-    try:
-        from sklearn.linear_model import RidgeClassifierCV
-    except ImportError as error:
-        raise ImportError(
-            "reading masks needs scikit-learn: pip install 'captum-masking[metrics]'"
-        ) from error
-
+    linear = needed("sklearn.linear_model", by="readers of masks", run="'captum-masking[metrics]'")
     features, others = _features(masks, unread)
-    reader = RidgeClassifierCV(_PENALTIES * len(features)).fit(features.numpy(), labels.numpy())
+    reader = linear.RidgeClassifierCV(_PENALTIES * len(features)).fit(
+        features.numpy(), labels.numpy()
+    )
     return torch.from_numpy(reader.predict(others.numpy()))
 
 

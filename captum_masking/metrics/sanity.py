@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d
 from torch.utils.data import Dataset
 
 from captum_masking._base.borrow import borrowed, seeded
+from captum_masking._base.checks import needed
 from captum_masking.data.subsets import labels_of
 from captum_masking.metrics.maps import is_finite, min_max, or_nan, planes_of
 from captum_masking.metrics.mean import FiniteMeans
@@ -119,13 +120,8 @@ def hog_similarity(maps: Tensor, others: Tensor) -> Tensor:
 
 def hog_features(maps: Tensor, *, cell_px: int | None = None, block_cells: int = 3) -> Tensor:
     """Return histograms of oriented gradients ``(B, N)``; None is the cell of `hog_similarity`."""
-    try:
-        from skimage.feature import hog
-    except ImportError as error:
-        raise ImportError(
-            "histograms of gradients need scikit-image: pip install 'captum-masking[metrics]'"
-        ) from error
-
+    by, run = "histograms of gradients", "'captum-masking[metrics]'"
+    hog = needed("skimage.feature", by=by, run=run).hog
     planes = planes_of(maps)
     side = min(planes.shape[-2:])
     cell = max(1, min(16, side // 3)) if cell_px is None else cell_px

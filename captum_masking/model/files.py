@@ -39,12 +39,7 @@ class CheckpointError(ValueError):
         captum_masking.model.files.CheckpointError: cannot load my-model: it has no ...
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        reason: str,
-        way_out: str = _WAY_OUT,
-    ) -> None:
+    def __init__(self, path: str | Path, reason: str, way_out: str = _WAY_OUT) -> None:
         super().__init__(f"cannot load {path}: {reason}; {way_out}.")
 
 

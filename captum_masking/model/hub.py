@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from captum_masking._base.checks import needed
 from captum_masking._base.text import describe
 from captum_masking.model.files import MODEL, CheckpointError, read_model
 from captum_masking.model.model import MaskingModel
@@ -183,11 +184,4 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _library() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError(
-            "the Hugging Face Hub needs huggingface_hub, which is not installed; run: "
-            "pip install 'captum-masking[hub]'"
-        ) from error
-    return huggingface_hub
+    return needed("huggingface_hub", by="models on the Hub", run="'captum-masking[hub]'")

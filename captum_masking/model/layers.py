@@ -309,11 +309,7 @@ def _cells(output: Tensor) -> int:
 
 
 def find_joint_layers(
-    classifier: nn.Module,
-    inputs: Sequence[Tensor],
-    *,
-    count: int = 2,
-    extra: tuple[Any, ...] = (),
+    classifier: nn.Module, inputs: Sequence[Tensor], *, count: int = 2, extra: tuple[Any, ...] = ()
 ) -> dict[str, OfInput]:
     """Find the layers to read for each of several inputs; one that sees several is of the first."""
     layers: dict[str, OfInput] = {}

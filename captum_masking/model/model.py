@@ -236,11 +236,7 @@ class MaskingModel(nn.Module):
         return logits, Features(maps, sizes, trace)
 
     def question(
-        self,
-        logits: Tensor,
-        *,
-        target: Tensor | None = None,
-        area: float | Tensor | None = None,
+        self, logits: Tensor, *, target: Tensor | None = None, area: float | Tensor | None = None
     ) -> Question:
         """Put together what the masker is asked.
 

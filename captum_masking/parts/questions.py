@@ -204,10 +204,7 @@ class Questions:
     def __post_init__(self) -> None:
         shares = self.composed, self.absent, self.tiled
         check_weights(
-            composed=self.composed,
-            absent=self.absent,
-            tiled=self.tiled,
-            way_out="0 leaves it out.",
+            composed=self.composed, absent=self.absent, tiled=self.tiled, way_out="0 leaves it out."
         )
         if max(shares) > 1:
             raise ValueError(

