@@ -159,8 +159,10 @@ def _trainer(options: Options, classifier: nn.Module, accelerator: Accelerator) 
     else:
         model, lr = MaskingModel.load(options.start, classifier), 5e-4
         model = gated(model) if options.target_aware and not model.target_aware else model
-    how = _how(options)
-    return MaskingTrainer(model, train_classifier=how, lr=lr, accelerator=accelerator)
+    how, layout = _how(options), torch.channels_last  # that of load_classifier
+    return MaskingTrainer(
+        model, train_classifier=how, lr=lr, accelerator=accelerator, memory_format=layout
+    )
 
 
 def _how(options: Options) -> bool | FineTune:
