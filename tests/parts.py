@@ -48,8 +48,8 @@ OBJECTIVES = [
     objective.Dual(
         0.3, inside=objective.Hinge(), outside=objective.Hinge(maximize=False, margin=5.0)
     ),
-    objective.target_aware(),
-    objective.target_aware(objective.AnyOf()),
+    objective.default_objective(),
+    objective.default_objective(objective.AnyOf()),
     objective.KeepRecognizing(),
     objective.KeepRecognizing(weight_in=0.5, weight_out=0.0),
 ]

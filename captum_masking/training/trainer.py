@@ -33,7 +33,7 @@ from captum_masking.model.model import MaskingModel, plain_model
 from captum_masking.model.taps import leading_back, like_weights
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masking import masked_halves
-from captum_masking.parts.objective import Dual, Judgement, Objective, target_aware
+from captum_masking.parts.objective import Judgement, Objective, default_objective
 from captum_masking.parts.pool import History, Latest, Pool
 from captum_masking.parts.questions import Questions, as_labeled, one_label
 from captum_masking.parts.regularizer import Regularizer, over_inputs, smooth
@@ -66,8 +66,8 @@ class MaskingTrainer:
             or ``FineTune(...)`` or ``FromScratch(...)`` with other settings.
         infill: What fills the holes.
         infill_out: What fills those of masked-out images; None is the same.
-        objective: The masker's; None is :class:`~captum_masking.parts.objective.Dual`, or for a
-            target-aware model :func:`~captum_masking.parts.objective.target_aware`.
+        objective: The masker's; None is
+            :func:`~captum_masking.parts.objective.default_objective`.
         regularizer: Of the mask; None is :func:`~captum_masking.parts.regularizer.smooth`, or for a
             target-aware model :func:`~captum_masking.parts.regularizer.asked`.
         questions: What a target-aware masker is asked; None is
@@ -146,8 +146,8 @@ class MaskingTrainer:
         self.infill, self.infill_out = infill, infill_out
         aware = model.target_aware
         self.questions = questions_for(model, questions)
-        loss, size = (target_aware, asked_area) if aware else (Dual, smooth)
-        self.objective = loss() if objective is None else objective
+        size = asked_area if aware else smooth
+        self.objective = default_objective() if objective is None else objective
         self.regularizer = size() if regularizer is None else regularizer
         self.pool = pool if pool is not None else History() if self.joint else Latest()
         self.pool_is_current = False
