@@ -49,7 +49,7 @@ from captum_masking.parts.regularizer import (
     UngatedArea,
     smooth,
 )
-from captum_masking.parts.sampler import GumbelSigmoid
+from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
 from captum_masking.training.classifier import FineTune
 from captum_masking.training.trainer import MaskingTrainer
 
@@ -105,8 +105,12 @@ def frozen(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 # package does otherwise whatever the recipe (a judge in eval mode, both gradients before either
 # step, cosine schedules) is listed in ``docs/paper-to-code.rst``.
 
+
+def _published() -> dict[str, Any]:
+    return {"objective": Dual(), "masker": partial(Masker), "sampler": Sigmoid()}
+
+
 _GRID = {"stride": 4, "upsample": nearest, "upsample_first": False}
-_PUBLISHED = _GRID | {"objective": Dual()}
 
 # Trained all the time and in train mode; nothing keeps the classifier near its start.
 _fine_tune = partial(
@@ -130,7 +134,7 @@ def fix(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
         >>> fix(resnet18()).regularizer
         Area(weight_in=1.0, weight_out=10.0) + TotalVariation(weight=0.002, border=0.3, ...)
     """
-    parts = _PUBLISHED | {"regularizer": Sum(Area(), TotalVariation())}
+    parts = _GRID | _published() | {"regularizer": Sum(Area(), TotalVariation())}
     return frozen(classifier, **(parts | changes))
 
 
@@ -145,11 +149,15 @@ def ca(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
         >>> ca(resnet18()).pool
         History(size=30, every=100, past=0.5, seed=0)
     """
-    parts = _PUBLISHED | {
-        "train_classifier": _fine_tune(),
-        "regularizer": Sum(Area(1.0, 15.0), TotalVariation()),
-        "pool": History(),
-    }
+    parts = (
+        _GRID
+        | _published()
+        | {
+            "train_classifier": _fine_tune(),
+            "regularizer": Sum(Area(1.0, 15.0), TotalVariation()),
+            "pool": History(),
+        }
+    )
     return joint(classifier, **(parts | changes))
 
 
@@ -175,11 +183,15 @@ def ca_as_published(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 
 def _zolna(classifier: nn.Module, *, area: float, **changes: Any) -> MaskingTrainer:
     """Masked-out entropy and area alone, all five resolutions; the area is tuned for each pool."""
-    parts = _GRID | {
-        "train_classifier": _fine_tune(),
-        "objective": Dual(inside=None),
-        "regularizer": Area(0.0, area),
-    }
+    parts = (
+        _GRID
+        | _published()
+        | {
+            "train_classifier": _fine_tune(),
+            "objective": Dual(inside=None),
+            "regularizer": Area(0.0, area),
+        }
+    )
     changes["layers"] = changes.get("layers") or _five_layers(classifier)
     return joint(classifier, **(parts | changes))
 
@@ -222,11 +234,15 @@ def dabkowski_gal(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
         >>> dabkowski_gal(resnet18()).objective.weight_in
         0.3
     """
-    parts = _GRID | {
-        "objective": Dual(0.3, 1.0, inside=Hinge(), outside=Hinge(maximize=False, margin=5.0)),
-        "regularizer": Sum(PowerArea(), TotalVariation(weight=0.005)),
-        "infill": DabkowskiGal(),
-    }
+    parts = (
+        _GRID
+        | _published()
+        | {
+            "objective": Dual(0.3, 1.0, inside=Hinge(), outside=Hinge(maximize=False, margin=5.0)),
+            "regularizer": Sum(PowerArea(), TotalVariation(weight=0.005)),
+            "infill": DabkowskiGal(),
+        }
+    )
     return frozen(classifier, **(parts | changes))
 
 
@@ -275,8 +291,14 @@ class Row:
 
 Changes = Callable[[Setting], dict[str, Any]]  # made anew for each trainer: samplers learn
 
-# The study is of the published objective, whatever the default is.
-_frozen, _joint = (partial(recipe, objective=Dual()) for recipe in (frozen, joint))
+
+# The study is of the published objective, masker and mask, whatever the defaults are.
+def _frozen(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
+    return frozen(classifier, **(_published() | changes))
+
+
+def _joint(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
+    return joint(classifier, **(_published() | changes))
 
 
 def _row(
@@ -358,12 +380,13 @@ _CHANGES: dict[str, Changes] = {
     "area-range": lambda s: {"regularizer": smooth(SizeRange(0.1, 0.6))},
 }
 
-#: Every row by name. ``frozen`` is the one that all others are compared with; ``target-vanishes``
-#: has the objective that is the trainer's default.
+#: Every row by name. ``frozen`` is the one that all others are compared with; ``defaults`` has what
+#: the package does by itself, and ``target-vanishes`` its objective alone.
 ROWS: dict[str, Row] = {
     # Who is trained.
     "frozen": _row(_frozen),
     "joint": _row(_joint),
+    "defaults": _row(frozen),
     "joint-throughout": _row(_joint, lambda s: _throughout()),
     # As published.
     "fix": _row(fix),

@@ -12,7 +12,7 @@ import pickle
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -73,7 +73,7 @@ def attribution_checks() -> Iterator[tuple[str, Check]]:
         >>> [name for name, check in attribution_checks()][:2]
         ['the_map_has_the_shape_of_the_input', 'the_map_has_the_dtype_of_the_input']
     """
-    return ((name, _on_a_case(check)) for name, check in _ATTRIBUTION_CHECKS)
+    return ((name, _on(_Case, check)) for name, check in _ATTRIBUTION_CHECKS)
 
 
 def check_masker(
@@ -111,7 +111,11 @@ def masker_checks() -> Iterator[tuple[str, Check]]:
         >>> [name for name, check in masker_checks()][0]
         'logits_have_one_channel_and_the_shape_of_the_grid'
     """
-    return ((name, _on_a_masker(check)) for name, check in _MASKER_CHECKS)
+    return ((name, _on(_Masker, check)) for name, check in _MASKER_CHECKS)
+
+
+def _on(kind: Callable[..., Any], check: Callable[[Any], None]) -> Check:
+    return lambda *arguments, **options: check(kind(*arguments, **options))
 
 
 def _named(*checks: Callable[[Any], None]) -> list[tuple[str, Callable[[Any], None]]]:
@@ -226,14 +230,12 @@ def _borrowed(module: nn.Module) -> Iterator[None]:
 # ---- Attributions: the map
 
 
-@dataclass(frozen=True)
 class _Case:
     """An attribution with what it explains."""
 
-    attribution: Any
-    model: nn.Module
-    inputs: Tensor
-    options: dict[str, Any]
+    def __init__(self, attribution: Any, model: nn.Module, inputs: Tensor, **options: Any) -> None:
+        self.attribution, self.model, self.inputs = attribution, model, inputs
+        self.options = options
 
     def attribute(self, inputs: Any, target: Any) -> Any:
         return self.attribution.attribute(inputs, target=target, **self.options)
@@ -244,13 +246,6 @@ class _Case:
             "attribute(inputs, target=...) to return a map",
             "inputs come first; target, and what you pass as options, are keywords.",
         )
-
-
-def _on_a_case(check: Callable[[_Case], None]) -> Check:
-    def run(attribution: Any, model: nn.Module, inputs: Tensor, **options: Any) -> None:
-        check(_Case(attribution, model, inputs, options))
-
-    return run
 
 
 def the_map_has_the_shape_of_the_input(case: _Case) -> None:
@@ -338,7 +333,7 @@ def noise_tunnel_takes_it(case: _Case) -> None:
 
 
 def a_deep_copy_gives_the_same_map(case: _Case) -> None:
-    copied = replace(case, attribution=_deep_copy(case.attribution))
+    copied = _Case(_deep_copy(case.attribution), case.model, case.inputs, **case.options)
     way_out = "copy all that the map depends on."
     _expect_close(copied.explain(), case.explain(), "the same map of a copy", way_out)
 
@@ -444,10 +439,8 @@ def _expect_failure(action: Callable[[], Any]) -> None:
     except _Failure:
         return
     except Exception as error:  # wrapping it in an error of one's own is fine, as long as it shows
-        if error.__cause__ is None and error.__context__ is None:
-            raise AssertionError(
-                f"expected the model's own error, but got {error!r}; let it through."
-            ) from error
+        wrapped = error.__cause__ or error.__context__
+        _expect(wrapped, "the model's own error", repr(error), "let it through.")
         return
     _expect(False, "the model's error to reach the caller", "a map", "do not swallow errors.")
 
@@ -534,13 +527,6 @@ class _Masker:
         masker = self.masker if masker is None else masker
         with _borrowed(masker), torch.no_grad():
             return _call(masker.train(training), features, grid)
-
-
-def _on_a_masker(check: Callable[[_Masker], None]) -> Check:
-    def run(masker: nn.Module, channels: Sequence[int], dims: int = 2) -> None:
-        check(_Masker(masker, channels, dims))
-
-    return run
 
 
 def _call(

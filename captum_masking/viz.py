@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -137,6 +137,9 @@ def compare(
         >>> [axis.get_title() for axis in figure.axes[:3]]
         ['', 'left', 'nothing']
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
     image = _one_image(torch.as_tensor(inputs), "inputs")
     if not attributions:
         raise ValueError("expected at least one map to draw, but got none; pass {'name': map}.")
@@ -147,7 +150,8 @@ def compare(
         pane = overlay(pixels, mask.clamp(0, 1), strength=strength)
         panels.append(Panel(pane, _title(name, mask)))
     figure = _figure([panels])
-    _draw_scale(figure)
+    scale = ScalarMappable(Normalize(0, 1), cmap="inferno")
+    figure.colorbar(scale, ax=figure.axes, fraction=0.02, ticks=[0, 0.5, 1])
     return figure
 
 
@@ -187,21 +191,13 @@ def _beyond(mask: Tensor) -> str:
     return "" if is_within else f"{finite.min():.3g} to {finite.max():.3g}, cut to 0..1"
 
 
-def _draw_scale(figure: Figure) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    scale = ScalarMappable(Normalize(0, 1), cmap="inferno")
-    figure.colorbar(scale, ax=figure.axes, fraction=0.02, ticks=[0, 0.5, 1])
-
-
 def montage(
     rows: Sequence[Sequence[Panel]], file: str | Path, *, notes: Mapping[str, str] | None = None
 ) -> None:
     """Write rows of panels to one PNG, whose folder is made if need be, and notes into it."""
     figure = _figure(rows)
-    with replacing(file, shared=True) as staged, warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+    recorded = warnings.catch_warnings(record=True, action="always")
+    with replacing(file, shared=True) as staged, recorded as said:
         figure.savefig(staged, dpi=110, metadata=notes)
     figure.clear()  # else its parts hold each other, and their pixels
     others = [each for each in said if "missing from" not in str(each.message)]
@@ -222,29 +218,23 @@ def show(rows: Sequence[Sequence[Panel]], *, width: float = 1.7) -> None:
     """
     import matplotlib.pyplot as plt
 
-    heights = _heights(rows, width)
-    size = (width * max(map(len, rows)), sum(heights))
-    _fill(plt.figure(figsize=size, layout="constrained"), rows, heights)
+    _figure(rows, width, plt.figure)
 
 
-def _figure(rows: Sequence[Sequence[Panel]], width: float = 2.4) -> Figure:
+def _figure(
+    rows: Sequence[Sequence[Panel]], width: float = 2.4, make: Callable[..., Figure] | None = None
+) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
-    heights = _heights(rows, width)
-    figure = Figure(figsize=(width * max(map(len, rows)), sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
-    _fill(figure, rows, heights)
-    return figure
-
-
-def _heights(rows: Sequence[Sequence[Panel]], width: float) -> list[float]:
     if not rows:
         raise ValueError("expected at least one row of panels to draw, but got none.")
-    return [width * _aspect(row[0]) + 0.4 for row in rows]
-
-
-def _fill(figure: Figure, rows: Sequence[Sequence[Panel]], heights: list[float]) -> None:
+    aspects = [row[0].pixels.shape[0] / row[0].pixels.shape[1] for row in rows]
+    heights = [width * min(aspect, 20) + 0.4 for aspect in aspects]  # or matplotlib has no room
+    size = (width * max(map(len, rows)), sum(heights))
+    figure = (make or Figure)(figsize=size, layout="constrained")
+    if make is None:
+        FigureCanvasAgg(figure)
     ratios = {"height_ratios": heights}
     axes = figure.subplots(len(rows), max(map(len, rows)), squeeze=False, gridspec_kw=ratios)
     for axis in axes.flat:
@@ -252,10 +242,7 @@ def _fill(figure: Figure, rows: Sequence[Sequence[Panel]], heights: list[float])
     for row, row_axes in zip(rows, axes, strict=True):
         for panel, axis in zip(row, row_axes, strict=False):
             _draw(panel, axis)
-
-
-def _aspect(panel: Panel) -> float:
-    return min(panel.pixels.shape[0] / panel.pixels.shape[1], 20)  # or matplotlib has no room
+    return figure
 
 
 def _broken(title: str) -> str:

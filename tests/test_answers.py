@@ -85,7 +85,7 @@ def test_masks_learned_from_probabilities_are_those_learned_from_logits(name, im
     masks = []
     for classifier in pair(name):
         torch.manual_seed(1)
-        model = MaskingModel(classifier)
+        model = MaskingModel(classifier, ["1", "3"])  # the default masker reads logits, too
         trainer = MaskingTrainer(model, train_classifier=name != "sigmoids")
         trainer.fit([(images, LABELS[:, None].float())], epochs=4, show_progress=False)
         masks.append(model.eval().mask(images).detach())

@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 from captum_masking import MaskingModel, MaskingTrainer
 from captum_masking.parts.other_maskers import MultiInputMasker
 from captum_masking.parts.regularizer import Area, Sum, TotalVariation, UngatedArea, smooth
+from captum_masking.parts.sampler import Sigmoid
 from captum_masking.training import callbacks as pictures
 from captum_masking.training.callbacks import (
     AdaptiveArea,
@@ -279,7 +280,7 @@ def test_every_so_many_epochs_and_on_the_main_process_only(model, images, drawn,
 
 
 def test_masks_lie_below_their_images_with_their_areas(classifier, images, drawn, tmp_path):
-    model = MaskingModel(classifier, masker=Flat(logit=math.log(3)))  # masks of 3/4
+    model = MaskingModel(classifier, masker=Flat(math.log(3)), sampler=Sigmoid())  # masks of 3/4
     Pictures(images[:2], tmp_path).on_epoch(trainer(model=model), {"epoch": 1.0})
     (above, below), _ = drawn[0]
     assert len(above) == 2 and [panel.title for panel in below] == ["area 0.75"] * 2
@@ -489,7 +490,7 @@ def after_training(trained, training, regularizer, *callbacks, steps: int, bias:
     """Train a masker whose logits start at ``bias``; return the figures on held-out images."""
     torch.manual_seed(0)
     training.random.manual_seed(0)
-    model = MaskingModel(copy.deepcopy(trained))
+    model = MaskingModel(copy.deepcopy(trained), sampler=Sigmoid())  # as the masks are trained
     nn.init.constant_(model.masker.final.bias, bias)
     learner = MaskingTrainer(model, train_classifier=False, lr=5e-3, regularizer=regularizer)
     at = trainer(model=model, optimizers=learner.optimizers, regularizer=regularizer, is_main=False)

@@ -213,7 +213,7 @@ def test_a_masker_of_ones_own_is_handed_over_at_loading(tmp_path, inputs):
             return self.convolution(features[-1])
 
     classifier = small_classifier().eval()
-    model = MaskingModel(classifier, ["3"], masker=OneConvolution())
+    model = MaskingModel(classifier, ["3"], masker=OneConvolution()).eval()
     model.save(tmp_path / "model")
     with pytest.raises(CheckpointError, match="OneConvolution; pass it as masker="):
         MaskingModel.load(tmp_path / "model", classifier)

@@ -24,6 +24,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from captum_masking import MaskingModel, MaskingSaliency
 from captum_masking._base.checks import TargetError
+from captum_masking.parts.sampler import Sigmoid
 
 GPUS = torch.cuda.device_count()
 needs_gpu = pytest.mark.skipif(GPUS == 0, reason="no CUDA device")
@@ -74,7 +75,7 @@ def wrap(request) -> Any:
 
 @pytest.fixture
 def model(classifier) -> MaskingModel:
-    return varied(MaskingModel(classifier))
+    return varied(MaskingModel(classifier, sampler=Sigmoid()))
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def test_a_masker_that_is_told_a_size_learns_to_meet_it(classifier, images, labe
     trainer = MaskingTrainer(
         model, train_classifier=FromScratch(), regularizer=regularizer, lr=1e-2
     )
-    trainer.fit([(images, labels)] * 30, epochs=5, show_progress=False)
+    trainer.fit([(images, labels)] * 30, epochs=10, show_progress=False)
     small, large = (
         MaskingSaliency(model).attribute(images, area=area).mean().item() for area in (0.3, 0.7)
     )

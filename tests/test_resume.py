@@ -438,6 +438,13 @@ def wider() -> torch.nn.Module:
     return classifier
 
 
+def deeper() -> torch.nn.Module:
+    last = torch.nn.Linear(4, 4)
+    torch.nn.init.eye_(last.weight)  # the same logits, so that the same masker is made
+    torch.nn.init.zeros_(last.bias)
+    return cnn(dropout=0.1).append(last)
+
+
 TRAINERS = {
     "lr": (lambda: build(seed=0, lr=0.02), "lr: was 0.01, is 0.02"),
     "weight decay": (lambda: build(seed=0, weight_decay=0.5), "weight_decay: was 0.0001, is 0.5"),
@@ -475,7 +482,7 @@ TRAINERS = {
         r"same architecture .*2 tensors differ:\n  classifier.9.weight: was \(4, 8\), is \(5, 8\)",
     ),
     "deeper classifier": (
-        lambda: build(seed=0, classifier=cnn(dropout=0.1).append(torch.nn.Linear(4, 4))),
+        lambda: build(seed=0, classifier=deeper()),
         r"same architecture .*classifier.10.weight: was absent, is \(4, 4\)",
     ),
     "frozen layers": (

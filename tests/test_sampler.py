@@ -35,6 +35,12 @@ def test_sigmoid_is_the_same_in_both_modes(train):
     assert mask.item() == pytest.approx(0.8)
 
 
+def test_a_lean_moves_the_log_odds_of_shown_masks_and_not_of_those_in_training():
+    sampler, mask_logits = Sigmoid(lean=-math.log(3)), torch.tensor([[[math.log(3)]]])
+    assert sampler.eval()(mask_logits).item() == pytest.approx(0.5)
+    assert sampler.train()(mask_logits).item() == pytest.approx(0.75)
+
+
 # Gumbel: what is drawn.
 
 

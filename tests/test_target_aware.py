@@ -402,9 +402,34 @@ def test_what_has_no_maps_is_refused_in_words():
         MaskingModel(cnn(), ["2"], masker=Masker([6]), target_aware=True)
 
 
-def test_a_masker_told_the_gradient_is_not_exported(aware):
+def test_evidence_is_exported_where_it_is_a_product_and_refused_where_it_is_a_gradient(aware):
+    images = torch.rand(2, 3, 24, 24)
+    exported = torch.export.export(HeatmapModule(aware), (images,)).module()
+    torch.testing.assert_close(exported(images)[1], aware.mask(images))
+    deeper = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3),
+    )  # fmt: skip
     with pytest.raises(ValueError, match="exported programs cannot take"):
-        HeatmapModule(aware)
+        HeatmapModule(MaskingModel(deeper, target_aware=True))
+
+
+def test_by_default_a_masker_reads_the_evidence_for_the_prediction_where_it_is_a_product():
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    deeper = nn.Sequential(*head[:2], nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU())
+    model = MaskingModel(nn.Sequential(*body, *head)).eval()
+    assert model.reads_evidence and not model.target_aware
+    assert not MaskingModel(nn.Sequential(*body, *deeper)).reads_evidence
+    assert not MaskingModel(model.classifier, model.layers).reads_evidence  # as it was asked for
+    inputs = torch.rand(2, 3, 16, 16)
+    logits, features = model.read((inputs,))
+    seen = evidence(features, logits.argmax(1))
+    told = model.masker(model.for_masker(features.maps), (8, 8), Question(evidence=seen))
+    expected = model.sampler(model.upsample(told, (16, 16)))
+    for target in (0, 1, 2):
+        asked = torch.full((2,), target)
+        torch.testing.assert_close(model.mask(inputs, target=asked), expected)
 
 
 @pytest.mark.filterwarnings("default::UserWarning")

@@ -32,7 +32,7 @@ from captum_masking import FineTune, FromScratch, MaskingModel, MaskingSaliency,
 from captum_masking._base.rates import cosine
 from captum_masking.parts.masker import Masker
 from captum_masking.parts.masking import mask_images
-from captum_masking.parts.objective import Judgement, KeepRecognizing
+from captum_masking.parts.objective import Dual, Judgement, KeepRecognizing
 from captum_masking.parts.pool import History, Latest
 from captum_masking.parts.regularizer import Area, Sum, TotalVariation
 from captum_masking.training.callbacks import CSVLog
@@ -166,7 +166,8 @@ def test_only_clean_images_move_batch_norm_statistics(model, images, labels, poo
 @pytest.fixture(params=[True, False], ids=["upsampled logits", "upsampled mask"])
 def exact(request, device):
     """A model in double precision without dropout, and a batch of three pictures for it."""
-    model = MaskingModel(cnn(dropout=0.0).to(device), upsample_first=request.param).double()
+    network = cnn(dropout=0.0).to(device)
+    model = MaskingModel(network, ["2", "5"], upsample_first=request.param).double()
     inputs = torch.randn(3, 3, 12, 12, dtype=torch.float64, device=device)
     target = model.classifier.eval()(inputs).argmax(1)  # so that the gates open for some
     target[2] = (target[2] + 1) % 4
@@ -214,6 +215,7 @@ def test_a_frozen_step_has_the_gradients_of_the_published_loss(exact, largest_no
     trainer = MaskingTrainer(
         model,
         train_classifier=False,
+        objective=Dual(),
         regularizer=Sum(Area(), TotalVariation()),
         max_gradient_norm=largest_norm,
     )
@@ -236,6 +238,7 @@ def test_a_joint_step_gives_each_network_the_gradient_of_its_own_loss(
     trainer = MaskingTrainer(
         model,
         train_classifier=how,
+        objective=Dual(),
         regularizer=Sum(Area(), TotalVariation()),
         pool=Latest(),
         max_gradient_norm=largest_norm,
@@ -258,6 +261,7 @@ def test_a_judge_of_the_past_judges_and_the_classifier_then_learns_from_clean_im
     trainer = MaskingTrainer(
         model,
         train_classifier=how,
+        objective=Dual(),
         regularizer=Sum(Area(), TotalVariation()),
         pool=pool,
         max_gradient_norm=1e9,

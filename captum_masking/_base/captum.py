@@ -51,6 +51,8 @@ def two_classes(output: Tensor) -> Tensor:
 
 
 def as_class_logits(output: Tensor) -> Tensor:
+    if output.dim() == 2 and output.shape[1] > 1:  # before len(), which exports take as a number
+        return output
     output = two_classes(output)
     return output.reshape(len(output), -1) if len(output) else output.reshape(0, 2)
 

@@ -38,7 +38,11 @@ def measure_cost(
     seconds: float = 2.0,
 ) -> Cost:
     """Measure what it costs to explain a batch, beside a plain forward pass of the classifier."""
-    _check(inputs, seconds)
+    check_inputs(inputs)
+    if len(inputs) == 0:
+        raise ValueError("expected at least one image to measure the cost of, but got none.")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds must be a positive number, but got {seconds}.")
     images = inputs.detach().clone()
     with models_lent(forward, explain), random_states(images.device):
         plain = timed(torch.no_grad()(partial(forward, images)), images.device)
@@ -120,11 +124,3 @@ def _peak_on_cpu(run: Callable[[], Any]) -> int:
 
 def _memory_only(read: dict[str, Any]) -> dict[str, Any] | None:
     return None if "ph" in read and read.get("name") != "[memory]" else read
-
-
-def _check(inputs: Any, seconds: float) -> None:
-    check_inputs(inputs)
-    if len(inputs) == 0:
-        raise ValueError("expected at least one image to measure the cost of, but got none.")
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"seconds must be a positive number, but got {seconds}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
@@ -26,7 +27,6 @@ from captum_masking.benchmark.methods import (
     of_layer,
     of_pixels,
     one_by_one,
-    quiet,
 )
 from captum_masking.benchmark.result import digest
 from captum_masking.model.layers import find_layers, pooled_map
@@ -135,7 +135,7 @@ def _unexplained(network: nn.Module, inputs: Tensor) -> float:
     with torch.no_grad():
         logits, of_zeros = network(inputs), network(torch.zeros_like(inputs))
     target = logits.argmax(1)
-    with quiet():
+    with warnings.catch_warnings(action="ignore"):
         values = attr.DeepLift(network).attribute(inputs.requires_grad_(), 0, target)
     change = (logits - of_zeros).gather(1, target[:, None])[:, 0]
     missing = change - values.detach().flatten(1).sum(1)
@@ -209,7 +209,7 @@ class Recipe:
             images = inputs.detach().clone().requires_grad_()
             network = kept.pop() if kept else twin(classifier)
             read = module_at(network, layer) if layer else network
-            with quiet():
+            with warnings.catch_warnings(action="ignore"):
                 maps = self.run(network, read, images, target)
             kept.append(network)
             return maps

@@ -90,7 +90,7 @@ def as_method(given: Attribution | Explain | Method) -> Method:
     if isinstance(given, Attribution):
         reduce, is_mask = of_layer if isinstance(given, LayerAttribution) else of_pixels, False
         if isinstance(given, MaskingSaliency):
-            reduce, is_mask = _first_channel, True
+            reduce, is_mask = (lambda attributions, size: attributions[:, :1]), True
         explain = _attributed(given, reduce, warn=is_mask)
         return Method(explain, settings=name, is_mask=is_mask, module=module_of(given.forward_func))
     if not callable(given):
@@ -103,7 +103,7 @@ def as_method(given: Attribution | Explain | Method) -> Method:
 
 def _attributed(attribution: Attribution, reduce: Reduce, *, warn: bool) -> Explain:
     def explain(inputs: Tensor, target: Tensor) -> Tensor:
-        with nullcontext() if warn else quiet():
+        with nullcontext() if warn else warnings.catch_warnings(action="ignore"):
             return reduce(attribution.attribute(inputs, target=target), inputs.shape[2:])
 
     return explain
@@ -117,10 +117,6 @@ def of_layer(attributions: Tensor, size: torch.Size) -> Tensor:
     """Return the positive part of a layer's sum over channels, enlarged, as in Grad-CAM."""
     coarse = attributions.sum(1, keepdim=True).clamp(min=0)
     return LayerAttribution.interpolate(coarse, tuple(size), "bilinear")
-
-
-def _first_channel(attributions: Tensor, size: torch.Size) -> Tensor:
-    return attributions[:, :1]
 
 
 def _one_channel(maps: Tensor) -> Tensor:
@@ -182,13 +178,6 @@ def one_by_one(explain: Explain) -> Explain:
         return torch.cat([alone(*pair) for pair in zip(inputs, target, strict=True)])
 
     return each
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 # ---- Baselines that know nothing of the classifier: what beats none of them has found nothing.

@@ -110,14 +110,12 @@ def text_table(result: Result) -> str:
 def _rendered(template: str, result: Result, **pictures: Any) -> str:
     """Fill in a template of this folder; both print the same."""
     frame = result.frame()
-    tables = {"": _short(result), **_groups(result)}
+    tables = {"": _short(result)}
+    for column in result.columns:
+        tables.setdefault(column.group, []).append(column)
     cells = {name: _cells(result, frame, columns) for name, columns in tables.items()}
-    filled: str = (
-        _environment(result)
-        .get_template(template)
-        .render(result=result, short=cells.pop(""), groups=cells, **pictures)
-    )
-    return filled
+    page = _environment(result).get_template(template)
+    return str(page.render(result=result, short=cells.pop(""), groups=cells, **pictures))
 
 
 def _environment(result: Result) -> Any:
@@ -169,11 +167,6 @@ def _breakable(name: str) -> Any:
 def _mean(row: Row, column: Column) -> str:
     value = row.value(column)
     return DASH if value is None else column.text(value.mean)
-
-
-def _limits(column: Column, low: float, high: float) -> str:
-    known = math.isfinite(low) and math.isfinite(high)
-    return f"[{column.text(low)}, {column.text(high)}]" if known else ""
 
 
 def signed(value: Interval | None, column: Column) -> str:
@@ -242,13 +235,6 @@ class Cells(NamedTuple):
     lines: Sequence[Sequence[Cell]]
 
 
-def _groups(result: Result) -> dict[str, list[Column]]:
-    found: dict[str, list[Column]] = {}
-    for column in result.columns:
-        found.setdefault(column.group, []).append(column)
-    return found
-
-
 def _short(result: Result) -> list[Column]:
     return [*(column for column in result.columns if column.headline), *COSTS]
 
@@ -280,7 +266,8 @@ def _cells_of(frame: Any, column: Column) -> dict[str, Cell]:
     for name, mean, *interval in frame[ends].itertuples():
         cells[name] = Cell(DASH)
         if math.isfinite(mean):
-            limits = _limits(column, *interval) if interval else ""
+            known = [column.text(end) for end in interval if math.isfinite(end)]
+            limits = f"[{', '.join(known)}]" if len(known) == 2 else ""
             shade = round(places[name] * (_SHADES - 1)) if name in places else None
             cells[name] = Cell(column.text(mean), limits, shade, name in bold)
     return cells
@@ -527,9 +514,8 @@ def _draw_legend(figure: Any, families: Sequence[str], handles: Mapping[str, Any
     before = None
     for family, (name, handle) in zip(families, handles.items(), strict=True):
         if family != before:
-            title = f"{_fit(family, 40)}:".replace("$", r"\$")
-            listed.append((Line2D([], [], linestyle=""), title))
-        listed.append((handle, _fit(name, 40).replace("$", r"\$")))
+            listed.append((Line2D([], [], linestyle=""), f"{_fit(family, 40)}:"))
+        listed.append((handle, _fit(name, 40)))
         before = family
     figure.legend(*zip(*listed, strict=True), loc="outside right upper", fontsize=8, frameon=False)
 

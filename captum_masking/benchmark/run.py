@@ -213,7 +213,7 @@ class _Loop:
         maps = method.maps(inputs.clone(), target)
         if batch.first == 0:
             timed = inputs[:TIMED].clone(), target[:TIMED]
-            cost = measure_cost(method.explain, self._forward, *timed, seconds=self.cost_seconds)
+            cost = measure_cost(method.explain, self.judge, *timed, seconds=self.cost_seconds)
             self.store.write_cost(name, cost)
             self.store.write(name, "maps", {"maps": maps[:SHOWN, 0].half()})
         own = name == self.reference
@@ -224,11 +224,6 @@ class _Loop:
         if not self.store.has(self.reference, batch.first):
             return None
         return torch.from_numpy(self.store.read(self.reference, [batch.first])["area"])
-
-    @torch.no_grad()
-    def _forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.judge(inputs)
-        return logits
 
 
 @contextmanager

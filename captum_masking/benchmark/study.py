@@ -66,7 +66,9 @@ class Study:
         started = time.perf_counter()
         torch.manual_seed(seed)
         images = self.choose(row, seed)
-        loader = self._training_loader(images)
+        sampler = RandomSampler(images, num_samples=len(self.images))  # type: ignore[arg-type]
+        whole = len(sampler) > self.batch_size
+        loader = self._loader(images, sampler=sampler, drop_last=whole)
         classifier = copy.deepcopy(self.classifier)
         trainer = row.build(
             Setting(classifier, loader, images.labels, self.classes, self.layers, self.stages)
@@ -87,10 +89,6 @@ class Study:
         if row.per_class is not None:
             images = few_shot(images, row.per_class, seed=seed)
         return images
-
-    def _training_loader(self, images: Any) -> DataLoader:
-        sampler = RandomSampler(images, num_samples=len(self.images))  # type: ignore[arg-type]
-        return self._loader(images, sampler=sampler, drop_last=len(sampler) > self.batch_size)
 
     def _loader(self, images: Any, **options: Any) -> DataLoader:
         return DataLoader(images, self.batch_size, num_workers=self.workers, **options)

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 
 from captum_masking._base.borrow import eval_mode
 from captum_masking._base.text import table
-from captum_masking.benchmark.result import Result
 from captum_masking.benchmark.run import benchmark
 from captum_masking.cli.benchmark import setting, wanted
 from captum_masking.cli.command import Options
@@ -77,11 +76,6 @@ def _beside_captum(
         setting=setting(repr(images), "small_classifier of captum_masking.zoo"),
         notes=notes,
     )
-    return _shortest(result)
-
-
-def _shortest(result: Result) -> str:
-    """Lay out localization error and cost of each row."""
     rows = [
         [
             row.name,

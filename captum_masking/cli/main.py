@@ -26,6 +26,10 @@ def _number(name: str, help: str, default: int | None = None, *, least: int = 1)
     return Option([name], type=IntRange(least), metavar="N", default=default, help=help)
 
 
+def _choice(name: str, kinds: list[str], help: str, default: str | None = None) -> Option:
+    return Option([name], type=Choice(kinds), default=default, help=help)
+
+
 def _text(name: str, metavar: str, help: str, **more: Any) -> Option:
     return Option([name], metavar=metavar, help=help, **more)
 
@@ -186,11 +190,11 @@ COMMANDS = [
             _path("--checkpoints", "DIR", "save the training here, after every epoch"),
             _number("--checkpoint-every", "save every N steps instead, and at the end"),
             _flag("--resume", "go on from the newest of --checkpoints, if there is one"),
-            Option(
-                ["--keep"],
-                type=Choice(["newest", "loss", "masked-in"]),
-                default="newest",
-                help="which state is kept, of those whose classifier has lost no accuracy on --val",
+            _choice(
+                "--keep",
+                ["newest", "loss", "masked-in"],
+                "which state is kept, of those whose classifier has lost no accuracy on --val",
+                "newest",
             ),
             _number(
                 "--early-stopping",
@@ -203,16 +207,8 @@ COMMANDS = [
             ),
             _path("--tensorboard", "DIR", "write the figures for TensorBoard"),
             _flag("--json", "print the last epoch's figures as JSON, not in words"),
-            Option(
-                ["--device"],
-                type=Choice(["cpu", "cuda"]),
-                help="default: the fastest that is there",
-            ),
-            Option(
-                ["--precision"],
-                type=Choice(["no", "bf16", "fp16"]),
-                help="default: no, single precision",
-            ),
+            _choice("--device", ["cpu", "cuda"], "default: the fastest that is there"),
+            _choice("--precision", ["no", "bf16", "fp16"], "default: no, single precision"),
             _number("--accumulate", "batches that make one update; default: 1"),
         ],
     ),

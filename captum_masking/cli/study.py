@@ -48,8 +48,9 @@ def run(options: Options) -> dict[str, Any]:
         file = file_of(options.out, name, seed)
         if file.exists():
             continue  # by another command, in the meantime
-        left_over = _left(started, done, len(left))
-        print(f"[{done + 1}/{len(left)}] {name}, seed {seed}{left_over}", file=sys.stderr)
+        minutes = (time.monotonic() - started) / max(done, 1) * (len(left) - done) / 60
+        about = f" (about {minutes:.0f} min left)" if done else ""
+        print(f"[{done + 1}/{len(left)}] {name}, seed {seed}{about}", file=sys.stderr)
         try:
             write_json(file, {"row": name, "seed": seed, **study.run(rows[name], seed)})
         except (ValueError, RuntimeError) as error:  # the other rows are still worth having
@@ -139,10 +140,3 @@ def _check_same_setting(out: Path, facts: dict[str, Any]) -> None:
                 f"{out} holds runs with {name} {before.get(name)}, but got {facts[name]}; give "
                 "the same, or another --out."
             )
-
-
-def _left(started: float, done: int, total: int) -> str:
-    if not done:
-        return ""
-    minutes = (time.monotonic() - started) / done * (total - done) / 60
-    return f" (about {minutes:.0f} min left)"

@@ -101,12 +101,15 @@ def _fit(
     settings = {"batch_size": options.batch_size, "num_workers": options.workers}
     whole = len(training) > options.batch_size
     log = options.out.with_name(options.out.name + "-log.csv")
+    keepers: list[Callback] = [_KEPT[options.keep](), CSVLog(log)]
+    if options.checkpoints is not None:
+        keepers.append(Checkpoints(options.checkpoints, every=options.checkpoint_every))
     with _way_on(options):
         records = trainer.fit(
             DataLoader(training, shuffle=True, drop_last=whole, **settings),
             options.epochs,
             validation=None if validation is None else DataLoader(validation, **settings),
-            callbacks=[*_keepers(options), *callbacks_of(options, preprocess, shown)],
+            callbacks=[*keepers, *callbacks_of(options, preprocess, shown)],
             resume=options.checkpoints if options.resume else None,
             check_accuracy=not options.untrained,
         )
@@ -170,14 +173,6 @@ def _how(options: Options) -> bool | FineTune:
         return FromScratch()
     masker_first = FineTune.masker_first if options.start is None else 0.0
     return not options.frozen and FineTune(masker_first=masker_first)
-
-
-def _keepers(options: Options) -> list[Callback]:
-    log = options.out.with_name(options.out.name + "-log.csv")
-    keepers = [_KEPT[options.keep](), CSVLog(log)]
-    if options.checkpoints is None:
-        return keepers
-    return [*keepers, Checkpoints(options.checkpoints, every=options.checkpoint_every)]
 
 
 def callbacks_of(options: Options, preprocess: Preprocess, images: Any) -> list[Callback]:

@@ -435,7 +435,6 @@ def draw_sound(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     draw_sound(f"{folder}/noise.png", spectrogram, sound, torch.ones(1, 64, 45))
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
     by_gain = spectrogram.invert(sound, mask)  # in any case: it refuses a mask that does not fit
@@ -443,7 +442,6 @@ def draw_sound(
     levels = spectrogram.levels(sound)
     top = levels.max().item()
     figure = Figure(figsize=(11, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3, sharey=True)
     decibels = {"cmap": "magma", "vmin": max(spectrogram.floor_db, top - 80), "vmax": top}
     _panel(axes[0], spectrogram, levels, "level, dB", **decibels)

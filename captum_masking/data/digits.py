@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
@@ -125,12 +124,9 @@ def load_source(train: bool) -> _Source:
     bunch = sets.load_digits()
     digits = np.pad(bunch.images[rows] / 16, ((0, 0), (1, 1), (1, 1)))
     images = (scikit.data.brick(), scikit.data.grass(), scikit.data.gravel())
-    textures = [_standardize(image[:, columns]) for image in images]
+    cut = [image[:, columns] for image in images]
+    textures = [(part - part.mean()) / part.std() for part in cut]
     return _Source(digits, bunch.target[rows], textures)
-
-
-def _standardize(image: Array) -> Array:
-    return (image - image.mean()) / image.std()
 
 
 def _compose(source: _Source, size: int, rng: np.random.Generator) -> tuple[Array, Array, int]:
@@ -180,7 +176,7 @@ def _draw_cover(digit: Array, size: int, rng: np.random.Generator) -> Array:
 @lru_cache(maxsize=256)
 def _bicubic(before: int, after: int) -> Array:
     identity = torch.eye(before, dtype=torch.float64)[None, None]
-    weights: Array = F.interpolate(identity, size=(after, before), mode="bicubic")[0, 0].numpy()
+    weights: Array = interpolate(identity, size=(after, before), mode="bicubic")[0, 0].numpy()
     return weights
 
 
@@ -198,13 +194,10 @@ def _draw_hue(luma: float, rng: np.random.Generator) -> Array:
     return color.clip(0, 1).reshape(3, 1, 1)
 
 
-def _tight_boxes(masks: Tensor) -> Tensor:
-    (x0, x1), (y0, y1) = (_first_and_end(masks.any(axis)) for axis in (1, 2))
-    return torch.stack((x0, y0, x1, y1), dim=1).float()
-
-
 def _box_list(masks: Tensor) -> list[Tensor]:
-    return list(_tight_boxes(masks[:, 0]).div(masks.shape[-1])[:, None])  # (1, 4) each
+    (x0, x1), (y0, y1) = (_first_and_end(masks[:, 0].any(axis)) for axis in (1, 2))
+    boxes = torch.stack((x0, y0, x1, y1), dim=1).float() / masks.shape[-1]
+    return list(boxes[:, None])  # (1, 4) each
 
 
 def _first_and_end(line: Tensor) -> tuple[Tensor, Tensor]:

@@ -110,8 +110,12 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         check_value_range(value_range)
         self.value_range = value_range
         pictures = self._list(Path(csv), transform, label_column, class_names)
-        if require_boxes:
-            _check_boxes_exist(pictures, Path(csv))
+        without = [file for file, picture in pictures.items() if not picture.boxes]
+        if require_boxes and without:
+            raise ValueError(
+                f"expected a box for every picture of {csv}, but {len(without)} of {len(pictures)} "
+                f"have none, the first being {without[0]}; give x0,y0,x1,y1 or leave these out."
+            )
 
     def _list(
         self,
@@ -121,7 +125,11 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         class_names: Any,
         mask_column: str | None = None,
     ) -> dict[Path, _Picture]:
-        _check_transform(transform)
+        if transform is not None and not callable(transform):
+            raise TypeError(
+                f"transform must be callable as transform(picture), but got {transform!r}; compose "
+                "steps with torchvision.transforms.Compose."
+            )
         self.transform, self.source = transform, source
         if source.is_dir():
             pictures, self.found = _read_tree(source)
@@ -225,7 +233,11 @@ class SegmentedImages(BoxedImages):
         check_value_range(value_range)
         self.value_range = value_range
         _check_values(object_values, ignore_values)
-        _check_no_folder(Path(csv))
+        if Path(csv).is_dir():
+            raise ValueError(
+                f"expected a CSV that names a pixel mask for each picture, but {csv} is a folder; "
+                "write one line 'file,label,trimap' and then one line a picture."
+            )
         self.mask_column = mask_column
         self.object_values = tuple(object_values)
         self.ignore_values = tuple(ignore_values)
@@ -247,7 +259,11 @@ class SegmentedImages(BoxedImages):
             EmptyObjectError: A ``ValueError``: if no pixel is of the object.
             ValueError: If the file holds no numbers, or has another aspect ratio than the picture.
         """
-        _check_size(size)
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(
+                f"size must be (H, W), both at least 1 pixel, but got {tuple(size)}; give that of "
+                "the maps, such as maps.shape[-2:]."
+            )
         file = self.mask_files[index]
         _check_same_frame(file, self.files[index])
         numbers = _read_numbers(file, size)
@@ -521,31 +537,6 @@ def _read_box(row: dict[str, str], edges: Sequence[str], where: str) -> list[Box
     return [(x0, y0, x1, y1)]
 
 
-def _check_transform(transform: Any) -> None:
-    if transform is not None and not callable(transform):
-        raise TypeError(
-            f"transform must be callable as transform(picture), but got {transform!r}; compose "
-            "steps with torchvision.transforms.Compose."
-        )
-
-
-def _check_boxes_exist(pictures: dict[Path, _Picture], source: Path) -> None:
-    without = [file for file, picture in pictures.items() if not picture.boxes]
-    if without:
-        raise ValueError(
-            f"expected a box for every picture of {source}, but {len(without)} of {len(pictures)} "
-            f"have none, the first being {without[0]}; give x0,y0,x1,y1 or leave these out."
-        )
-
-
-def _check_no_folder(source: Path) -> None:
-    if source.is_dir():
-        raise ValueError(
-            f"expected a CSV that names a pixel mask for each picture, but {source} is a folder; "
-            "write one line 'file,label,trimap' and then one line a picture."
-        )
-
-
 def _check_values(object_values: Collection[int], ignore_values: Collection[int]) -> None:
     for value in (*object_values, *ignore_values):
         if isinstance(value, bool) or not hasattr(value, "__index__"):
@@ -556,14 +547,6 @@ def _check_values(object_values: Collection[int], ignore_values: Collection[int]
             f"expected at least one number in object_values and none of them in ignore_values, but "
             f"got {_listed(object_values)} and {_listed(ignore_values)}; a pixel is one or the "
             "other."
-        )
-
-
-def _check_size(size: Any) -> None:
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(
-            f"size must be (H, W), both at least 1 pixel, but got {tuple(size)}; give that of the "
-            "maps, such as maps.shape[-2:]."
         )
 
 
@@ -656,9 +639,8 @@ def _to_rgb(opened: Image.Image, name: str, value_range: ValueRange | None) -> I
         gray = 255 - gray if tags.get(_PHOTOMETRIC) == 0 else gray  # where 0 is white, as of X-rays
         clear = deep == picture.info.get("transparency")
         return Image.fromarray(np.where(clear, np.uint8(255), gray)).convert("RGB")
-    has_planes = (
-        tags.get(_PLANES) == 2 and max(tags.get(_BITS, (1,))) > 8
-    )  # Pillow takes them for 8
+    # Pillow takes planes of 16 bits for 8.
+    has_planes = tags.get(_PLANES) == 2 and max(tags.get(_BITS, (1,))) > 8
     is_cut = len(picture.getbands()) > 1 and (";16" in how or "65535" in how)  # to the upper 8
     if has_planes or is_cut and np.asarray(picture.convert("RGB")).max() < 64:
         raise _UnclearError(

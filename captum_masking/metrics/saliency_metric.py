@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -57,11 +58,8 @@ def saliency_metric(
     """
     check_images(classifier, inputs, batch_size)
     check_maps(inputs, masks)
-    found = (
-        masks_to_boxes(masks, threshold, published=True)
-        if published
-        else salient_boxes(masks, threshold)
-    )
+    boxes_of = partial(masks_to_boxes, published=True) if published else salient_boxes
+    found = boxes_of(masks, threshold)
     return saliency_metric_of_boxes(classifier, inputs, found, target, batch_size=batch_size)
 
 

@@ -6,14 +6,15 @@ import copy
 from threading import get_ident
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from captum_masking._base.captum import unpacked
+from captum_masking._base.captum import as_they_are, unpacked
 from captum_masking.model.layers import dry_run_inputs
 from captum_masking.model.layouts import first_tensor
 from captum_masking.model.model import MaskingModel, plain_model
 from captum_masking.model.taps import tap_of
-from captum_masking.parts.evidence import Features
+from captum_masking.parts.evidence import Features, Trace, is_product
 
 __all__ = ["HeatmapModule"]
 
@@ -25,7 +26,7 @@ class HeatmapModule(nn.Module):
 
     Args:
         model: Copied, in eval mode. A masker that follows a class follows the predicted one; one
-            that reads evidence is refused, since that takes a gradient.
+            that reads evidence is refused where that takes a gradient.
 
     Example:
         >>> import torch
@@ -40,15 +41,10 @@ class HeatmapModule(nn.Module):
     def __init__(self, model: MaskingModel) -> None:
         super().__init__()
         model = plain_model(model)
-        if model.reads_evidence:
-            raise ValueError(
-                "expected a masker that reads features alone, but this one reads the gradient of "
-                "the classifier, which exported programs cannot take; export a model with "
-                "masker=partial(Masker, classes=...), or one that is not target-aware."
-            )
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         if model.layers and model.layouts is None:
             self.model.dry_run((dry_run_inputs(model.classifier),), ())
+        self.heads = [_head_of(self.model)] if model.reads_evidence else []  # not as a part
         self.kept: dict[tuple[int, str], Any] = {}  # by thread and layer
         for name in model.layers:
             layer, before = tap_of(self.model.classifier, name)
@@ -66,8 +62,24 @@ class HeatmapModule(nn.Module):
                 lay(first_tensor(self.kept.pop((get_ident(), name))), unpacked(sizes))
                 for lay, name in layouts
             )
-        masks = self.model.decode(Features(maps, sizes), self.model.question(logits))
+        trace = Trace(logits, maps[-1], as_they_are, *self.heads)
+        masks = self.model.decode(Features(maps, sizes, trace), self.model.question(logits))
         return logits, unpacked(masks)
+
+
+def _head_of(model: MaskingModel) -> nn.Linear | None:
+    """Return the linear layer that gives the evidence, or refuse evidence that takes a gradient."""
+    example = dry_run_inputs(model.classifier)
+    trace = model.read((torch.linspace(-1, 1, example.numel()).to(example).view_as(example),))[
+        1
+    ].trace
+    if trace is None or not is_product(trace):
+        raise ValueError(
+            "expected a masker that reads features alone, but this one reads the gradient of "
+            "the classifier, which exported programs cannot take; export a model with "
+            "masker=partial(Masker, classes=...), or one that is not target-aware."
+        )
+    return trace.head
 
 
 class _Keep:

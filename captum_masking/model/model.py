@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import get_ident
 from types import FunctionType, ModuleType
@@ -43,6 +45,7 @@ from captum_masking.model.layers import (
     find_joint_layers,
     find_layers,
     layouts_of,
+    pooled_map,
 )
 from captum_masking.model.layouts import Layout, first_tensor
 from captum_masking.model.taps import (
@@ -55,7 +58,7 @@ from captum_masking.model.taps import (
     logits_of,
     tappable,
 )
-from captum_masking.parts.evidence import Features, Trace, evidence, head_of
+from captum_masking.parts.evidence import Features, Trace, evidence, head_of, is_product
 from captum_masking.parts.gate import GatedMasker
 from captum_masking.parts.masker import Masker, Question, linear
 from captum_masking.parts.other_maskers import MultiInputMasker, StandaloneMasker, VectorMasker
@@ -87,7 +90,8 @@ class MaskingModel(nn.Module):
             becomes one of :mod:`captum_masking.parts.other_maskers` for vectors, for several
             inputs, and where no layer can be read.
         sampler: Maps mask logits to the mask; None is
-            :class:`~captum_masking.parts.sampler.Sigmoid`.
+            :class:`Sigmoid(lean=-2.0) <captum_masking.parts.sampler.Sigmoid>`, or without a lean
+            for a masker that is told a size, which the mask then has to meet.
         stride: The mask is predicted on a grid of one cell per ``stride`` input pixels; None
             takes the finest map that is read as the grid.
         upsample: Called as ``upsample(maps, size)`` to bring the mask to the input's size.
@@ -139,6 +143,7 @@ class MaskingModel(nn.Module):
         classifier = unwrapped(classifier)
         if isinstance(classifier, MaskingModel):
             raise TypeError("a MaskingModel has a masker; for another one pass model.classifier.")
+        finds_masker = masker is Masker and layers is None and not target_aware
         if target_aware:
             masker = _target_aware(masker)
         layers = [layers] if isinstance(layers, str) else layers
@@ -151,7 +156,7 @@ class MaskingModel(nn.Module):
         self.upsample = upsample
         self.upsample_first = upsample_first
         self.to_logits = to_logits
-        self.sampler = Sigmoid() if sampler is None else sampler
+        self.sampler = Sigmoid(lean=-2.0) if sampler is None else sampler
         self.classifier_trained = False  # set by joint training: then its weights are saved too
         self.layers: tuple[str, ...] = Taps(self.classifier, () if own else layers or ()).layers
         self.layouts: tuple[Layout, ...] | None = None if layouts is None else tuple(layouts)
@@ -165,12 +170,17 @@ class MaskingModel(nn.Module):
             if finds_layers:
                 guessed = example_inputs is None
                 self.layers = _layers_for(self.classifier, example, extra, guessed=guessed)
+                read = finds_masker and _with_evidence(self.classifier, self.layers, example, extra)
+                if read:
+                    self.layers, masker = read, _OF_PREDICTION
             maps = self.dry_run(example, extra)
             if target_aware:
                 _check_target_aware(example, has_maps=bool(self.layers))
             if makes:
                 masker = _make_masker(masker, maps, example, own=not self.layers)
         self.masker: nn.Module = masker  # type: ignore[assignment]  # made by now
+        if sampler is None and self.sized:
+            self.sampler = Sigmoid()  # a lean would miss the size that is asked for
 
     def forward(self, inputs: Tensor, *extra: Any) -> Tensor:
         """Return the classifier's answer for ``inputs``, unchanged; ``classifier`` gives all."""
@@ -256,7 +266,8 @@ class MaskingModel(nn.Module):
     def decode(self, features: Features, question: Question) -> tuple[Tensor, ...]:
         """Return the mask of each input, ``(B, 1, *spatial)``; gradients stop at the features."""
         if self.reads_evidence:
-            question = replace(question, evidence=evidence(features, question.target))  # type: ignore[arg-type]
+            target = question.target if self.target_aware else None
+            question = replace(question, evidence=evidence(features, target))
         grids = tuple(self._grid(features.maps, size) for size in features.sizes)
         maps = self.for_masker(features.maps)
         mask_logits = as_tuple(self.masker(maps, unpacked(grids), question))
@@ -497,6 +508,30 @@ def _layers_for(
         if error.repeated:
             warnings.warn(f"{error} It gets one now.", stacklevel=4)
         return ()
+
+
+#: Reads, beside features, the evidence for the predicted class.
+_OF_PREDICTION = partial(Masker, evidence=True, target_aware=False)
+
+
+def _with_evidence(
+    classifier: nn.Module, layers: tuple[str, ...], example: tuple[Tensor, ...], extra: Any
+) -> tuple[str, ...]:
+    """Return the layers to read with the map that is pooled, if evidence is a product there."""
+    if len(example) > 1 or example[0].dim() == 2 or not layers:
+        return ()
+    layers = (*layers[:-1], pooled_map(classifier, example[0], *extra) or layers[-1])
+    probe = torch.linspace(-1, 1, example[0].numel()).reshape(example[0].shape).to(example[0])
+    with evaluated(classifier) as network, suppress(Exception), torch.no_grad():
+        answer, tapped = Taps(network, layers)(probe, *extra)
+        deepest, size = first_tensor(tapped[-1]), probe.shape[2:]
+        layout = layouts_of(Taps(network, layers), tapped, (probe,), *extra)[-1]
+        head = head_of(network, layout(deepest, size))
+        trace = Trace(
+            two_classes(logits_of(answer)), deepest, lambda maps: layout(maps, size), head
+        )
+        return layers if is_product(trace) and trace.logits.any() else ()  # a new head may be 0
+    return ()
 
 
 def _make_masker(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from captum_masking._base.borrow import (
     OfThread,
@@ -225,8 +226,11 @@ class Taps:
             return passed_on
 
         # The context gives the grad mode back that the traced layer turns on for those after it.
+        keeps = torch.is_grad_enabled() or traced is None
         grad_mode = torch.set_grad_enabled(torch.is_grad_enabled())
-        with grad_mode, hooked(self.modules, self.layers, keep, self.inputs):
+        # What is only explained may be trained by another thread, which writes to the weights.
+        copies = nullcontext() if keeps else saved_tensors_hooks(_copy, as_they_are)
+        with grad_mode, copies, hooked(self.modules, self.layers, keep, self.inputs):
             logits = self.classifier(*inputs)
         missing = [name for name in self.layers if name not in outputs]
         if missing:
@@ -245,6 +249,10 @@ class Taps:
 
     def __repr__(self) -> str:
         return f"Taps({', '.join(self.layers)})"
+
+
+def _copy(saved: Tensor) -> Tensor:
+    return saved.detach().clone()
 
 
 def from_here(output: Any) -> tuple[Any, Any]:

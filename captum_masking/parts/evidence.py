@@ -15,7 +15,7 @@ from torch.utils.checkpoint import CheckpointError
 from captum_masking._base.borrow import plain_tensors
 from captum_masking._base.captum import as_class_logits, two_classes
 
-__all__ = ["Features", "Trace", "evidence"]
+__all__ = ["Features", "Trace", "evidence", "is_product"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Features:
     trace: Trace | None = None
 
 
-def evidence(features: Features, target: Tensor) -> Tensor:
+def evidence(features: Features, target: Tensor | None = None) -> Tensor:
     r"""Compute which cells of the deepest map speak for a class, and against the others.
 
     With the features ``A`` of the deepest layer that the masker reads, its number of cells ``n``,
@@ -53,7 +53,8 @@ def evidence(features: Features, target: Tensor) -> Tensor:
     Where the classifier averages linear features, the mean of the first map is the logit without
     its bias: each cell holds the logit that it would have alone, and features are multiplied by the
     weights of the class. Other classifiers are run back, from the logits to the deepest map; no
-    parameter gets a gradient. There is no table of classes.
+    parameter gets a gradient. There is no table of classes. Without a target, it is the evidence
+    for the predicted class.
 
     Returns:
         ``(B, 3, *cells)``, at least float32, without graph.
@@ -79,7 +80,22 @@ def evidence(features: Features, target: Tensor) -> Tensor:
         )
     trace: Trace = features.trace  # type: ignore[assignment]
     with plain_tensors(trace), torch.enable_grad():
-        return _evidence(trace, as_class_logits(trace.logits), target).detach()
+        logits = as_class_logits(trace.logits)
+        target = logits.argmax(1) if target is None else target
+        return _evidence(trace, logits, target).detach()
+
+
+def is_product(trace: Trace) -> bool:
+    """Whether the logits are linear in the mean of the map, so that evidence is a product.
+
+    Example:
+        >>> maps = torch.rand(1, 2, 3, 3)
+        >>> pooled = maps.mean((2, 3)), maps.amax((2, 3))
+        >>> [is_product(Trace(logits, maps, layout=lambda maps: maps)) for logits in pooled]
+        [True, False]
+    """
+    logits = trace.logits.detach().float()
+    return _product(trace, logits, torch.zeros_like(logits)[:, None]) is not None
 
 
 def head_of(classifier: nn.Module, maps: Tensor) -> nn.Linear | None:
@@ -124,10 +140,12 @@ def _product(trace: Trace, logits: Tensor, weights: Tensor) -> Tensor | None:
         # Rounding is in proportion to what the features add: a large bias would hide them.
         steps = max(torch.finfo(each.dtype).eps for each in (trace.source, trace.logits))
         slack = (1e-5 + 4 * steps) * found.abs().amax(1, keepdim=True)
-        if found.shape != logits.shape or not ((found + bias - logits).abs() <= slack).all():
-            return None
+        if not torch.compiler.is_exporting():  # an export has looked before
+            same = found.shape == logits.shape and ((found + bias - logits).abs() <= slack).all()
+            if not same:
+                return None
         weights = weights if trace.head is None else weights @ table.T
-        return (weights @ cells).reshape(len(maps), -1, *maps.shape[2:])
+        return (weights @ cells).unflatten(2, maps.shape[2:])
 
 
 def _share_of_cells(trace: Trace, logits: Tensor, weights: Tensor) -> Tensor:

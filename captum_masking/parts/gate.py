@@ -76,6 +76,7 @@ class GatedMasker(MaskerBase):
         gate_width: Channels of the gate's convolutions.
         lean: What is added to the gate's logits in eval mode; below 0, it is shut in doubt. The
             default was chosen on images that no figure is reported on.
+        evidence: Whether the masker reads the evidence too, here that for the target.
 
     Source:
         From two ideas: the masker of Phang et al. 2020 and the class selector of Dabkowski &
@@ -100,6 +101,7 @@ class GatedMasker(MaskerBase):
         gate_width: int = 32,
         dims: int = 2,
         lean: float = -1.0,
+        evidence: bool = False,
     ) -> None:
         super().__init__()
         self.settings = {
@@ -108,15 +110,16 @@ class GatedMasker(MaskerBase):
             "gate_width": gate_width,
             "dims": dims,
             "lean": lean,
+            "evidence": evidence,
         }
         self.lean = lean
-        self.masker = Masker(channels, width=width, dims=dims)
+        self.masker = Masker(channels, width=width, dims=dims, evidence=evidence)
         self.gate = Gate(channels[-1], width=gate_width, dims=dims)
 
     def forward(
         self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
     ) -> Tensor:
-        mask_logits = self.masker(features, grid)
+        mask_logits = self.masker(features, grid, question)
         if self.training:
             return mask_logits
         gate = self.gate(features[-1], question.evidence)
@@ -132,7 +135,8 @@ class GatedMasker(MaskerBase):
         gate = self.gate(features[-1], evidence).float()
         # In eval mode: images made for the gate must not move the statistics of the mask's layers.
         with torch.no_grad(), eval_mode(self.masker):
-            mask = self.masker(features, features[-1].shape[2:]).sigmoid().float()
+            asked = Question(evidence=evidence)
+            mask = self.masker(features, features[-1].shape[2:], asked).sigmoid().float()
         weight = mask + _FLOOR
         loss = binary_cross_entropy_with_logits(gate, _share(~shut, gate), weight, reduction="sum")
         return loss / weight.sum()

@@ -166,6 +166,8 @@ class Masker(MaskerBase):
         evidence: Whether it reads ``question.evidence``, appended likewise, and to the last
             convolution as well. It needs no table, so there may be any number of classes, and
             classes that never came up in training.
+        target_aware: Whether that is the evidence for the target. False takes the predicted class,
+            whatever the target, and the mask is that of what the classifier recognizes.
         outputs: Masks made at once.
 
     Source:
@@ -191,6 +193,7 @@ class Masker(MaskerBase):
         classes: int = 0,
         sized: bool = False,
         evidence: bool = False,
+        target_aware: bool = True,
         outputs: int = 1,
     ) -> None:
         super().__init__()
@@ -203,9 +206,10 @@ class Masker(MaskerBase):
             "classes": classes,
             "sized": sized,
             "evidence": evidence,
+            "target_aware": target_aware,
             "outputs": outputs,
         }
-        self.target_aware = classes > 0 or evidence
+        self.target_aware = classes > 0 or (evidence and target_aware)
         self.sized, self.reads_evidence = sized, evidence
         appended = width * (classes > 0) + sized + EVIDENCE * evidence  # channels
         self.embedding = nn.Embedding(classes, width) if classes else None

@@ -197,7 +197,8 @@ class _Search:
         self.to_logits = to_logits or as_they_are
         output = self.to_logits(self.output)
         self.classes, self.logits = class_indices(output, target), as_class_logits(output).detach()
-        self.optimizer = torch.optim.Adam([self.mask_logits], lr=options.lr)
+        # With the usual eps of 1e-8, what rounding leaves of a gradient of 0 makes full steps.
+        self.optimizer = torch.optim.Adam([self.mask_logits], lr=options.lr, eps=1e-4)
         self.random = torch.Generator().manual_seed(options.seed)
         nats, given = math.log(self.logits.shape[1]), options.regularizer
         self.regularizer = smooth(variation=_VARIATION * nats) if given is None else given
@@ -299,11 +300,7 @@ class _Search:
 
     def _has_rows(self, argument: Any) -> bool:
         """Decide, as Captum does, whether an argument has one row per input."""
-        return (
-            isinstance(argument, Tensor)
-            and argument.dim() > 0
-            and len(argument) == len(self.inputs)
-        )
+        return isinstance(argument, Tensor) and argument.shape[:1] == self.inputs.shape[:1]
 
 
 def shift(images: Tensor, pixels: Sequence[int]) -> Tensor:

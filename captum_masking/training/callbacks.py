@@ -427,7 +427,17 @@ class AdaptiveArea(Callback):
         most: float = 1000.0,
         restart: Callable[[nn.Module], None] | None = zero_last_layer,
     ) -> None:
-        _check(low, high, every, factor, most)
+        if not 0 < low < high < 1:
+            raise ValueError(
+                f"low and high must be fractions of the image with 0 < low < high < 1, but got "
+                f"{low} and {high}; 0.05 and 0.9 suit most."
+            )
+        if every < 1 or not factor > 1 or not most >= 1:
+            raise ValueError(
+                f"expected every >= 1, factor > 1 and most >= 1, but got every={every}, "
+                f"factor={factor} and most={most}; a factor below 1 would move weights the wrong "
+                "way."
+            )
         self.low, self.high, self.every = low, high, every
         self.factor, self.most, self.restart = factor, most, restart
         self.scale, self.restarts = 1.0, 0
@@ -522,19 +532,6 @@ def _terms(regularizer: Regularizer) -> list[Regularizer]:
     return [regularizer]
 
 
-def _check(low: float, high: float, every: int, factor: float, most: float) -> None:
-    if not 0 < low < high < 1:
-        raise ValueError(
-            f"low and high must be fractions of the image with 0 < low < high < 1, but got {low} "
-            f"and {high}; 0.05 and 0.9 suit most."
-        )
-    if every < 1 or not factor > 1 or not most >= 1:
-        raise ValueError(
-            f"expected every >= 1, factor > 1 and most >= 1, but got every={every}, "
-            f"factor={factor} and most={most}; a factor below 1 would move weights the wrong way."
-        )
-
-
 def measure_saliency_metric(
     model: Callable[[Tensor], Tensor], inputs: Tensor, target: Tensor, mask: Tensor
 ) -> dict[str, Tensor]:
@@ -550,9 +547,8 @@ def measure_saliency_metric(
         >>> measure_saliency_metric(torch.nn.Flatten(), inputs, torch.tensor([0]), mask)
         {'saliency_metric': tensor(0.6931)}
     """
-    from captum_masking.metrics.saliency_metric import (
-        saliency_metric,  # with torchmetrics: slow to import
-    )
+    # Late: it is slow to import, with torchmetrics.
+    from captum_masking.metrics.saliency_metric import saliency_metric
 
     return {"saliency_metric": saliency_metric(model, inputs, mask, target).mean()}
 

@@ -146,7 +146,9 @@ def gated(model: MaskingModel) -> MaskingModel:
             f"{type(masker).__name__}; train MaskingModel(classifier, target_aware=True) instead."
         )
     settings: dict[str, Any] = masker.settings
-    gated_masker = GatedMasker(**{name: settings[name] for name in ("channels", "width", "dims")})
+    gated_masker = GatedMasker(
+        **{name: settings[name] for name in ("channels", "width", "dims", "evidence")}
+    )
     gated_masker.masker = masker
     gated_masker.to(next(masker.parameters()))
     same = ("sampler", "stride", "upsample", "upsample_first", "layouts", "to_logits")
