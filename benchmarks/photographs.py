@@ -4,13 +4,14 @@ Chosen by rule: of the photographs that install with scikit-image and scikit-lea
 EfficientNet-Lite0 is at least 20 % sure of a class; maps are for that class. CAMs read the map that
 the classifier pools, of each other method the defaults.
 
-    python benchmarks/photographs.py --out docs/compared.png
+    python benchmarks/photographs.py --out docs/compared.jpg
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image
@@ -46,7 +47,7 @@ def recognized(model: MaskingModel, inputs: Tensor) -> tuple[Tensor, Tensor]:
 def main() -> None:
     """Draw a row for each photograph."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/compared.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/compared.jpg"))
     model, preprocess = zoo.efficientnet_lite0()
     every = torch.stack([preprocess(picture) for picture in photographs()])
     inputs, target = recognized(model, every)
@@ -61,16 +62,20 @@ def main() -> None:
         for name, title in METHODS.items()
         if name not in left_out
     }
-    pictures = []
-    for index, wanted in enumerate(target.tolist()):
-        pixels = viz.to_pixels(inputs[index], preprocess.mean, preprocess.std)
-        name = preprocess.class_names[wanted].split(",")[0]
-        drawn = [
-            viz.Panel(viz.overlay(pixels, of_method[index]), "" if index else method)
-            for method, of_method in maps.items()
+    pixels = [viz.to_pixels(each, preprocess.mean, preprocess.std) for each in inputs]
+    names = [preprocess.class_names[index].split(",")[0] for index in target.tolist()]
+    first = [viz.Panel(picture, name) for picture, name in zip(pixels, names, strict=True)]
+    others = [
+        [
+            viz.Panel(viz.overlay(picture, of_method[index]), "" if index else method)
+            for index, picture in enumerate(pixels)
         ]
-        pictures.append([viz.Panel(pixels, name), *drawn])
-    viz.montage(pictures, parser.parse_args().out)
+        for method, of_method in maps.items()
+    ]
+    file = parser.parse_args().out
+    with TemporaryDirectory() as folder:
+        viz.montage([first, *others], large := Path(folder) / "large.png")
+        Image.open(large).convert("RGB").reduce(2).save(file, quality=88)  # for a page
 
 
 if __name__ == "__main__":
