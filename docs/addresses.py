@@ -31,6 +31,7 @@ NAMES: dict[str, tuple[str, str]] = {
         - torch.Generator = torch._C.Generator
         - torch.compile
         - torch.nn.Module = torch.nn.modules.module.Module = nn.Module
+        - torch.nn.Linear = torch.nn.modules.linear.Linear
         - torch.nn.Sequential
         - torch.nn.parameter.Parameter = torch.nn.Parameter
         - torch.nn.BatchNorm1d = torch.nn.modules.batchnorm.BatchNorm1d
