@@ -534,9 +534,7 @@ class Vanish:
     ``relu(log(p(target) * classes))``, in nats. It counts only where the clean image showed the
     class; an absent class is 0: there is nothing to take away.
 
-    Beside :class:`Entropy`, which wants every class gone and pushes just as hard on what is left
-    of others, it leads to masks that cover the object and learn several times as fast (measured
-    in ``benchmarks/README.md``).
+    :class:`Entropy` wants every class gone, and pushes just as hard on what is left of others.
 
     Example:
         >>> logits = torch.tensor([[1.0, 0.0, 0.0]])
