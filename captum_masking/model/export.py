@@ -6,11 +6,10 @@ import copy
 from threading import get_ident
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from captum_masking._base.captum import as_they_are, unpacked
-from captum_masking.model.layers import dry_run_inputs
+from captum_masking.model.layers import dry_run_inputs, varied
 from captum_masking.model.layouts import first_tensor
 from captum_masking.model.model import MaskingModel, plain_model
 from captum_masking.model.taps import tap_of
@@ -69,10 +68,8 @@ class HeatmapModule(nn.Module):
 
 def _head_of(model: MaskingModel) -> nn.Linear | None:
     """Return the linear layer that gives the evidence, or refuse evidence that takes a gradient."""
-    example = dry_run_inputs(model.classifier)
-    trace = model.read((torch.linspace(-1, 1, example.numel()).to(example).view_as(example),))[
-        1
-    ].trace
+    _, features = model.read((varied(dry_run_inputs(model.classifier)),))
+    trace = features.trace
     if trace is None or not is_product(trace):
         raise ValueError(
             "expected a masker that reads features alone, but this one reads the gradient of "

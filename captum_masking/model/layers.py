@@ -78,6 +78,11 @@ def dry_run_inputs(classifier: nn.Module, *extra: Any) -> Tensor:
     ) from failure
 
 
+def varied(example: Tensor) -> Tensor:
+    """Return inputs of that shape on which nothing holds by chance, as it may on zeros."""
+    return torch.linspace(-1, 1, example.numel()).reshape(example.shape).to(example)
+
+
 def stated_sizes(classifier: nn.Module, dims: int) -> list[tuple[int, ...]]:
     """Find the size that a network was built for, where it states one, as transformers do."""
     stated = []

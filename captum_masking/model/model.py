@@ -46,6 +46,7 @@ from captum_masking.model.layers import (
     find_layers,
     layouts_of,
     pooled_map,
+    varied,
 )
 from captum_masking.model.layouts import Layout, first_tensor
 from captum_masking.model.taps import (
@@ -521,11 +522,11 @@ def _with_evidence(
     if len(example) > 1 or example[0].dim() == 2 or not layers:
         return ()
     layers = (*layers[:-1], pooled_map(classifier, example[0], *extra) or layers[-1])
-    probe = torch.linspace(-1, 1, example[0].numel()).reshape(example[0].shape).to(example[0])
+    probe = varied(example[0])
     with evaluated(classifier) as network, suppress(Exception), torch.no_grad():
-        answer, tapped = Taps(network, layers)(probe, *extra)
+        answer, tapped = (taps := Taps(network, layers))(probe, *extra)
         deepest, size = first_tensor(tapped[-1]), probe.shape[2:]
-        layout = layouts_of(Taps(network, layers), tapped, (probe,), *extra)[-1]
+        layout = layouts_of(taps, tapped, (probe,), *extra)[-1]
         head = head_of(network, layout(deepest, size))
         trace = Trace(
             two_classes(logits_of(answer)), deepest, lambda maps: layout(maps, size), head
