@@ -1,0 +1,49 @@
+"""Methods beside masks, each as a Captum attribution, one file each.
+
+None of them is trained on data, but for ``CAStream``. Arguments that they share:
+
+- ``forward_func``: a classifier, a ``MaskingModel`` or any callable that returns logits.
+- ``layer``, of those that read a feature map: a module, or its name; ``"avgpool.input"`` is what a
+  module takes.
+- ``score``: called as ``score(logits, classes)`` with ``(B, K)`` and ``(B,)``; returns the number
+  ``(B,)`` that a method explains. Each method's default is that of its paper.
+- ``infill``: what fills the holes, see :mod:`captum_masking.parts.infill`.
+- ``seed``: the same seed draws the same; torch's random state is left alone.
+
+And of ``attribute``:
+
+- ``inputs``: ``(B, C, *spatial)`` or vectors ``(B, F)``, floating point; or a tuple of such.
+- ``target``: any form Captum takes; None is the predicted class. Or a callable that turns what the
+  model returns into one score for each example, ``(B,)``.
+- ``additional_forward_args``: passed on; a tensor with one row for each example goes with it.
+- ``perturbations_per_eval``: copies of each example in one forward pass; bounds the memory.
+- ``show_progress``: whether to show a bar.
+
+Maps are shaped like the inputs, one value for each place, repeated over channels.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captum_masking.methods.rise import Rise
+
+__all__ = ["Rise"]
+
+_HOMES = {
+    "Rise": "rise",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a method when it is first asked for: the command line lists them without torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """List what there is, whether it has been imported or not."""
+    return sorted({*globals(), *__all__})

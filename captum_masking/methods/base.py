@@ -1,0 +1,228 @@
+"""What the methods share: a classifier asked for the score of a class, and maps as Captum's are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, TypeAlias
+
+import torch
+from captum.attr import Attribution
+from torch import Tensor, nn
+
+from captum_masking._base.borrow import draws, evaluated, module_of, seeded
+from captum_masking._base.captum import (
+    TargetType,
+    ToLogits,
+    _format_additional_forward_args,
+    as_class_logits,
+    as_they_are,
+    as_tuple,
+    class_indices,
+    find_to_logits,
+)
+from captum_masking._base.checks import (
+    channels_in_words,
+    check_finite,
+    check_has_weights,
+    check_inputs,
+    check_number_of_inputs,
+    check_same_batch,
+    check_same_device,
+    with_rows,
+)
+from captum_masking.model.model import MaskingModel
+from captum_masking.model.taps import like_weights, logits_of, tap_of
+
+#: Called as ``score(logits, classes)`` with ``(B, K)`` and ``(B,)``; returns ``(B,)``.
+Score = Callable[[Tensor, Tensor], Tensor]
+
+#: A class in any form Captum takes, or a function from what a model returns to one score each.
+Target: TypeAlias = TargetType | Callable[[Any], Tensor]
+
+
+def logit(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the logit of a class.
+
+    Example:
+        >>> logit(torch.tensor([[1.0, 3.0]]), torch.tensor([1]))
+        tensor([3.])
+    """
+    return logits.gather(1, classes[:, None])[:, 0]
+
+
+def probability(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the softmax probability of a class.
+
+    Example:
+        >>> probability(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+        tensor([0.5000])
+    """
+    return logit(logits.softmax(1), classes)
+
+
+class Asked:
+    """A classifier asked about examples, and about copies of them that were changed.
+
+    Calling it gives the score of each example's target, ``(B,)``; of ``n`` copies of the batch, one
+    after the other, ``(n * B,)``. What the classifier takes besides its inputs is repeated.
+
+    Attributes:
+        function: The classifier, in eval mode, unseen by other threads.
+        inputs: Copies of the examples without a gradient, in the dtype of the weights.
+        classes: Of the target, ``(B,)``; None where that is a callable.
+        clean: The score of the examples as they are, ``(B,)``.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        inputs: Sequence[Tensor],
+        target: Target,
+        extra: tuple[Any, ...],
+        score: Score,
+    ) -> None:
+        self.function, self.target, self.score = function, target, score
+        # Copies: a tensor made in inference mode cannot take part in a backward pass.
+        self.inputs = tuple(like_weights(x.detach(), function).clone() for x in inputs)
+        self.extra = tuple(a.clone() if isinstance(a, Tensor) else a for a in extra)
+        self.classes: Tensor | None = None
+        self._to_logits: ToLogits = as_they_are
+        self._draws = False
+        self._draws = draws(self.inputs[0], self._begin)
+        self.clean = self(*self.inputs).detach()
+
+    @torch.no_grad()
+    def _begin(self) -> None:
+        output = self.answer(*self.inputs)
+        if callable(self.target):
+            return
+        scores = with_rows(logits_of(output), self.inputs[0])
+        ask = lambda *others: with_rows(logits_of(self.answer(*others)), others[0])  # noqa: E731
+        self._to_logits = find_to_logits(self.function, scores, self.inputs, ask) or as_they_are
+        self.classes = class_indices(self._to_logits(scores), self.target)
+
+    def answer(self, *inputs: Tensor) -> Any:
+        """Return what the classifier answers, for one batch or for several copies of it."""
+        copies = len(inputs[0]) // len(self.inputs[0])
+        extra = [self._repeated(a, copies) for a in self.extra]
+        drawn = seeded(inputs[0], 0) if self._draws else nullcontext()
+        with drawn, channels_in_words(module_of(self.function), inputs[0]):
+            return self.function(*inputs, *extra)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Return the score of each example's target."""
+        output = self.answer(*inputs)
+        if self.classes is None:
+            return self._given(output, len(inputs[0]))
+        logits = as_class_logits(self._to_logits(with_rows(logits_of(output), inputs[0])))
+        return self.score(logits, self.classes.repeat(len(logits) // len(self.classes)))
+
+    def _given(self, output: Any, count: int) -> Tensor:
+        scores = self.target(output)
+        if not isinstance(scores, Tensor) or scores.shape != (count,):
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise ValueError(
+                f"a target that is a callable must return one score for each of {count} examples, "
+                f"({count},), but returned {got}; sum over what belongs to one example."
+            )
+        return scores
+
+    def _repeated(self, argument: Any, copies: int) -> Any:
+        if isinstance(argument, Tensor) and argument.shape[:1] == self.inputs[0].shape[:1]:
+            return torch.cat([argument] * copies)  # decided as Captum does
+        return argument
+
+
+class Relative(Attribution):
+    """An attribution of this folder: it checks what it gets, and leaves no trace on the model.
+
+    A subclass has an ``attribute`` decorated with ``log_usage``, in which it calls ``_explained``.
+    """
+
+    def __init__(self, forward_func: Callable[..., Any]) -> None:
+        if not callable(forward_func):
+            raise TypeError(
+                f"forward_func must be a classifier or a callable that returns logits, but got "
+                f"{type(forward_func).__name__}."
+            )
+        super().__init__(forward_func)
+
+    def _explained(
+        self,
+        inputs: Any,
+        target: Target,
+        additional_forward_args: Any,
+        find: Callable[[Asked], Sequence[Tensor]],
+        score: Score = logit,
+    ) -> Any:
+        """Return maps shaped like the inputs; a tuple for a tuple.
+
+        Args:
+            inputs: As the user gave them, as are ``target`` and ``additional_forward_args``.
+            find: Returns a map for each of ``asked.inputs``, ``(B, 1, *spatial)`` or shaped like
+                it. Gradients are on; take ``torch.no_grad`` where none are needed.
+            score: What is asked of the logits, where the target is a class.
+        """
+        tensors = as_tuple(inputs)
+        extra = _format_additional_forward_args(additional_forward_args) or ()
+        check_number_of_inputs(tensors, None)
+        module = module_of(self.forward_func)
+        check_has_weights([] if module is None else module.named_parameters())
+        for tensor in tensors:
+            check_inputs(tensor, vectors=True)
+            check_same_device(tensor, module)
+        check_same_batch(tensors)
+        maps: Sequence[Tensor] = tensors
+        if len(tensors[0]):
+            grads = torch.enable_grad()
+            with torch.inference_mode(False), grads, evaluated(self.forward_func) as function:
+                maps = find(Asked(function, tensors, target, extra, score))
+        for each in maps:
+            check_finite(each, "the map", "look for NaN, infinity or too large values in inputs.")
+        shaped = tuple(
+            each.detach().to(x.dtype).expand_as(x).clone(memory_format=torch.contiguous_format)
+            for each, x in zip(maps, tensors, strict=True)
+        )
+        return shaped if isinstance(inputs, tuple) else shaped[0]
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """False: a map says where the evidence is, not how much it adds to the output."""
+        return False
+
+    def attribute_future(self) -> None:
+        """Not implemented, as in most of Captum's methods."""
+        raise NotImplementedError(f"attribute_future: not there for {type(self).__name__}.")
+
+
+def network_of(function: Callable[..., Any]) -> nn.Module:
+    """Return the classifier whose layers are read: that of a masking model, or the module."""
+    network = function.classifier if isinstance(function, MaskingModel) else module_of(function)
+    if network is None:
+        raise TypeError(
+            f"a method that reads a layer needs a module, but got {type(function).__name__}; pass "
+            "the classifier itself."
+        )
+    return network
+
+
+def layer_name(function: Callable[..., Any], layer: str | nn.Module) -> str:
+    """Return the name of a layer of the classifier, which may be given as a module.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        >>> layer_name(network, network[1])
+        '1'
+    """
+    network = network_of(function)
+    if isinstance(layer, str):
+        tap_of(network, layer)  # names the nearest ones if there is none
+        return layer
+    names = [name for name, part in network.named_modules() if part is layer]
+    if not names:
+        raise ValueError(
+            f"layer must be a module of the classifier or its name, but this "
+            f"{type(layer).__name__} is in none of its modules."
+        )
+    return names[0]

@@ -1,0 +1,38 @@
+"""The table of methods that the contract tests go through: each method adds one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from captum.attr import Attribution
+from networks import cnn
+from torch import Tensor, nn
+
+from captum_masking.methods import Rise
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a method is made small, for what kind of network.
+
+    ``make(network)`` returns the attribution. ``network()`` and ``inputs`` are what it is tried on:
+    no ready-made seeds, three examples. ``anywhere``: it takes any callable and inputs of any
+    number of dimensions, and so also runs Captum's own configurations.
+    """
+
+    make: Callable[[Any], Attribution]
+    network: Callable[[], nn.Module] = cnn
+    inputs: tuple[int, ...] = (3, 3, 16, 16)
+    anywhere: bool = False
+
+    def examples(self) -> Tensor:
+        return torch.randn(self.inputs, generator=torch.Generator().manual_seed(0))
+
+
+METHODS = {
+    "Rise": Row(partial(Rise, masks=12, cells=3), anywhere=True),
+}
