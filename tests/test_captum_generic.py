@@ -1,17 +1,16 @@
-"""Captum's generic configurations, run on MaskingSaliency: targets, and hooks that must not stay.
+"""Captum's generic configurations, run on our attributions: targets, and hooks that must not stay.
 
 ``captum.testing`` ships the table of models and arguments that Captum's own suites go through.
 Here are the entries for methods that attribute to inputs and are called with ``inputs``,
 ``target``, ``additional_forward_args`` and ``baselines`` (one for each example, not a set of them
 for all), each as Captum's users have it (no masker) and, where the model can be tapped, with a
-masker.
+masker; then the methods that explain any callable, as ``methods.py`` lists them.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-import itertools
 from typing import Any
 
 import pytest
@@ -24,12 +23,15 @@ from captum.testing.attr.helpers.gen_test_utils import (
 )
 from captum.testing.attr.helpers.test_config import config
 from captum.testing.helpers.basic_models import BasicModel_ConvNet
+from methods import METHODS
 from networks import assert_same, everything
 from torch import Tensor, nn
 
 from captum_masking import MaskingModel, MaskingSaliency
 
 FEW = {"steps": 3}
+MASKED, OPTIMIZED = "with masker", "without"
+KINDS = [OPTIMIZED, MASKED, *(name for name, row in METHODS.items() if row.anywhere)]
 # Arguments of NoiseTunnel, and those that every attribution has.
 OURS = {"inputs", "target", "additional_forward_args", "baselines"}
 TUNNEL = {"nt_samples", "nt_samples_batch_size", "stdevs"}
@@ -75,16 +77,18 @@ def _is_ours(entry: dict[str, Any]) -> bool:
 
 
 def runs(*, noise_tunnel: bool | None = None) -> pytest.MarkDecorator:
-    """Run a test on every entry, without a masker and with one."""
+    """Run a test on every entry, with every kind of attribution that takes its arguments."""
     parameters = []
-    for entry, masked in itertools.product(entries(), (False, True)):
+    for entry in entries():
         tunnel = entry.get("noise_tunnel", False)
         if noise_tunnel is not None and tunnel is not noise_tunnel:
             continue
-        with_masker = "with masker" if masked else "without"
-        name = gen_test_name(with_masker, entry["name"], MaskingSaliency, tunnel)
-        parameters.append(pytest.param(entry, masked, id=name))
-    return pytest.mark.parametrize("entry, masked", parameters)
+        for kind in KINDS:
+            if kind in METHODS and "baselines" in entry["attribute_args"]:
+                continue
+            name = gen_test_name(kind, entry["name"], MaskingSaliency, tunnel)
+            parameters.append(pytest.param(entry, kind, id=name))
+    return pytest.mark.parametrize("entry, kind", parameters)
 
 
 def with_masker(model: nn.Module, arguments: dict[str, Any]) -> MaskingModel:
@@ -94,13 +98,14 @@ def with_masker(model: nn.Module, arguments: dict[str, Any]) -> MaskingModel:
     return MaskingModel(model, example_inputs=arguments["inputs"], additional_forward_args=extra)
 
 
-def prepare(entry: dict[str, Any], masked: bool) -> tuple[Attribution, nn.Module, dict[str, Any]]:
+def prepare(entry: dict[str, Any], kind: str) -> tuple[Attribution, nn.Module, dict[str, Any]]:
     """Make the attribution of an entry, and the arguments for it, both fresh."""
     _, model, arguments, _, noise_tunnel, _ = parse_test_config(copy.deepcopy(entry))
-    if masked:
+    if kind == MASKED:
         model = with_masker(model, arguments)
-    attribution: Attribution = MaskingSaliency(model)
-    arguments = arguments if masked else {**arguments, **FEW}
+    make = METHODS[kind].make if kind in METHODS else MaskingSaliency
+    attribution: Attribution = make(model)
+    arguments = {**arguments, **FEW} if kind == OPTIMIZED else arguments
     return (NoiseTunnel(attribution) if noise_tunnel else attribution), model, arguments
 
 
@@ -130,8 +135,8 @@ def _rows(value: Any, row: int, batch: int) -> Any:
 
 
 @runs()
-def test_a_batch_gives_what_its_examples_give_one_by_one(entry, masked):
-    attribution, _, arguments = prepare(entry, masked)
+def test_a_batch_gives_what_its_examples_give_one_by_one(entry, kind):
+    attribution, _, arguments = prepare(entry, kind)
     inputs = arguments["inputs"]
     batch = len(inputs[0] if isinstance(inputs, tuple) else inputs)
     together = _as_tuple(attribution.attribute(**arguments))
@@ -147,8 +152,8 @@ def test_a_batch_gives_what_its_examples_give_one_by_one(entry, masked):
 
 
 @runs()
-def test_every_input_gets_a_map_of_its_shape(entry, masked):
-    attribution, _, arguments = prepare(entry, masked)
+def test_every_input_gets_a_map_of_its_shape(entry, kind):
+    attribution, _, arguments = prepare(entry, kind)
     maps = attribution.attribute(**arguments)
     assert isinstance(maps, tuple) is isinstance(arguments["inputs"], tuple)
     for one, inputs in zip(_as_tuple(maps), _as_tuple(arguments["inputs"]), strict=True):
@@ -163,16 +168,16 @@ def _as_tuple(value: Any) -> tuple:
 
 
 @runs()
-def test_nothing_stays_on_the_model(entry, masked):
-    attribution, model, arguments = prepare(entry, masked)
+def test_nothing_stays_on_the_model(entry, kind):
+    attribution, model, arguments = prepare(entry, kind)
     before = everything(model)
     attribution.attribute(**arguments)
     assert_same(before, everything(model))
 
 
 @runs()
-def test_nothing_stays_on_the_model_after_a_wrong_target(entry, masked):
-    attribution, model, arguments = prepare(entry, masked)
+def test_nothing_stays_on_the_model_after_a_wrong_target(entry, kind):
+    attribution, model, arguments = prepare(entry, kind)
     before = everything(model)
     with pytest.raises(AssertionError):
         attribution.attribute(**{**arguments, "target": (9999,) * 20})
@@ -191,9 +196,9 @@ def _leaves(model: nn.Module) -> list[str]:
 
 
 @runs(noise_tunnel=False)
-def test_nothing_stays_on_the_model_after_a_module_has_raised(entry, masked):
-    attribution, model, arguments = prepare(entry, masked)
-    network = model.classifier if masked else model
+def test_nothing_stays_on_the_model_after_a_module_has_raised(entry, kind):
+    attribution, model, arguments = prepare(entry, kind)
+    network = model.classifier if kind == MASKED else model
     *_, last = _used(network, attribution, arguments)
     parent, _, name = last.rpartition(".")
     setattr(network.get_submodule(parent), name, Raising())

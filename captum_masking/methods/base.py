@@ -90,17 +90,21 @@ class Asked:
         self._to_logits: ToLogits = as_they_are
         self._draws = False
         self._draws = draws(self.inputs[0], self._begin)
-        self.clean = self(*self.inputs).detach()
+        if self._draws:
+            self._begin()  # the clean score too is then of the numbers that copies will see
 
     @torch.no_grad()
     def _begin(self) -> None:
         output = self.answer(*self.inputs)
-        if callable(self.target):
-            return
-        scores = with_rows(logits_of(output), self.inputs[0])
-        ask = lambda *others: with_rows(logits_of(self.answer(*others)), others[0])  # noqa: E731
-        self._to_logits = find_to_logits(self.function, scores, self.inputs, ask) or as_they_are
-        self.classes = class_indices(self._to_logits(scores), self.target)
+        if not callable(self.target):
+            scores = with_rows(logits_of(output), self.inputs[0])
+            found = find_to_logits(self.function, scores, self.inputs, self._scores)
+            self._to_logits = found or as_they_are
+            self.classes = class_indices(self._to_logits(scores), self.target)
+        self.clean = self._score_of(output, self.inputs[0])
+
+    def _scores(self, *inputs: Tensor) -> Tensor:
+        return with_rows(logits_of(self.answer(*inputs)), inputs[0])
 
     def answer(self, *inputs: Tensor) -> Any:
         """Return what the classifier answers, for one batch or for several copies of it."""
@@ -112,19 +116,18 @@ class Asked:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Return the score of each example's target."""
-        output = self.answer(*inputs)
-        if self.classes is None:
-            return self._given(output, len(inputs[0]))
-        logits = as_class_logits(self._to_logits(with_rows(logits_of(output), inputs[0])))
-        return self.score(logits, self.classes.repeat(len(logits) // len(self.classes)))
+        return self._score_of(self.answer(*inputs), inputs[0])
 
-    def _given(self, output: Any, count: int) -> Tensor:
+    def _score_of(self, output: Any, inputs: Tensor) -> Tensor:
+        if self.classes is not None:
+            logits = as_class_logits(self._to_logits(with_rows(logits_of(output), inputs)))
+            return self.score(logits, self.classes.repeat(len(logits) // len(self.classes)))
         scores = self.target(output)
-        if not isinstance(scores, Tensor) or scores.shape != (count,):
+        if not isinstance(scores, Tensor) or scores.shape != inputs.shape[:1]:
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise ValueError(
-                f"a target that is a callable must return one score for each of {count} examples, "
-                f"({count},), but returned {got}; sum over what belongs to one example."
+                f"a target that is a callable must return one score for each of {len(inputs)} "
+                f"examples, ({len(inputs)},), but returned {got}; sum over what belongs to one."
             )
         return scores
 
