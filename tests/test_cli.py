@@ -95,6 +95,7 @@ def train(*more):
 
 def test_train_evaluate_explain(folder, capsys):
     assert train("--val", "data.csv") == 0
+    assert "the classifier before and after: barrier" in capsys.readouterr().out
     assert (folder / "model-log.csv").read_text().startswith("epoch,")
     assert main(["evaluate", "--model", "model", "--data", "data.csv", "--json", "out.json"]) == 0
     figures = json.loads((folder / "out.json").read_text())

@@ -34,8 +34,8 @@ def test_the_landing_has_at_most_fourteen_entries():
 
 def test_the_package_stays_within_its_lines_and_files():
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in FILES)
-    assert lines <= 24_600
-    assert len(FILES) <= 102
+    assert lines <= 25_000
+    assert len(FILES) <= 103
 
 
 def test_no_two_files_have_one_name_without_a_reason():

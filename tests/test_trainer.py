@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import math
+import re
 import warnings
 from functools import partial
 
@@ -702,6 +703,93 @@ def test_the_bar_shows_the_figures_watched_live(model, batches, capsys):
 def test_without_progress_nothing_is_printed(model, batches, capsys):
     fit(model, batches, epochs=1)
     assert "".join(capsys.readouterr()) == ""
+
+
+LINE = r"before and after: barrier \S+ nats, \S+% of the predictions changed, accuracy \S+% before"
+LINE += r" and \S+% after, on {count} examples \({kind}\)"
+TINY = "ignore:the masker has collapsed"
+
+
+def loud(model: MaskingModel, batches, capsys, how=True, **options) -> str:
+    MaskingTrainer(model, train_classifier=how).fit(batches, 1, check_accuracy=False, **options)
+    return "".join(capsys.readouterr())
+
+
+@pytest.mark.filterwarnings(TINY)
+@pytest.mark.parametrize("how", [FineTune(), FineTune(stay=0.0), FineTune(train_mode=True)])
+def test_after_joint_training_a_line_says_what_remains_of_the_classifier(
+    model, batches, capsys, how
+):
+    assert re.search(LINE.format(count=6, kind="training"), loud(model, batches, capsys, how))
+    seen = loud(model, batches, capsys, how, validation=batches[:1])
+    assert re.search(LINE.format(count=4, kind="validation"), seen)
+
+
+@pytest.mark.filterwarnings(TINY)
+@pytest.mark.parametrize("how", [False, FromScratch()])
+def test_where_nothing_was_known_or_nothing_moved_there_is_no_such_line(
+    model, batches, capsys, how
+):
+    assert "before and after" not in loud(model, batches, capsys, how)
+    assert "before and after" not in loud(model, iter(batches), capsys)  # read once
+
+
+@pytest.mark.filterwarnings(TINY)
+def test_at_most_256_training_examples_are_read_for_it(model, capsys):
+    data = TensorDataset(torch.randn(300, 3, 8, 8), torch.arange(300) % 4)
+    seen = loud(model, DataLoader(data, 100, shuffle=True), capsys)
+    assert re.search(LINE.format(count=256, kind="training"), seen)
+
+
+@pytest.mark.filterwarnings(TINY)
+@pytest.mark.parametrize("how", [FineTune(lr=0.1), FineTune(lr=0.1, stay=0.0)], ids=["stay", "0"])
+def test_a_classifier_is_compared_with_what_it_was_before_joint_training(model, batches, how):
+    before = copy.deepcopy(model.classifier).eval()
+    trainer, _ = fit(model, batches, train_classifier=how)
+    found = trainer.connectivity(batches, points=3)
+    logits = [
+        torch.cat([each.eval()(x) for x, _ in batches]) for each in (before, model.classifier)
+    ]
+    labels = torch.cat([labels for _, labels in batches])
+    for place, end in ((0, logits[0]), (2, logits[1])):
+        loss = nn.functional.cross_entropy(end, labels).item()
+        assert found.losses[place].item() == pytest.approx(loss, abs=1e-5)
+    assert found.changed == pytest.approx(
+        (logits[0].argmax(1) != logits[1].argmax(1)).double().mean().item()
+    )
+
+
+def test_a_frozen_classifier_has_nothing_to_be_compared_with(model, batches):
+    with pytest.raises(ValueError, match="a frozen classifier is what it was, bit by bit"):
+        MaskingTrainer(model, train_classifier=False).connectivity(batches)
+
+
+@pytest.mark.filterwarnings(TINY)
+def test_a_training_is_not_lost_where_the_classifiers_cannot_be_compared(model, batches, capsys):
+    class OnlyOnce(list):
+        def __iter__(self):
+            if self.read:
+                raise OSError("the disk is gone")
+            self.read = True
+            return super().__iter__()
+
+    once = OnlyOnce(batches)
+    once.read = False
+    with pytest.warns(UserWarning, match="was not compared with what it was: the disk is gone"):
+        assert "before and after" not in loud(model, once, capsys)
+
+
+@pytest.mark.filterwarnings(TINY)
+def test_the_line_changes_neither_weights_nor_random_numbers(batches, capsys):
+    ends = []
+    for show_progress in (True, False):
+        torch.manual_seed(0)
+        model = MaskingModel(cnn())
+        data = TensorDataset(*map(torch.cat, zip(*batches, strict=True)))
+        loader = DataLoader(data, 3, shuffle=True)
+        MaskingTrainer(model).fit(loader, 1, show_progress=show_progress, check_accuracy=False)
+        ends.append((model.state_dict(), torch.get_rng_state(), torch.rand(2)))
+    assert_same(*ends)
 
 
 # Loops of one's own, and repetition.

@@ -35,6 +35,7 @@ Source:
     insertion. Gupta et al. 2022: completeness and soundness. Yeh et al. 2019: infidelity and
     max-sensitivity. Adebayo et al. 2018: randomized weights and labels, and similarities of maps.
     Hurley & Rickard 2009: the Gini index, of attributions Chalasani et al. 2020.
+    Juneja et al. 2023: linear connectivity.
 """
 
 from captum_masking.metrics.boxes import (
@@ -44,6 +45,12 @@ from captum_masking.metrics.boxes import (
     centered_square,
     masks_to_boxes,
     whole_frame,
+)
+from captum_masking.metrics.connectivity import (
+    Connectivity,
+    barrier,
+    connectivity,
+    convexity_gap,
 )
 from captum_masking.metrics.curves import (
     RISE_DELETION,
@@ -125,6 +132,7 @@ from captum_masking.metrics.thresholds import (
 )
 
 __all__ = [
+    "Connectivity",
     "Curve",
     "Leakage",
     "MapSimilarity",
@@ -146,6 +154,7 @@ __all__ = [
     "average_drop",
     "average_gain",
     "average_increase",
+    "barrier",
     "best_box_iou",
     "binarized_area",
     "boxes_to_masks",
@@ -155,6 +164,8 @@ __all__ = [
     "compare_maps",
     "completeness",
     "completeness_and_soundness",
+    "connectivity",
+    "convexity_gap",
     "deletion",
     "deletion_curve",
     "energy_pointing",

@@ -130,7 +130,7 @@ class History:
         if is_due:
             is_full = len(self.members) == self.size
             place = self._below(self.size) if is_full else len(self.members)
-            self.members[place : place + 1] = [_copied(classifier.state_dict())]
+            self.members[place : place + 1] = [copied(classifier.state_dict())]
 
     def draw(self) -> nn.Module:
         classifier = _not_empty(self.classifier)
@@ -181,7 +181,7 @@ class History:
         return self._judge
 
 
-def _copied(state: Mapping[str, Tensor]) -> Weights:
+def copied(state: Mapping[str, Tensor]) -> Weights:
     """Copy a state to CPU memory; ``.cpu()`` alone copies nothing that is there already."""
     contiguous = torch.contiguous_format
     return {k: v.detach().to("cpu", copy=True, memory_format=contiguous) for k, v in state.items()}
@@ -189,7 +189,7 @@ def _copied(state: Mapping[str, Tensor]) -> Weights:
 
 def _under(prefix: str, state: Mapping[str, Tensor]) -> Weights:
     """Copy the entries of a state under a prefix."""
-    return _copied({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+    return copied({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
 
 
 def _generator(state: Tensor) -> torch.Generator:

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from captum_masking._base.processes import average_buffers
 from captum_masking.model.model import MaskingModel
 from captum_masking.parts.objective import Judgement, KeepRecognizing, Objective
+from captum_masking.parts.pool import copied
 from captum_masking.parts.questions import as_labeled
 from captum_masking.training.update import parameters_of
 
@@ -94,6 +95,12 @@ class ClassifierTraining:
         self.original: nn.Module | None = None
         if how.stay:
             self.original = copy.deepcopy(classifier).eval().requires_grad_(False)
+        self._before = {} if how.stay else copied(classifier.state_dict())
+
+    @property
+    def before(self) -> dict[str, Tensor]:
+        """The weights and buffers of the classifier as it was."""
+        return self._before if self.original is None else self.original.state_dict()
 
     def set_modes(self) -> None:
         # Parts of one in train mode, such as batch norm, may have been put in eval mode: they stay.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import eval_mode, given_back
 from captum_masking._base.captum import Inputs, as_tuple, unpacked
@@ -29,6 +31,7 @@ from captum_masking._base.checks import (
 from captum_masking._base.processes import copy_from_main, rank, world
 from captum_masking._base.rates import cosine
 from captum_masking.data.seeded import random_states
+from captum_masking.metrics.connectivity import Connectivity, connectivity
 from captum_masking.model.model import MaskingModel, plain_model
 from captum_masking.model.taps import leading_back, like_weights
 from captum_masking.parts.infill import Infill, Mean
@@ -307,6 +310,8 @@ class MaskingTrainer:
                     callback.on_epoch(self, record)
             for callback in reversed(run.callbacks):  # first save, last load the state that is kept
                 callback.on_end(self, self.records)
+        if show_progress and self.is_main:
+            self._say_what_moved(loader, validation)
         return self.records
 
     @torch.no_grad()
@@ -330,6 +335,35 @@ class MaskingTrainer:
                     found |= metric(self.model, unpacked(inputs), target, unpacked(masks))
                 means.add(measure(judgement, masks, found, alone=True), len(target))
         return means.over_processes().record()
+
+    def connectivity(
+        self, loader: Any, *, points: int = 5, examples: int | None = None
+    ) -> Connectivity:
+        """Compare the classifier with what it was before joint training.
+
+        Statistics of batch norm that were kept stay; those that moved are recalculated on the line.
+
+        Args:
+            loader: As for :meth:`fit`.
+            points, examples: As of :func:`~captum_masking.metrics.connectivity`.
+
+        Raises:
+            ValueError: If the classifier is not trained, or nothing can be read.
+        """
+        if self.classifier is None:
+            raise ValueError(
+                "a frozen classifier is what it was, bit by bit: there is nothing to compare."
+            )
+        estimates = self.classifier.how.train_mode and world() == 1  # or processes wait for others
+        return connectivity(
+            self.classifier.before,
+            self.model.classifier,
+            _Received(self, loader),
+            points=points,
+            buffers="estimate" if estimates else "interpolate",
+            examples=examples,
+            to_logits=self.model.logits_of,
+        )
 
     # ---- What a callback may look at during ``fit``.
 
@@ -381,12 +415,29 @@ class MaskingTrainer:
     def _check_accuracy(self, loader: Any) -> None:
         """Refuse labels of which a classifier that should be trained already knows nothing."""
         learns = self.classifier is not None and self.classifier.how.classifier_first > 0
-        if learns or not (isinstance(loader, Sequence) or Loading(loader).is_planned):
-            return  # others may not start anew
+        if learns or not _starts_anew(loader):
+            return
         answers: list[tuple[Tensor, Tensor]] = []
         with nullcontext() if world() > 1 else suppress(Exception):  # the training meets it again
             answers = list(self._answers(loader))
         check_recognized(answers)
+
+    def _say_what_moved(self, loader: Any, validation: Any) -> None:
+        """Say in a line whether a classifier that was good before is still the same."""
+        if self.classifier is None or self.classifier.how.classifier_first > 0:
+            return  # it knew nothing before
+        read, kind, examples = validation, "validation", None
+        if validation is None:
+            read, kind, examples = loader, "training", ENOUGH_TO_TELL
+            if not _starts_anew(loader):
+                return
+        try:
+            found = self.connectivity(read, examples=examples)
+        except Exception as error:  # the training is done, and must not be lost
+            words = f"the classifier was not compared with what it was: {error}"
+            warnings.warn(words, stacklevel=3)
+        else:
+            tqdm.write(f"    the classifier before and after: {found} ({kind})")
 
     @torch.no_grad()
     def _answers(self, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
@@ -520,3 +571,19 @@ class MaskingTrainer:
             if self.original is not None:
                 copy_from_main(self.original)
             self.same_everywhere = True
+
+
+def _starts_anew(loader: Any) -> bool:
+    return isinstance(loader, Sequence) or Loading(loader).is_planned
+
+
+class _Received:
+    """The batches of a loader as a trainer takes them, as often as they are asked for."""
+
+    def __init__(self, trainer: MaskingTrainer, loader: Any) -> None:
+        self.trainer, self.loader = trainer, loader
+
+    def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        for batch in Loading(self.loader, device=self.trainer.device).shares():
+            inputs, context, labels, _ = self.trainer._receive(*batch)
+            yield inputs + context, labels
