@@ -46,6 +46,7 @@ from captum_masking.metrics.boxes import (
     masks_to_boxes,
     whole_frame,
 )
+from captum_masking.metrics.classifier import calibration_error, occluded_accuracy
 from captum_masking.metrics.connectivity import (
     Connectivity,
     barrier,
@@ -159,6 +160,7 @@ __all__ = [
     "binarized_area",
     "boxes_to_masks",
     "boxes_to_pixels",
+    "calibration_error",
     "cascading",
     "centered_square",
     "compare_maps",
@@ -198,6 +200,7 @@ __all__ = [
     "max_sensitivity",
     "min_max",
     "most_salient",
+    "occluded_accuracy",
     "om",
     "pointing_game",
     "pxap",

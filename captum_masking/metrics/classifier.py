@@ -1,17 +1,27 @@
-"""The logits of a classifier on many images: in eval mode, without gradients, a few at a time."""
+"""What a classifier answers: logits of many images, a few at a time; how robust, how calibrated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from captum_masking._base.borrow import evaluated, module_of
+from captum_masking._base.borrow import evaluated, module_of, seeded
 from captum_masking._base.captum import ToLogits, as_class_logits, as_they_are, find_to_logits
-from captum_masking._base.checks import check_finite, check_inputs, check_same_device, with_rows
-from captum_masking.metrics.maps import check_masks, double
+from captum_masking._base.checks import (
+    check_area,
+    check_finite,
+    check_inputs,
+    check_labels,
+    check_same_device,
+    with_rows,
+)
+from captum_masking.metrics.maps import check_masks, double, most_salient
+from captum_masking.parts.infill import Infill, Mean
+from captum_masking.parts.masking import mask_images
 
 #: Maps images ``(B, C, H, W)`` to logits ``(B, classes)``.
 Classifier = Callable[[Tensor], Tensor]
@@ -46,6 +56,102 @@ def softmax(output: Tensor) -> Tensor:
 
 def of_class(values: Tensor, classes: Tensor) -> Tensor:
     return values.gather(1, classes[:, None])[:, 0]
+
+
+# ---- Is it a good one? Before and after a training, on the same images.
+
+
+@torch.no_grad()
+def occluded_accuracy(
+    classifier: Classifier,
+    inputs: Tensor,
+    target: Tensor,
+    masks: Tensor | None = None,
+    *,
+    areas: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5),
+    infill: Infill = Mean(),
+    seed: int = 0,
+    batch_size: int = 32,
+) -> Tensor:
+    """Return ``(B, areas)``: 1 where a class is still recognized with a part of the image hidden.
+
+    The same seed hides the same parts, so that two classifiers are compared image by image. An area
+    of 0 hides nothing.
+
+    Args:
+        target: The true classes, integers ``(B,)``.
+        masks: What is hidden are their most salient pixels. None hides a rectangle that lies
+            anywhere in the frame and has its proportions, the larger ones around the smaller.
+        areas: Shares of the pixels, in [0, 1).
+
+    Example:
+        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
+        >>> target = torch.tensor([0])
+        >>> occluded_accuracy(torch.nn.Flatten(), inputs, target, masks, areas=(0.0, 0.5))
+        tensor([[1., 0.]])
+    """
+    check_images(classifier, inputs, batch_size)
+    check_labels(target, inputs)
+    for area in areas:
+        check_area(area or None)  # 0 is allowed
+    if masks is not None:
+        check_maps(inputs, masks)
+    corners = torch.rand(len(inputs), 2, generator=torch.Generator().manual_seed(seed))
+    right = []
+    for area in areas:
+        holes = _rectangles(inputs, corners, area) if masks is None else most_salient(masks, area)
+        parts = inputs.detach().split(batch_size), holes.to(inputs).split(batch_size)
+        with seeded(inputs, seed):  # some infills draw
+            hidden = (mask_images(*pair, infill)[1] for pair in zip(*parts, strict=True))
+            output = as_class_logits(logits_of(classifier, hidden))
+        check_labels(target, inputs, classes=output.shape[1])
+        right.append(output.argmax(1) == target.to(output.device))
+    return torch.stack(right, dim=1).float()
+
+
+def _rectangles(inputs: Tensor, corners: Tensor, area: float) -> Tensor:
+    """Return holes ``(B, 1, H, W)`` that lie where two numbers in [0, 1] say, wholly inside."""
+    holes = torch.zeros(len(inputs), 1, *inputs.shape[2:])
+    sides = [round(side * area**0.5) for side in inputs.shape[2:]]
+    for hole, corner in zip(holes, corners.tolist(), strict=True):
+        pairs = zip(corner, inputs.shape[2:], sides, strict=True)
+        top, left = (round(share * (whole - side)) for share, whole, side in pairs)
+        hole[:, top : top + sides[0], left : left + sides[1]] = 1
+    return holes
+
+
+@torch.no_grad()
+def calibration_error(
+    classifier: Classifier,
+    inputs: Tensor,
+    target: Tensor,
+    *,
+    bins: int = 15,
+    batch_size: int = 32,
+) -> Tensor:
+    """Return how far confidence lies from accuracy, one number of all images, in [0, 1].
+
+    The mean over images of ``|accuracy - confidence|`` of their bin of confidence, by torchmetrics;
+    lower is better. A few hundred images leave it some points too high.
+
+    Args:
+        target: The true classes, integers ``(B,)``.
+        bins: Of equal width in [0, 1].
+
+    Source:
+        Guo et al. 2017, the expected calibration error.
+
+    Example:
+        >>> inputs = torch.tensor([[[[0.0, 9.0]]], [[[0.0, 9.0]]]])  # sure of class 1, right once
+        >>> calibration_error(torch.nn.Flatten(), inputs, torch.tensor([1, 0]))
+        tensor(0.4999)
+    """
+    check_images(classifier, inputs, batch_size)
+    scores = softmax(logits_of(classifier, inputs.detach().split(batch_size)))
+    check_labels(target, inputs, classes=scores.shape[1])
+    return multiclass_calibration_error(
+        scores.float(), target.to(scores.device), scores.shape[1], n_bins=bins, norm="l1"
+    )
 
 
 def check_images(classifier: Any, inputs: Any, batch_size: int = 1) -> None:
