@@ -14,17 +14,22 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
+import captum_masking.methods
 from captum_masking.benchmark import trivial_methods
 from captum_masking.benchmark.libraries import (
     CAMS,
+    NAMES,
     RECIPES,
+    RELATIVES,
     SLOW,
     cam_methods,
     captum_methods,
     default_methods,
     module_at,
+    relative_methods,
     twin,
 )
+from captum_masking.cli import names
 from captum_masking.metrics import masks_to_boxes, min_max
 
 CAM_ROWS = [f"pytorch-grad-cam {kind}" for kind in CAMS]
@@ -416,6 +421,34 @@ def test_a_network_that_pools_by_a_function_is_read_at_its_deepest_map(make):
     methods, _ = default_methods(make(), EXAMPLE)
     cam = methods["LayerGradCam"]
     assert not cam.variants and cam.maps(EXAMPLE, TARGET).isfinite().all()
+
+
+# Our own that are not trained.
+
+
+def test_every_method_of_ours_has_a_row_and_every_row_a_name_that_can_be_completed():
+    assert set(RELATIVES) == {"PerInput", *captum_masking.methods.__all__}
+    assert set(names.METHODS) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_a_row_of_ours_is_what_the_method_finds_or_says_why_not(name):
+    classifier = cnn()
+    before = everything(classifier)
+    methods, left_out = relative_methods(classifier, "5", EXAMPLE, names=[name])
+    assert methods.keys() ^ left_out.keys() == {name}
+    if name in methods:
+        maps = methods[name].maps(EXAMPLE, TARGET)
+        again = methods[name].maps(EXAMPLE, TARGET)
+        assert maps.shape == (2, 1, 16, 16) and torch.equal(maps, again)
+        assert 0 <= maps.min() < maps.max() <= 1
+    assert_same(before, everything(classifier))
+
+
+def test_rows_that_are_named_are_made_whether_they_are_slow_or_not():
+    methods, left_out = default_methods(cnn(), EXAMPLE, names=["Rise", "Saliency"])
+    assert set(methods) == {"Rise", "Saliency"} and not left_out
+    assert "Rise" in SLOW and "Rise" not in default_methods(cnn(), EXAMPLE)[0]
 
 
 # pytorch-grad-cam.

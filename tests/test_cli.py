@@ -423,6 +423,36 @@ def test_a_range_is_kept_with_the_model_and_may_be_given_anew(folder, capsys):
     assert explain("0.tif", "--range", "5", "1") == 1
 
 
+def test_another_method_explains_by_the_same_panels(folder, capsys):
+    train("--frozen")
+    capsys.readouterr()
+    drawn = {}
+    for method in ("MaskingSaliency", "saliency", "LayerGradCam"):  # in any case of letters
+        assert explain("3.png", "--method", method, "--target", "dark", "--json") == 0
+        (found,) = json.loads(capsys.readouterr().out)["pictures"]
+        assert found["name"] == "dark" and 0 <= found["masked_in"] <= 1
+        drawn[method] = (folder / "maps/3-explained.png").read_bytes()
+        assert explain("3.png", "--method", method, "--target", "dark", "--skip-existing") == 0
+        assert "1 pictures were explained before" in capsys.readouterr().out
+    assert len(set(drawn.values())) == 3
+
+
+def test_another_method_needs_no_masker(folder, capsys):
+    words = ["explain", "3.png", "--model", "my_classifiers:small", "--out", "maps"]
+    assert main([*words, "--method", "Occlusion"]) == 0
+    assert explained_in(folder) == ["3-explained.png"]
+    assert main(words) == 1
+    assert "it has no model.safetensors" in capsys.readouterr().err
+
+
+def test_a_method_that_does_not_apply_says_why(folder, capsys):
+    (folder / "smooth.py").write_text(CLASSIFIER.replace("nn.ReLU", "nn.SiLU"))
+    words = ["explain", "3.png", "--model", "smooth:small", "--out", "maps"]
+    assert main([*words, "--method", "GuidedBackprop"]) == 1
+    said = capsys.readouterr().err
+    assert "--method: GuidedBackprop does not apply to this classifier: the classifier has" in said
+
+
 def test_the_shipped_masker_explains_a_photograph(folder, capsys):
     pytest.importorskip("efficientnet_lite_pytorch")
     data = pytest.importorskip("skimage.data")
@@ -649,6 +679,7 @@ def test_the_version_is_the_packages(capsys):
         (["nothing"], "'nothing'"),
         (["train"], "'--data'"),
         (["explain", "a.png", "--out"], "--out"),
+        (["explain", "a.png", "--method", "Sal", "--out", "o"], "'Sal' is not one of"),
         (["evaluate", "--what"], "--what"),
         (["train", "--epochs", "0"], "'--epochs': 0 is not in the range x>=1"),
         (["benchmark", "--limit", "0"], "'--limit': 0 is not in the range x>=1"),
@@ -717,6 +748,15 @@ def test_bash_completes_commands_and_options():
     assert done.stdout == "plain,--epochs\n"
     done = captum_masking_of(**{**COMPLETE, "COMP_CWORD": "1"}, COMP_WORDS="captum-masking e")
     assert done.stdout.split() == ["plain,explain", "plain,evaluate"]
+
+
+def test_bash_completes_methods():
+    words = {**COMPLETE, "COMP_CWORD": "3"}
+    done = captum_masking_of(**words, COMP_WORDS="captum-masking explain --method Layer")
+    assert done.stdout == "plain,LayerGradCam\n"
+    assert "torch" not in done.stderr
+    given = "captum-masking benchmark --methods Occlusion,ri"
+    assert captum_masking_of(**words, COMP_WORDS=given).stdout == "plain,Occlusion,Rise\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

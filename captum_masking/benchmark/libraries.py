@@ -1,12 +1,13 @@
-"""Rows made of the methods of other libraries: Captum's and pytorch-grad-cam's."""
+"""Rows made of the methods of libraries: Captum's, pytorch-grad-cam's, and this package's."""
 
 from __future__ import annotations
 
 import copy
 import math
+import sys
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -19,11 +20,13 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from captum_masking import methods as relatives
 from captum_masking.benchmark.methods import (
     Explain,
     Method,
     Reduce,
     as_method,
+    first_channel,
     of_layer,
     of_pixels,
     one_by_one,
@@ -200,7 +203,9 @@ class Recipe:
     settings: str = ""
     obstacles: Sequence[Obstacle] = ()
     alone: bool = False  # each image is explained on its own, since its batch would change its map
-    slow: bool = False  # one forward pass for each channel of the layer
+    slow: bool = False  # a hundred forward passes an image and more
+    is_mask: bool = False
+    reads: bool = False  # a feature map, that of the layer
 
     def explain(self, classifier: nn.Module, layer: str) -> Explain:
         kept: list[nn.Module] = []  # but none that a failed call may have left with hooks
@@ -209,7 +214,7 @@ class Recipe:
             images = inputs.detach().clone().requires_grad_()
             network = kept.pop() if kept else twin(classifier)
             read = module_at(network, layer) if layer else network
-            with warnings.catch_warnings(action="ignore"):
+            with warnings.catch_warnings(action="ignore"), torch.enable_grad():
                 maps = self.run(network, read, images, target)
             kept.append(network)
             return maps
@@ -232,7 +237,7 @@ def _captum(
         return reduce(values.detach(), images.shape[2:])
 
     settings = ", ".join(f"{option}={value!r}" for option, value in options.items())
-    return Recipe(run, settings, obstacles, alone)
+    return Recipe(run, settings, obstacles, alone, reads=no_map in obstacles)
 
 
 def _of(kind: Callable[[nn.Module], Attribution]) -> Callable[[nn.Module, nn.Module], Attribution]:
@@ -280,18 +285,81 @@ RECIPES = {
 }
 
 
-def captum_methods(classifier: nn.Module, layer: str, example: Tensor) -> Rows:
+def captum_methods(
+    classifier: nn.Module, layer: str, example: Tensor, names: Collection[str] | None = None
+) -> Rows:
     """Make a row of each method of Captum that applies; the first two examples are tried."""
+    return _rows(RECIPES, "captum", classifier, layer, example, names)
+
+
+def _rows(
+    table: Mapping[str, Recipe],
+    family: str,
+    classifier: nn.Module,
+    layer: str,
+    example: Tensor,
+    names: Collection[str] | None,
+) -> Rows:
     methods, left_out = {}, {}
-    for name, recipe in RECIPES.items():
+    for name, recipe in table.items():
+        if names is not None and name not in names:
+            continue
         reasons = (no(classifier, layer, example[:2]) for no in recipe.obstacles)
         if reason := next(filter(None, reasons), ""):
             left_out[name] = reason
         else:
-            read = layer if no_map in recipe.obstacles else ""
-            settings = recipe.settings + f", layer={layer!r}" * bool(read)
-            methods[name] = Method(recipe.explain(classifier, read), "captum", settings)
+            read = layer if recipe.reads else ""
+            settings = ", ".join(filter(None, [recipe.settings, f"layer={layer!r}" * bool(read)]))
+            explain = recipe.explain(classifier, read)
+            methods[name] = Method(explain, family, settings, recipe.is_mask)
     return methods, left_out
+
+
+# ---- This package's own methods that are not trained.
+
+
+def _relative(
+    build: Callable[..., Attribution],
+    quick: Callable[..., Attribution] | None = None,
+    reads: bool = False,
+    slow: bool = True,
+    is_mask: bool = False,
+) -> Recipe:
+    """Make a row of ``build(network)`` or ``build(network, layer)``, with its defaults.
+
+    Slow ones show a bar. ``quick`` is tried first, where a classifier may be refused.
+    """
+
+    def run(network: nn.Module, layer: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+        bar = {"show_progress": sys.stderr.isatty()} if slow else {}
+        method = build(network, layer) if reads else build(network)
+        return first_channel(method.attribute(images, target=target, **bar), images.shape[2:])
+
+    def refuses(classifier: nn.Module, layer: str, example: Tensor) -> str:
+        network = twin(classifier)
+        read = [module_at(network, layer)] if reads else []
+        try:
+            quick(network, *read).attribute(example[:1], target=0)  # type: ignore[misc]
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            return " ".join(str(error).split()).rstrip(".")
+        return ""
+
+    obstacles = [refuses] * (quick is not None)
+    return Recipe(run, obstacles=obstacles, slow=slow, is_mask=is_mask, reads=reads)
+
+
+#: Masks optimized for each input, and the classes of :mod:`captum_masking.methods` by their names.
+RELATIVES = {
+    "PerInput": _relative(MaskingSaliency, is_mask=True),
+    "Rise": _relative(relatives.Rise),
+}
+
+
+def relative_methods(
+    classifier: nn.Module, layer: str, example: Tensor, names: Collection[str] | None = None
+) -> Rows:
+    """Make a row of each method of this package that applies to a classifier as it is."""
+    return _rows(RELATIVES, "captum_masking", classifier, layer, example, names)
 
 
 _CAM = "pytorch-grad-cam"
@@ -343,12 +411,21 @@ CAMS = {
     "AblationCAM": _cam("AblationCAM", _ablation_cam, slow=True),
 }
 
-#: Names of rows that take one forward pass for each channel of the layer.
-SLOW = frozenset(f"{_CAM} {name}" for name, recipe in CAMS.items() if recipe.slow)
+#: Names of rows that take a hundred forward passes an image and more.
+SLOW = frozenset(
+    name
+    for table, prefix in ((CAMS, f"{_CAM} "), (RELATIVES, ""))
+    for name in (prefix + name for name, recipe in table.items() if recipe.slow)
+)
 
 
-def cam_methods(classifier: nn.Module, layer: str, example: Tensor) -> Rows:
+def cam_methods(
+    classifier: nn.Module, layer: str, example: Tensor, names: Collection[str] | None = None
+) -> Rows:
     """Make a row of each method of pytorch-grad-cam that applies, those in `SLOW` last."""
+    chosen = {n: r for n, r in CAMS.items() if names is None or f"{_CAM} {n}" in names}
+    if not chosen:
+        return {}, {}
     if reason := no_map(classifier, layer, example):
         return {}, {_CAM: reason}
     try:
@@ -356,14 +433,23 @@ def cam_methods(classifier: nn.Module, layer: str, example: Tensor) -> Rows:
     except ImportError as error:
         return {}, {_CAM: f"it cannot be imported ({error}); pip install grad-cam"}
     settings = f"layer={layer!r}"
-    rows = {n: Method(r.explain(classifier, layer), _CAM, settings) for n, r in CAMS.items()}
+    rows = {n: Method(r.explain(classifier, layer), _CAM, settings) for n, r in chosen.items()}
     return {f"{_CAM} {name}": row for name, row in rows.items()}, {}
 
 
 # ---- The rows of a benchmark if nobody names any: ours, all of Captum that applies, and CAMs.
 
+#: Of every row that there may be.
+NAMES = ("MaskingSaliency", *RELATIVES, *RECIPES, *(f"{_CAM} {name}" for name in CAMS))
 
-def default_methods(model: nn.Module, example: Tensor, *, slow: bool = False) -> Rows:
+
+def default_methods(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    slow: bool = False,
+    names: Collection[str] | None = None,
+) -> Rows:
     """Make every method that applies to a classifier; return them, and why others do not, by name.
 
     Layer methods read the map that the classifier pools, and where the deepest map that a masker
@@ -373,6 +459,7 @@ def default_methods(model: nn.Module, example: Tensor, *, slow: bool = False) ->
         model: A ``MaskingModel``, whose own masks are the first row; or a classifier.
         example: Images ``(B, C, H, W)`` to try methods on.
         slow: Also those that take hundreds of forward passes an image.
+        names: Only these, slow or not; None is all.
 
     Example:
         >>> head = nn.Sequential(nn.Flatten(), nn.LazyLinear(9))
@@ -387,12 +474,15 @@ def default_methods(model: nn.Module, example: Tensor, *, slow: bool = False) ->
         found = {"MaskingSaliency": ours_of(model)}
     deepest = (read or find_layers(classifier, example[:1]))[-1]
     layers = list(dict.fromkeys([pooled_map(classifier, example[:1]) or deepest, deepest]))
-    tried = [make(classifier, n, example) for make in (captum_methods, cam_methods) for n in layers]
+    makers = (relative_methods, captum_methods, cam_methods)
+    tried = [make(classifier, n, example, names) for make in makers for n in layers]
     for name, row in ((name, row) for rows, _ in tried for name, row in rows.items()):
         first = found.setdefault(name, row)
         if row.settings != first.settings:  # it reads another layer
             found[name] = replace(first, variants=(*first.variants, row))
-    chosen = {name: row for name, row in found.items() if slow or name not in SLOW}
+    if names is None and not slow:
+        names = found.keys() - SLOW
+    chosen = {name: row for name, row in found.items() if names is None or name in names}
     return chosen, {n: why for _, no in tried[::-1] for n, why in no.items() if n not in found}
 
 

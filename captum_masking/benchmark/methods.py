@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from captum_masking._base.borrow import module_of
 from captum_masking.benchmark.result import TRIVIAL
+from captum_masking.methods.base import Relative
 from captum_masking.metrics.boxes import centered_square
 from captum_masking.metrics.maps import min_max
 from captum_masking.saliency.saliency import MaskingSaliency
@@ -77,7 +78,7 @@ def as_method(given: Attribution | Explain | Method) -> Method:
 
     Attributions shaped as the images become one channel by the sum of absolute values; those of a
     layer by the positive part of their sum, enlarged. Masks of ours, and what a callable returns
-    in one channel, are taken as they are.
+    in one channel, are taken as they are; other methods of ours repeat one channel, which is taken.
 
     Example:
         >>> from captum.attr import Saliency
@@ -89,8 +90,8 @@ def as_method(given: Attribution | Explain | Method) -> Method:
     name = type(given).__name__
     if isinstance(given, Attribution):
         reduce, is_mask = of_layer if isinstance(given, LayerAttribution) else of_pixels, False
-        if isinstance(given, MaskingSaliency):
-            reduce, is_mask = (lambda attributions, size: attributions[:, :1]), True
+        if isinstance(given, MaskingSaliency | Relative):
+            reduce, is_mask = first_channel, isinstance(given, MaskingSaliency)
         explain = _attributed(given, reduce, warn=is_mask)
         return Method(explain, settings=name, is_mask=is_mask, module=module_of(given.forward_func))
     if not callable(given):
@@ -111,6 +112,10 @@ def _attributed(attribution: Attribution, reduce: Reduce, *, warn: bool) -> Expl
 
 def of_pixels(attributions: Tensor, size: torch.Size) -> Tensor:
     return attributions.abs().sum(1, keepdim=True)
+
+
+def first_channel(attributions: Tensor, size: torch.Size) -> Tensor:
+    return attributions[:, :1]
 
 
 def of_layer(attributions: Tensor, size: torch.Size) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
-from captum_masking.benchmark.libraries import default_methods, in_words, ours_of
+from captum_masking.benchmark.libraries import NAMES, default_methods, in_words, ours_of
 from captum_masking.benchmark.methods import Method
 from captum_masking.benchmark.report import text_table
 from captum_masking.benchmark.result import digest
@@ -97,11 +97,15 @@ def wanted(
     Returns rows by name, ``ours`` in place of the model's own, and a note on each method that does
     not apply.
     """
-    found, left_out = default_methods(model, images[0][0][None], slow=patterns is not None)
+    known = [*({NAMES[0]: None} if ours is None else ours), *NAMES[1:]]
+    names = None if patterns is None else _matching(patterns.split(","), known)
+    found, left_out = default_methods(model, images[0][0][None], names=names)
     if ours is not None:
-        found = {**ours, **{name: row for name, row in found.items() if row.family != "ours"}}
-    names = found if patterns is None else _matching(patterns.split(","), found)
-    return {name: found[name] for name in names}, in_words(left_out)
+        kept = {name: row for name, row in ours.items() if names is None or name in names}
+        found = {**kept, **{name: row for name, row in found.items() if row.family != "ours"}}
+    if not found:
+        raise ValueError(f"--methods: none of them applies; {'; '.join(in_words(left_out))}.")
+    return found, in_words(left_out)
 
 
 def _matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:

@@ -10,13 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from captum_masking._base.files import sha256
+from captum_masking.benchmark.libraries import NAMES, default_methods
+from captum_masking.benchmark.methods import Method
 from captum_masking.cli.command import Options
 from captum_masking.data.images import say_left_out, sort_out
+from captum_masking.model.model import MaskingModel
 from captum_masking.viz import montage
-from captum_masking.zoo import SHIPPED, explain_batch, load, ready
+from captum_masking.zoo import (
+    SHIPPED,
+    Preprocess,
+    explain_batch,
+    load,
+    load_classifier,
+    ready,
+)
 
 _ENDING = "-explained.png"
 # A PNG notes which picture it explains, and a digest of all that its map depends on.
@@ -26,11 +37,14 @@ _PICTURE, _BASIS = "captum-masking picture", "captum-masking basis"
 def run(options: Options) -> dict[str, Any]:
     """Explain one batch of pictures after the other; those that cannot be read are named."""
     files = list(dict.fromkeys(file for given in options.pictures for file in _files(Path(given))))
-    name = options.model or SHIPPED[options.target is not None]
-    model, preprocess = load(name)
+    masked = options.method == NAMES[0]
+    name = options.model or SHIPPED[options.target is not None and masked]
+    model, preprocess = _of_classifier(name) if not masked and ":" in name else load(name)
     preprocess = replace(preprocess, value_range=options.range or preprocess.value_range)
     target = None if options.target is None else preprocess.number(options.target)
-    basis = sha256(model, preprocess, target)
+    maps = None if masked else _Maps(options.method, model)
+    made_by = [model] if masked else [model.classifier, options.method]
+    basis = sha256(*made_by, preprocess, target)
     found: list[dict[str, Any]] = []
     skipped: list[Path] = []
     failed: dict[str, str] = {}
@@ -48,7 +62,7 @@ def run(options: Options) -> dict[str, Any]:
                 except (OSError, ValueError) as error:
                     failed[str(file)] = str(error)
                     tqdm.write(f"captum-masking: error: {error}", file=sys.stderr)
-            explained = explain_batch(model, preprocess, list(pictures.values()), target)
+            explained = explain_batch(model, preprocess, list(pictures.values()), target, maps)
             for file, each in zip(pictures, explained, strict=False):  # none, if none can be read
                 place = _place(options.out, file)
                 montage([each.panels], place, notes=_notes(file, basis))
@@ -63,6 +77,30 @@ def run(options: Options) -> dict[str, Any]:
         words = f"{len(failed)} of {len(files)} pictures could not be explained: "
         print(f"captum-masking: error: {words}{', '.join(failed)}", file=sys.stderr)
     return {"model": name, "pictures": found, "skipped": skipped, "failed": failed}
+
+
+def _of_classifier(spec: str) -> tuple[MaskingModel, Preprocess]:
+    classifier, preprocess = load_classifier(spec)
+    return MaskingModel(classifier), preprocess  # nothing is asked of its masker
+
+
+class _Maps:
+    """The maps of another method than the masker, made for a classifier at its first pictures."""
+
+    def __init__(self, method: str, model: MaskingModel) -> None:
+        self.method, self.model = method, model
+        self.row: Method | None = None
+
+    def __call__(self, inputs: Tensor, target: Tensor) -> Tensor:
+        if self.row is None:
+            found, left_out = default_methods(self.model, inputs[:1], names=[self.method])
+            if not found:
+                reason = "; ".join(left_out.values())
+                raise ValueError(
+                    f"--method: {self.method} does not apply to this classifier: {reason}."
+                )
+            self.row = found[self.method]
+        return self.row.maps(inputs, target)
 
 
 def _files(given: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from click import Argument, Choice, IntRange, Option
 
 from captum_masking import __version__
 from captum_masking.cli.command import Command
+from captum_masking.cli.names import METHODS, complete
 
 # ---- Kinds of options
 
@@ -83,7 +84,7 @@ COMMANDS = [
         classifier.""",
         """\
   captum-masking demo --out demo-output
-  captum-masking demo --images 1000 --epochs 3 --methods 'MaskingSaliency,*Cam' --out quick""",
+  captum-masking demo --images 1000 --epochs 3 --methods 'Masking*,LayerGradCam' --out quick""",
         [
             _path("--out", "DIR", "for the results", default="demo-output"),
             _number("--images", "to train on", 4000),
@@ -107,21 +108,32 @@ COMMANDS = [
         in each. One that cannot be read is named, and the others are done. Works out of the box
         on the thousand classes of ImageNet; --model takes a folder written by `captum-masking
         train`. With --target, the map is the evidence for that class, if the model is target-aware;
-        the shipped one then is.""",
+        the shipped one then is. With --method, the map is that of another method, for the model's
+        classifier.""",
         """\
   captum-masking explain cat.jpg --out maps
   captum-masking explain *.jpg --target 'Egyptian cat' --out maps
   captum-masking explain photos more.tif --model my-model --out maps --skip-existing
-  captum-masking explain cat.jpg --out maps --json > cat.json""",
+  captum-masking explain cat.jpg --method LayerGradCam --out maps --json > cat.json""",
         [
             Argument(["pictures"], nargs=-1, required=True, type=click.Path()),
             _text(
                 "--model",
                 "FOLDER|NAME",
                 "a folder written by train, or a shipped masker for EfficientNet-Lite0: "
-                "efficientnet-lite0, or efficientnet-lite0-targets, the default with --target",
+                "efficientnet-lite0, or efficientnet-lite0-targets, the default with --target; for "
+                "another --method also a classifier as train takes it",
             ),
             _text("--target", "CLASS", "number or name of the class; default: the predicted one"),
+            Option(
+                ["--method"],
+                type=Choice(METHODS, case_sensitive=False),
+                shell_complete=complete,
+                metavar="NAME",
+                default=METHODS[0],
+                help="the model's masker; or PerInput, Rise and others of ours, Captum's, "
+                "pytorch-grad-cam's",
+            ),
             _out("where PNGs go"),
             _flag("--skip-existing", "leave out pictures that --out has this very map of"),
             _number("--batch-size", "pictures at a time", 4),
@@ -251,7 +263,7 @@ COMMANDS = [
         """\
   captum-masking benchmark --model my-model --data val.csv --out result
   captum-masking benchmark --model my-model --data val.csv --out quick \\
-      --methods 'Masking*,*Cam,Saliency' --limit 100 --curve-images 32
+      --methods 'Masking*,LayerGradCam,Saliency' --limit 100 --curve-images 32
   captum-masking benchmark --model frozen --model joint --data val.csv \\
       --methods 'Masking*' --out two""",
         [
@@ -269,6 +281,7 @@ COMMANDS = [
                 "--methods",
                 "NAME,...",
                 "rows, with * for any letters; default: all but the slowest",
+                shell_complete=complete,
             ),
             _out(),
             _number("--limit", "use a random sample of N images"),

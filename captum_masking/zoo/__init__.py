@@ -7,7 +7,7 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import evaluated
+from captum_masking._base.captum import class_indices
 from captum_masking._base.checks import ChannelsError, channels_in_words, needed
 from captum_masking._base.text import as_class_names, check_class_names, finder
 from captum_masking.data.images import check_value_range, read_picture
@@ -526,11 +527,19 @@ def explain_batch(
     preprocess: Preprocess,
     pictures: Sequence[tuple[Tensor, Image]],
     target: int | str | None = None,
+    maps: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Iterator[Explanation]:
-    """Explain pictures together, and draw one after the other."""
+    """Explain pictures together, and draw one after the other.
+
+    By ``maps(inputs, classes)``, which returns ``(B, 1, H, W)`` in [0, 1]; None is the masker's.
+    """
     asked = None if target is None else preprocess.number(target)
     inputs = torch.stack([each for each, _ in pictures])
-    masks = MaskingSaliency(model).attribute(inputs, target=asked)[:, :1]
+    if maps is None:
+        masks = MaskingSaliency(model).attribute(inputs, target=asked)[:, :1]
+    else:
+        with evaluated(model) as network:
+            masks = maps(inputs, class_indices(model.logits_of(network(inputs)), asked))
     images = torch.cat([inputs, *mask_images(inputs, masks, Mean())])
     with evaluated(model) as network:
         probabilities = model.logits_of(network(images)).softmax(1).unflatten(0, (3, -1))
