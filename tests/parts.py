@@ -71,6 +71,8 @@ REGULARIZERS = [
     regularizer.AskedArea(),
     regularizer.AskedArea(2.0, 0.0, 3.0, belief=objective.AnyOf()),
     regularizer.asked(),
+    regularizer.GuidedByInput(regularizer.UngatedArea()),
+    regularizer.GuidedByInput(regularizer.Area(), weight=1.0, threshold=0.5, similarity=0.0),
     regularizer.Sum(regularizer.Area(), regularizer.Area(weight_in=2.0)),
     regularizer.Sum(regularizer.Area(), regularizer.TotalVariation()),
     regularizer.smooth(),
@@ -96,10 +98,15 @@ MASKERS = [
 ]
 
 
-def judgement(dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Judgement:
+def judgement(
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    spatial: tuple[int, ...] = (5, 7),
+) -> Judgement:
     """Four images, three classes; by row: both sides succeed, only in, only out, neither.
 
-    Images 0, 1 and 2 are recognized clean, image 3 is not; each was asked for a size.
+    Images 0, 1 and 2 are recognized clean, image 3 is not; each was asked for a size. The last
+    row of their pixels is the brightest.
     """
     rows = {
         "logits": [[2.0, 0.0, 1.0], [0.0, 3.0, -1.0], [0.5, 0.0, 1.0], [1.0, 0.0, 0.5]],
@@ -108,4 +115,7 @@ def judgement(dtype: torch.dtype = torch.float32, device: torch.device | None = 
     }
     logits = (torch.tensor(row, dtype=dtype, device=device) for row in rows.values())
     area = torch.tensor([0.25, 0.5, 0.75, 0.4], dtype=dtype, device=device)
-    return Judgement(*logits, target=torch.tensor([0, 1, 2, 2], device=device), area=area)
+    rows = torch.linspace(0, 1, spatial[0], dtype=dtype, device=device)
+    inputs = rows.reshape(-1, *[1] * (len(spatial) - 1)).expand(4, 1, *spatial)
+    target = torch.tensor([0, 1, 2, 2], device=device)
+    return Judgement(*logits, target=target, area=area, inputs=inputs)

@@ -255,7 +255,7 @@ def test_a_regularizer_gives_a_finite_scalar(part, dtype, device):
 @pytest.mark.parametrize("spatial", SPATIAL, ids=str)
 def test_a_regularizer_takes_masks_of_any_number_of_dimensions(part, spatial, device):
     mask = torch.rand(4, 1, *spatial, device=device)
-    assert part(mask, judgement(device=device)).isfinite()
+    assert part(mask, judgement(device=device, spatial=spatial)).isfinite()
 
 
 @each(REGULARIZERS)

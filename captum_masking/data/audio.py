@@ -1,5 +1,8 @@
 """Sound as a picture: a spectrogram, and what a mask of it leaves of the sound.
 
+:class:`Spectrogram` has levels in dB of bands; :class:`LogMagnitude` has every frequency, and a
+classifier that reads bands takes its pictures by :class:`LogMel`.
+
 A sound is a floating-point tensor ``(B, samples)``, or ``(samples,)`` for one, in [-1, 1] and
 longer than half a window; its picture is ``(B, 1, bands, frames)``, or ``(1, bands, frames)``, with
 low frequencies first. Others are refused with a ``TypeError`` or a ``ValueError``.
@@ -21,7 +24,17 @@ from torch.utils.data import Dataset
 from captum_masking._base.checks import needed
 from captum_masking.data.images import check_columns, check_files_exist, read_table, whole_number
 
-__all__ = ["Clips", "Spectrogram", "draw_sound", "mel", "read_sound", "write_sound"]
+__all__ = [
+    "Clips",
+    "LogMagnitude",
+    "LogMel",
+    "Spectrogram",
+    "draw_sound",
+    "mel",
+    "mix",
+    "read_sound",
+    "write_sound",
+]
 
 
 def mel(frequency: Tensor) -> Tensor:
@@ -119,15 +132,7 @@ class Spectrogram(nn.Module):
         """
         spectrum = self._transform(sound)
         _check_mask(mask, sound, (1, self.bands, spectrum.shape[-1]))
-        gain = self.weights.T.to(sound) @ mask.squeeze(-3).to(sound)
-        longer = torch.istft(
-            spectrum * gain,
-            self.n_fft,
-            self.hop,
-            window=self.window.to(sound),
-            length=self._padded(sound.shape[-1]),
-        )
-        return longer[..., : sound.shape[-1]]
+        return self._back(spectrum * (self.weights.T.to(sound) @ mask.squeeze(-3).to(sound)), sound)
 
     def render(self, sound: Tensor, picture: Tensor) -> Tensor:
         """Return sounds with the levels of other pictures: what the judge of a mask sees.
@@ -179,8 +184,8 @@ class Spectrogram(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings in one line."""
-        named = {**self.settings, "scale": getattr(self.scale, "__name__", self.scale)}
-        return ", ".join(f"{name}={value}" for name, value in named.items())
+        named = self.settings.items()
+        return ", ".join(f"{name}={getattr(value, '__name__', value)}" for name, value in named)
 
     def _check(self) -> None:
         """Check that there is a spectrogram, and that it can be inverted."""
@@ -210,6 +215,14 @@ class Spectrogram(nn.Module):
         window = self.window.to(sound)
         return torch.stft(longer, self.n_fft, self.hop, window=window, return_complex=True)
 
+    def _back(self, spectrum: Tensor, sound: Tensor) -> Tensor:
+        """Return the sound of a complex spectrum, as long as the one it was made of."""
+        window, samples = self.window.to(sound), sound.shape[-1]
+        longer = torch.istft(
+            spectrum, self.n_fft, self.hop, window=window, length=self._padded(samples)
+        )
+        return longer[..., :samples]
+
     def _padded(self, samples: int) -> int:
         return math.ceil(samples / self.hop) * self.hop
 
@@ -227,6 +240,118 @@ class Spectrogram(nn.Module):
                 f"lowest have none; take fewer bands or a longer n_fft than {self.n_fft}."
             )
         return hats
+
+
+class LogMagnitude(Spectrogram):
+    """Sound as ``log(1 + |S|)`` of every frequency: a picture of which a mask takes a share.
+
+    Silence is 0, so :class:`~captum_masking.parts.infill.Mean` is its infill: masked in is
+    ``mask * picture``, masked out ``(1 - mask) * picture``, and a masked picture has a sound, its
+    magnitudes with the phase of the original. A mask of one half leaves
+    ``sqrt(1 + |S|) - 1`` of a magnitude |S|, of 3 for example 1, and half of a very small one.
+
+    Source:
+        Paissan et al. 2024 (L-MAC), as in their code. Differs: the window is as long as ``n_fft``;
+        theirs, of 1024 samples at 16 kHz, has 23.22 ms, and a hop of 11.61 ms.
+
+    Example:
+        >>> magnitude = LogMagnitude(sample_rate=8000, n_fft=256, hop=128)
+        >>> sound = torch.randn(2, 8000)
+        >>> picture = magnitude(sound)
+        >>> picture.shape
+        torch.Size([2, 1, 129, 64])
+        >>> torch.allclose(magnitude.render(sound, picture), sound, atol=1e-4)
+        True
+    """
+
+    def __init__(self, *, sample_rate: int = 16000, n_fft: int = 1024, hop: int = 512) -> None:
+        bands = n_fft // 2 + 1
+        super().__init__(sample_rate=sample_rate, n_fft=n_fft, hop=hop, bands=bands, scale=None)
+
+    def forward(self, sound: Tensor) -> Tensor:
+        """Return the pictures of sounds, ``(B, 1, n_fft // 2 + 1, frames)``, >= 0."""
+        return self._transform(sound).abs().log1p().unsqueeze(-3)
+
+    def render(self, sound: Tensor, picture: Tensor) -> Tensor:
+        """Return sounds that have the magnitudes of pictures, and the phase of other sounds."""
+        spectrum = self._transform(sound)
+        _check_mask(picture, sound, (1, *spectrum.shape[-2:]))
+        magnitude = picture.squeeze(-3).to(sound).expm1()
+        return self._back(torch.polar(magnitude, spectrum.angle()), sound)
+
+    def invert(self, sound: Tensor, mask: Tensor) -> Tensor:
+        """Return what a mask leaves of sounds: the sound of ``mask * picture``."""
+        return self.render(sound, self(sound) * mask)
+
+    def normalized_to(self, sounds: Iterable[Tensor]) -> Spectrogram:
+        """Return itself: a picture of shares has its zero at silence."""
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was built from, by name."""
+        return {name: getattr(self, name) for name in ["sample_rate", "n_fft", "hop"]}
+
+    @property
+    def silence(self) -> float:
+        """Digital silence, which is 0."""
+        return 0.0
+
+
+class LogMel(nn.Module):
+    """What most classifiers of sounds read, out of a :class:`LogMagnitude` picture.
+
+    ``log(1 + mean magnitude of each mel band)``; as the first module of a classifier it lets the
+    masker explain every frequency, ``MaskingModel(nn.Sequential(LogMel(), classifier))``.
+    :class:`~captum_masking.model.layouts.MelRows` then leads the rows of the features back.
+
+    Source:
+        The features of Paissan et al. 2024; the hats are those of :class:`Spectrogram`.
+
+    Example:
+        >>> LogMel(sample_rate=8000, n_fft=256, bands=32)(torch.zeros(2, 1, 129, 64)).shape
+        torch.Size([2, 1, 32, 64])
+    """
+
+    shares: Tensor
+
+    def __init__(self, *, sample_rate: int = 16000, n_fft: int = 1024, bands: int = 80) -> None:
+        super().__init__()
+        hats = Spectrogram(sample_rate=sample_rate, n_fft=n_fft, hop=n_fft // 2, bands=bands)
+        shares = hats.weights / hats.weights.sum(1, keepdim=True)
+        self.register_buffer("shares", shares, persistent=False)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Return ``(B, 1, bands, frames)``."""
+        return (self.shares.to(picture) @ picture.expm1()).log1p()
+
+
+def mix(sound: Tensor, other: Tensor, *, share: float = 0.8) -> Tensor:
+    """Mix sounds with others: how maps are tested where a second sound must not distract them.
+
+    ``share * sound + (1 - share) * other``, each at a norm of 1, over the greatest absolute value.
+
+    Args:
+        sound: ``(samples,)`` or ``(B, samples)``.
+        other: Shaped like it: other clips, speech, or ``torch.randn_like(sound)``.
+        share: Of the sound, in (0, 1].
+
+    Source:
+        Paissan et al. 2024: 0.8, and each clip with two others.
+
+    Example:
+        >>> mix(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 5.0]))  # 0.8 and 0.2
+        tensor([1.0000, 0.2500])
+    """
+    if sound.shape != other.shape or not 0 < share <= 1:
+        raise ValueError(
+            f"expected two sounds of one length and a share in (0, 1], but got "
+            f"{tuple(sound.shape)}, {tuple(other.shape)} and {share}; cut the longer one."
+        )
+    least = torch.finfo(sound.dtype).tiny  # silence stays silent
+    parts = (each / each.norm(dim=-1, keepdim=True).clamp(min=least) for each in (sound, other))
+    mixed = share * next(parts) + (1 - share) * next(parts)
+    return mixed / mixed.abs().amax(-1, keepdim=True).clamp(min=least)
 
 
 def _check_sound(sound: Any, n_fft: int) -> None:

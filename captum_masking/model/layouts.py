@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["ChannelsFirst", "ChannelsLast", "Layout", "OfInput", "Tokens", "Vectors"]
+from captum_masking.data.audio import mel
+
+__all__ = ["ChannelsFirst", "ChannelsLast", "Layout", "MelRows", "OfInput", "Tokens", "Vectors"]
 
 
 #: Called as ``layout(output, size)`` with a layer's output and the spatial size of the inputs;
@@ -36,6 +39,39 @@ class ChannelsLast:
     def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
         """Move the channels to the front."""
         return output.movedim(-1, 1)
+
+
+@dataclass(frozen=True)
+class MelRows:
+    """A map whose rows lie at equal distances in mel, of inputs whose rows do in Hz.
+
+    Classifiers of sounds read few bands, high ones being wide; a mask of every frequency needs
+    their features where these frequencies are. Rows are resampled linearly.
+
+    Args:
+        highest_hz: Frequency of the last row of inputs and map; the first is 0 Hz.
+        stride: Rows of the inputs for one row of the result.
+
+    Example:
+        >>> import torch
+        >>> bands = torch.linspace(0, 2840, 80).reshape(1, 1, 80, 1)  # the pitch of each, in mel
+        >>> rows = MelRows(highest_hz=8000.0, stride=128)(bands, size=(513, 1))
+        >>> (700 * (10 ** (rows / 2595) - 1)).round().flatten()  # back to Hz
+        tensor([   0., 2000., 4000., 6000., 8000.])
+    """
+
+    highest_hz: float
+    stride: int = 4
+
+    def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
+        """Resample the rows."""
+        count = max(2, math.ceil(size[0] / self.stride))
+        frequencies = torch.linspace(0, self.highest_hz, count, device=output.device)
+        pitches = mel(frequencies) / mel(frequencies[-1])
+        at = pitches * (output.shape[2] - 1)  # in rows of the output
+        rows = torch.arange(output.shape[2], device=output.device)
+        hats = (1 - (at[:, None] - rows).abs()).clamp(min=0).to(output)
+        return hats @ output
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class Judgement(NamedTuple):
         alone: Whether the image has no other class in it, ``(B,)`` bool; None is everywhere.
         elsewhere: Where it shows other images than one of the class, ``(B, 1, *spatial)`` bool; all
             of an image that does not have the class. None is where ``present`` is False.
+        inputs: The clean images, ``(B, C, *spatial)``; None for a classifier of several inputs.
 
     Source:
         Phang et al. 2020; the three gates of the published masker loss are its properties.
@@ -79,6 +80,7 @@ class Judgement(NamedTuple):
     present: Tensor | None = None
     alone: Tensor | None = None
     elsewhere: Tensor | None = None
+    inputs: Tensor | None = None
 
     def only(self, rows: Tensor | slice) -> Judgement:
         """Keep some images: ``rows`` is ``(B,)`` bool, indices, or a slice."""
@@ -135,6 +137,9 @@ def entropy(logits: Tensor) -> Tensor:
 @dataclass(frozen=True, kw_only=True)
 class Classification:
     """Recognize the image: cross entropy to the target, or with ``maximize=False`` minus that.
+
+    Minus a cross entropy has no lower bound: give it a small weight beside the other side's, or
+    take :class:`Vanish`, which ends where the target is no likelier than a guess.
 
     Source:
         Phang et al. 2020, the "classification" criterion; not gated, as published.

@@ -3,8 +3,9 @@
 ``questions.ask(inputs, labels)`` poses questions about a batch; the result has the ``inputs`` to
 show to the classifier, and ``given(logits)`` chooses the classes and returns the
 :class:`~captum_masking.parts.masker.Question`. The paper's masker is asked for the label of each
-image (:class:`AsLabeled`). A target-aware one also learns from images of several classes, and
-from classes that are not there (:class:`Questions`).
+image (:class:`AsLabeled`), or for what the classifier predicts (:class:`AsPredicted`). A
+target-aware one also learns from images of several classes, and from classes that are not there
+(:class:`Questions`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from captum_masking._base.checks import check_weights
 from captum_masking.parts.masker import Question, linear
 from captum_masking.parts.objective import Judgement
 
-__all__ = ["AsLabeled", "Halves", "Pasted", "Quarters", "Questions", "mosaics"]
+__all__ = ["AsLabeled", "AsPredicted", "Halves", "Pasted", "Quarters", "Questions", "mosaics"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,32 @@ class _Plain(NamedTuple):
 
     def given(self, logits: Tensor) -> Question:
         return Question(self.labels, area=_drawn_area(self.labels) if self.sized else None)
+
+
+@dataclass(frozen=True)
+class AsPredicted(AsLabeled):
+    """Ask of each input for the class that the classifier predicts, right or wrong.
+
+    The masker then explains mistakes, too, and labels are checked but not used. Records of the
+    training have a ``clean`` accuracy of 1; validation is still measured with the labels.
+
+    Source:
+        Paissan et al. 2024 (L-MAC).
+
+    Example:
+        >>> posed = AsPredicted().ask((torch.rand(2, 3, 6, 6),), torch.tensor([4, 0]))
+        >>> posed.given(logits=torch.tensor([[0.0, 1.0], [0.0, 2.0]])).target
+        tensor([1, 1])
+    """
+
+    def ask(self, inputs: tuple[Tensor, ...], labels: Tensor) -> _Predicted:
+        return _Predicted(inputs, labels, self.sized)
+
+
+class _Predicted(_Plain):
+    def given(self, logits: Tensor) -> Question:
+        predicted = logits.detach().argmax(1)
+        return Question(predicted, area=_drawn_area(predicted) if self.sized else None)
 
 
 def _drawn_area(labels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from captum_masking._base.checks import check_weights
 from captum_masking.parts.objective import Belief, Judgement, OneOf
@@ -19,6 +20,7 @@ from captum_masking.parts.objective import Belief, Judgement, OneOf
 __all__ = [
     "Area",
     "AskedArea",
+    "GuidedByInput",
     "PowerArea",
     "Regularizer",
     "SizeAsked",
@@ -121,6 +123,62 @@ class PowerArea:
 
     def __call__(self, mask: Tensor, judgement: Judgement | None) -> Tensor:
         return self.weight * (mask + self.offset).pow(self.power).mean()
+
+
+@dataclass(frozen=True)
+class GuidedByInput:
+    """Masks that follow what is high in the input, where they nearly keep it; others as before.
+
+    An input counts as kept where the cosine of its angle to ``mask * input`` is at least
+    ``similarity``. Its mask then costs ``weight`` times the binary cross entropy to where the input
+    is at least ``threshold`` of its maximum, and nothing else. For inputs whose zero is nothing,
+    such as :class:`~captum_masking.data.audio.LogMagnitude`'s, late in a training.
+
+    Args:
+        otherwise: The regularizer of the masks that keep less.
+
+    Source:
+        Paissan et al. 2024 (L-MAC), fine-tuning, as in their code. Differs: the guide is the input
+        itself, also where that is a mixture (theirs: its first sound alone), and both kinds of
+        masks count by their share of the batch.
+
+    Example:
+        >>> logits, target = torch.zeros(1, 2), torch.tensor([0])
+        >>> inputs = torch.tensor([[[[4.0, 1.0]]]])
+        >>> judgement = Judgement(logits, logits, logits, target, inputs=inputs)
+        >>> guided = GuidedByInput(UngatedArea(), weight=1.0)
+        >>> guided(torch.full((1, 1, 1, 2), 0.5), judgement)  # log 2
+        tensor(0.6931)
+        >>> guided(torch.tensor([[[[0.0, 0.5]]]]), judgement)  # a cosine of 0.24: its area
+        tensor(0.2500)
+    """
+
+    otherwise: Regularizer
+    weight: float = 4.0
+    threshold: float = 0.35
+    similarity: float = 0.6
+
+    def __post_init__(self) -> None:
+        check_weights(weight=self.weight)
+
+    def __call__(self, mask: Tensor, judgement: Judgement) -> Tensor:
+        inputs = judgement.inputs
+        if inputs is None:
+            raise RuntimeError(
+                "GuidedByInput compares each mask with its input, but the judgement has none; it "
+                "is for classifiers of one input."
+            )
+        kept = cosine_similarity(inputs.flatten(1), (mask * inputs).flatten(1)) >= self.similarity
+        height = inputs.amax(1, keepdim=True)  # of the highest channel
+        highest = height.amax(tuple(range(1, height.dim())), keepdim=True)
+        guide = height >= self.threshold * highest
+        right = mask.where(guide, 1 - mask)
+        wrong = -right.clamp(min=torch.finfo(mask.dtype).tiny).log()
+        loss = self.weight * (kept * _area(wrong)).mean()
+        if kept.all():
+            return loss
+        rest = self.otherwise(mask[~kept], judgement.only(~kept))
+        return loss + (~kept).float().mean() * rest
 
 
 def _area(mask: Tensor) -> Tensor:

@@ -275,7 +275,8 @@ class _Search:
         logits_in, logits_out = as_class_logits(self.to_logits(output)).to(mask).chunk(2)
         budget = None if area is None else torch.full_like(logits_in[:, 0], area)
         logits = self.logits[rows].to(mask)
-        judgement = Judgement(logits, logits_in, logits_out, self.classes[rows], budget)
+        shown = {"area": budget, "inputs": self.inputs[rows]}
+        judgement = Judgement(logits, logits_in, logits_out, self.classes[rows], **shown)
         # One by one: a mean over the batch would weaken each image's gradient by the size of the
         # batch, and some losses are no means.
         losses = []

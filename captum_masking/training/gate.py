@@ -119,10 +119,12 @@ class GateQuestions:
 
 
 def questions_for(
-    model: MaskingModel, questions: Questions | None
+    model: MaskingModel, questions: AsLabeled | Questions | None
 ) -> AsLabeled | Questions | GateQuestions:
     """Choose what a model's masker is asked in training; None is what fits it."""
     if isinstance(model.masker, GatedMasker):
+        if isinstance(questions, AsLabeled):
+            raise TypeError(f"a gate learns from absent classes: give Questions, not {questions}.")
         return GateQuestions(Questions() if questions is None else questions)
     if questions is None and not model.target_aware:
         return AsLabeled(sized=model.sized)

@@ -75,7 +75,12 @@ def judge_itself(
     masks = model.decode(features, question)
     answer = model(*masked_halves(inputs, masks, infill, infill_out, context))
     logits_in, logits_out = model.logits_of(answer).chunk(2)
-    return Judgement(logits, logits_in, logits_out, *question.known), masks
+    judgement = Judgement(logits, logits_in, logits_out, *question.known)
+    return judgement._replace(inputs=only_one(inputs)), masks
+
+
+def only_one(inputs: tuple[Tensor, ...]) -> Tensor | None:
+    return inputs[0] if len(inputs) == 1 else None
 
 
 def metric_of(name: str, record: Record) -> float:

@@ -38,7 +38,7 @@ from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masking import masked_halves
 from captum_masking.parts.objective import Judgement, Objective, default_objective
 from captum_masking.parts.pool import History, Latest, Pool
-from captum_masking.parts.questions import Questions, as_labeled, one_label
+from captum_masking.parts.questions import AsLabeled, Questions, as_labeled, one_label
 from captum_masking.parts.regularizer import Regularizer, over_inputs, smooth
 from captum_masking.parts.regularizer import asked as asked_area
 from captum_masking.training.callbacks import Callback
@@ -46,7 +46,15 @@ from captum_masking.training.checkpoint import Checkpoints, setting
 from captum_masking.training.classifier import ClassifierTraining, FineTune
 from captum_masking.training.epochs import Loading
 from captum_masking.training.gate import questions_for
-from captum_masking.training.records import Means, Metric, Record, as_record, judge_itself, measure
+from captum_masking.training.records import (
+    Means,
+    Metric,
+    Record,
+    as_record,
+    judge_itself,
+    measure,
+    only_one,
+)
 from captum_masking.training.run import Run
 from captum_masking.training.update import Engine, Folded, check_learnable, laid_out, moved, precise
 
@@ -73,8 +81,10 @@ class MaskingTrainer:
             :func:`~captum_masking.parts.objective.default_objective`.
         regularizer: Of the mask; None is :func:`~captum_masking.parts.regularizer.smooth`, or for a
             target-aware model :func:`~captum_masking.parts.regularizer.asked`.
-        questions: What a target-aware masker is asked; None is
-            :class:`~captum_masking.parts.questions.Questions`. Labels may be ``(B, classes)`` then.
+        questions: What the masker is asked: by default for the label,
+            :class:`~captum_masking.parts.questions.AsPredicted` asks for the predicted class. A
+            target-aware masker gets :class:`~captum_masking.parts.questions.Questions`; labels may
+            be ``(B, classes)`` then.
         pool: Draws the judge of each step; None is :class:`~captum_masking.parts.pool.History` in
             joint training and :class:`~captum_masking.parts.pool.Latest` otherwise.
         lr: Peak learning rate of the masker's Adam.
@@ -117,7 +127,7 @@ class MaskingTrainer:
         infill_out: Infill | None = None,
         objective: Objective | None = None,
         regularizer: Regularizer | None = None,
-        questions: Questions | None = None,
+        questions: AsLabeled | Questions | None = None,
         pool: Pool | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
@@ -216,6 +226,7 @@ class MaskingTrainer:
             halves = masked_halves(posed.inputs, masks, self.infill, self.infill_out, context)
             logits_in, logits_out = self._judge(judge, halves, classifier).chunk(2)
             judgement = Judgement(*precise(logits, logits_in, logits_out), *question.known)
+            judgement = judgement._replace(inputs=only_one(posed.inputs))
 
             # 3. Both gradients, each for its own network, before either takes its step.
             loss = self.objective(judgement) + over_inputs(self.regularizer, masks, judgement)
