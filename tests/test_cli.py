@@ -394,16 +394,16 @@ def test_ctrl_c_keeps_what_is_drawn(folder, monkeypatch):
 
 
 def test_pictures_are_read_while_others_are_explained_and_none_is_kept(folder, monkeypatch):
-    from captum_masking.cli import explain as command
+    from captum_masking.zoo import Preprocess
 
     assert train("--frozen") == 0
-    read, waiting = command.ready, []
+    read, waiting = Preprocess.ready, []
 
-    def counted(file, preprocess):
+    def counted(preprocess, file):
         waiting.append(len(list(folder.glob("maps/*.png"))))
-        return read(file, preprocess)
+        return read(preprocess, file)
 
-    monkeypatch.setattr(command, "ready", counted)
+    monkeypatch.setattr(Preprocess, "ready", counted)
     assert explain(*(f"{index}.png" for index in range(6)), "--batch-size", "2") == 0
     assert waiting == [0, 0, 2, 2, 4, 4]  # pictures written before each was read
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import re
 import unicodedata
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -34,6 +36,49 @@ def as_class_names(given: Any) -> tuple[str, ...]:
     if isinstance(given, bytes | AbstractSet) or not isinstance(given, Iterable | None):
         raise TypeError(f"class_names must be {_NAMES}, but got {type(given).__name__}.")
     return () if given is None else tuple(map(_word, given))
+
+
+class Named:
+    """What knows its ``class_names`` turns numbers into names, and back."""
+
+    class_names: tuple[str, ...]
+
+    def name(self, number: int) -> str:
+        """Return the name of a class, or ``"class N"`` if it has none."""
+        name = self.class_names[number] if 0 <= number < len(self.class_names) else ""
+        name = f"{name} ({number})" if name and self.class_names.count(name) > 1 else name
+        return name or f"class {number}"
+
+    def number(self, target: int | str) -> int:
+        """Return the number of a class, given by number, name or part; digits are a name first."""
+        if hasattr(target, "__index__"):
+            return self._known(operator.index(target))
+        if not isinstance(target, str):
+            raise TypeError(f"target must be one class, by number or name, but got {target!r}.")
+        word = target.strip().lower()
+        number = int(word) if word.lstrip("-").isdecimal() else None
+        found = finder(self.class_names)(target.strip())
+        if number is not None and not found:
+            return self._known(number)
+        if number is not None and found != [number] and 0 <= number < len(self.class_names):
+            other = f"for number {number} give its name, {self.name(number)!r}"
+            taken = f"target {target!r} is taken as the class of that name, number {found[0]}"
+            warnings.warn(f"{taken}; {other}.", stacklevel=2)
+        lower = [name.lower() for name in self.class_names]
+        found = found or [index for index, name in enumerate(lower) if word and word in name]
+        if len(found) != 1:
+            near = ", ".join(f"{index} {self.class_names[index]}" for index in found[:6])
+            raise ValueError(
+                f"target must name one class, but {target!r} fits {len(found)}"
+                f"{f' ({near})' if near else ''}; give its number or its full name."
+            )
+        return found[0]
+
+    def _known(self, number: int) -> int:
+        if not 0 <= number < (len(self.class_names) or number + 1):
+            there = f"{len(self.class_names) or 'unknown'} classes, counted from 0"
+            raise ValueError(f"target must be one of {there}, but got {number}.")
+        return number
 
 
 def _names_in(file: Path) -> Any:

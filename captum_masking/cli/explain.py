@@ -1,9 +1,9 @@
-"""Draw pictures' maps, and the pictures masked in and masked out, while they are being read."""
+"""Draw maps of pictures or sounds, masked in and masked out, while they are being read."""
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -17,30 +17,25 @@ from captum_masking._base.files import sha256
 from captum_masking.benchmark.libraries import NAMES, default_methods
 from captum_masking.benchmark.methods import Method
 from captum_masking.cli.command import Options
-from captum_masking.data.images import say_left_out, sort_out
+from captum_masking.data.audio import write_sound
+from captum_masking.data.images import SUFFIXES, say_left_out, sort_out
 from captum_masking.model.model import MaskingModel
 from captum_masking.viz import montage
-from captum_masking.zoo import (
-    SHIPPED,
-    Preprocess,
-    explain_batch,
-    load,
-    load_classifier,
-    ready,
-)
+from captum_masking.zoo import SHIPPED, Preprocess, explain_batch, load, load_classifier
+from captum_masking.zoo.sound import is_of_sounds, load_sounds
 
-_ENDING = "-explained.png"
+_ENDING, _HEARD = "-explained.png", "-explained.wav"
 # A PNG notes which picture it explains, and a digest of all that its map depends on.
 _PICTURE, _BASIS = "captum-masking picture", "captum-masking basis"
 
 
 def run(options: Options) -> dict[str, Any]:
     """Explain one batch of pictures after the other; those that cannot be read are named."""
-    files = list(dict.fromkeys(file for given in options.pictures for file in _files(Path(given))))
     masked = options.method == NAMES[0]
     name = options.model or SHIPPED[options.target is not None and masked]
-    model, preprocess = _of_classifier(name) if not masked and ":" in name else load(name)
-    preprocess = replace(preprocess, value_range=options.range or preprocess.value_range)
+    model, preprocess = _loaded(name, options, masked=masked)
+    given = (_files(Path(each), preprocess.suffixes) for each in options.pictures)
+    files = list(dict.fromkeys(file for listed in given for file in listed))
     target = None if options.target is None else preprocess.number(options.target)
     maps = None if masked else _Maps(options.method, model)
     made_by = [model] if masked else [model.classifier, options.method]
@@ -58,17 +53,21 @@ def run(options: Options) -> dict[str, Any]:
                     if there and _notes(file, basis).items() <= there.items():
                         skipped.append(file)
                     else:
-                        pictures[file] = ready(file, preprocess)
+                        pictures[file] = preprocess.ready(file)
                 except (OSError, ValueError) as error:
                     failed[str(file)] = str(error)
                     tqdm.write(f"captum-masking: error: {error}", file=sys.stderr)
             explained = explain_batch(model, preprocess, list(pictures.values()), target, maps)
             for file, each in zip(pictures, explained, strict=False):  # none, if none can be read
                 place = _place(options.out, file)
+                figures = {"picture": file, "explained": place, **each._asdict()}
+                del figures["panels"]
+                if (sound := figures.pop("heard")) is not None:
+                    figures["heard"] = place.with_suffix(".wav")
+                    write_sound(figures["heard"], sound, preprocess.sample_rate)
                 montage([each.panels], place, notes=_notes(file, basis))
                 tqdm.write(f"{file}: {each} -> {place}")
-                figures = {key: value for key, value in each._asdict().items() if key != "panels"}
-                found.append({"picture": file, "explained": place, **figures})
+                found.append(figures)
             bar.update(min(options.batch_size, len(files) - first))
             sys.stdout.flush()
     if skipped:
@@ -103,17 +102,29 @@ class _Maps:
         return self.row.maps(inputs, target)
 
 
-def _files(given: Path) -> list[Path]:
+def _loaded(name: str, options: Options, *, masked: bool) -> tuple[MaskingModel, Any]:
+    """Load a model of pictures or of sounds, and how these are read."""
+    if is_of_sounds(name):
+        if options.range:
+            raise ValueError(f"--range is that of pictures, but {name} explains sounds.")
+        return load_sounds(name)
+    model, preprocess = _of_classifier(name) if not masked and ":" in name else load(name)
+    return model, replace(preprocess, value_range=options.range or preprocess.value_range)
+
+
+def _files(given: Path, suffixes: Sequence[str]) -> list[Path]:
     """List a picture, or the pictures of a folder and of the folders in it."""
     if not given.is_dir():
         return [given]
     inside = [entry for entry in given.rglob("*") if entry.is_symlink() or not entry.is_dir()]
     seen = (e for e in inside if not any(p[0] == "." for p in e.relative_to(given).parts[:-1]))
-    listed, left_out = sort_out(seen)
-    chosen = [picture for picture in listed if not picture.name.endswith(_ENDING)]
-    say_left_out(given, left_out + Counter({_ENDING: len(listed) - len(chosen)}))
+    listed, left_out = sort_out(seen, suffixes)
+    chosen = [file for file in listed if not file.name.endswith((_ENDING, _HEARD))]
+    left_out[_ENDING if suffixes is SUFFIXES else _HEARD] += len(listed) - len(chosen)
+    say_left_out(given, left_out, suffixes)
     if not chosen:
-        raise ValueError(f"expected pictures in {given}, but there are none; give another folder.")
+        kinds = "pictures" if suffixes is SUFFIXES else f"sounds ({' '.join(suffixes)})"
+        raise ValueError(f"expected {kinds} in {given}, but there are none; give another folder.")
     return chosen
 
 

@@ -101,7 +101,7 @@ COMMANDS = [
     ),
     _command(
         "explain",
-        """Explain pictures: where is the evidence, and what is left without it?
+        """Explain pictures or sounds: where is the evidence, and what is left without it?
 
         PICTURES are files, or folders of them. For each a PNG goes to --out: the picture with the
         class, the map, the picture masked in and masked out, with the probabilities of the class
@@ -109,7 +109,8 @@ COMMANDS = [
         on the thousand classes of ImageNet; --model takes a folder written by `captum-masking
         train`. With --target, the map is the evidence for that class, if the model is target-aware;
         the shipped one then is. With --method, the map is that of another method, for the model's
-        classifier.""",
+        classifier. If --model explains sounds, PICTURES are sound files, and beside each PNG there
+        is a WAV of what the mask leaves of the sound.""",
         """\
   captum-masking explain cat.jpg --out maps
   captum-masking explain *.jpg --target 'Egyptian cat' --out maps

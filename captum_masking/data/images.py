@@ -331,25 +331,27 @@ def _in_order(names: Iterable[str]) -> list[str]:
     return names if None in numbers else sorted(names, key=int)
 
 
-def sort_out(entries: Iterable[Path]) -> tuple[list[Path], Counter[str]]:
+def sort_out(
+    entries: Iterable[Path], suffixes: Sequence[str] = SUFFIXES
+) -> tuple[list[Path], Counter[str]]:
     """List the pictures among what a folder holds, and count the kinds of the rest."""
     pictures: list[Path] = []
     others: Counter[str] = Counter()
     for entry in sorted(entries):
         suffix, is_hidden = entry.suffix.lower(), entry.name.startswith(".")
-        if entry.is_file() and suffix in SUFFIXES and not is_hidden:
+        if entry.is_file() and suffix in suffixes and not is_hidden:
             pictures.append(entry)
-        elif suffix in SUFFIXES or not is_hidden:
+        elif suffix in suffixes or not is_hidden:
             kind = suffix or "without a suffix"
             kind = f"hidden {kind}" if is_hidden else kind if entry.exists() else "broken links"
             others["folders" if entry.is_dir() else kind] += 1
     return pictures, others
 
 
-def say_left_out(folder: Path, kinds: Counter[str]) -> None:
+def say_left_out(folder: Path, kinds: Counter[str], suffixes: Sequence[str] = SUFFIXES) -> None:
     """Warn of what in a folder is not read, if anything."""
     if counted := ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if count):
-        text = f"of {folder} these are left out: {counted}; pictures are {' '.join(SUFFIXES)}."
+        text = f"of {folder} these are left out: {counted}; read are {' '.join(suffixes)}."
         warnings.warn(text, stacklevel=2)
 
 

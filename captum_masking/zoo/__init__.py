@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import operator
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from torch import Tensor, nn
 from captum_masking._base.borrow import evaluated
 from captum_masking._base.captum import class_indices
 from captum_masking._base.checks import ChannelsError, channels_in_words, needed
-from captum_masking._base.text import as_class_names, check_class_names, finder
-from captum_masking.data.images import check_value_range, read_picture
+from captum_masking._base.text import Named, as_class_names, check_class_names
+from captum_masking.data.images import SUFFIXES, check_value_range, read_picture
 from captum_masking.model.files import CheckpointError, read_model
 from captum_masking.model.layers import stated_sizes
 from captum_masking.model.model import MaskingModel
@@ -33,6 +32,8 @@ from captum_masking.viz import Panel, overlay
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from captum_masking.zoo.sound import SoundPreprocess
 
 __all__ = [
     "Explanation",
@@ -54,7 +55,7 @@ _LONGEST_SIDE = 512  # pictures are drawn no larger
 
 
 @dataclass(frozen=True)
-class Preprocess:
+class Preprocess(Named):
     """Turn a picture into a classifier's input, and class numbers into names.
 
     Called with a picture, it squashes the whole picture to a square and normalizes it.
@@ -84,6 +85,8 @@ class Preprocess:
     class_names: tuple[str, ...] = field(default=(), repr=False)
     label_column: str = "label"
     value_range: tuple[float, float] | None = None
+
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     def __post_init__(self) -> None:
         mean, std = _of_unit_pixels(_numbers(self, "mean", 1, 3), _numbers(self, "std", 1, 3))
@@ -117,46 +120,29 @@ class Preprocess:
         mirrored = v2.RandomHorizontalFlip()(crop(picture))
         return self._normalize(v2.functional.pil_to_tensor(mirrored))
 
-    def name(self, number: int) -> str:
-        """Return the name of a class, or ``"class N"`` if it has none."""
-        name = self.class_names[number] if 0 <= number < len(self.class_names) else ""
-        name = f"{name} ({number})" if name and self.class_names.count(name) > 1 else name
-        return name or f"class {number}"
-
-    def number(self, target: int | str) -> int:
-        """Return the number of a class, given by number, name or part; digits are a name first."""
-        if hasattr(target, "__index__"):
-            return self._known(operator.index(target))
-        if not isinstance(target, str):
-            raise TypeError(f"target must be one class, by number or name, but got {target!r}.")
-        word = target.strip().lower()
-        number = int(word) if word.lstrip("-").isdecimal() else None
-        found = finder(self.class_names)(target.strip())
-        if number is not None and not found:
-            return self._known(number)
-        if number is not None and found != [number] and 0 <= number < len(self.class_names):
-            other = f"for number {number} give its name, {self.name(number)!r}"
-            taken = f"target {target!r} is taken as the class of that name, number {found[0]}"
-            warnings.warn(f"{taken}; {other}.", stacklevel=2)
-        lower = [name.lower() for name in self.class_names]
-        found = found or [index for index, name in enumerate(lower) if word and word in name]
-        if len(found) != 1:
-            near = ", ".join(f"{index} {self.class_names[index]}" for index in found[:6])
-            raise ValueError(
-                f"target must name one class, but {target!r} fits {len(found)}"
-                f"{f' ({near})' if near else ''}; give its number or its full name."
-            )
-        return found[0]
-
-    def _known(self, number: int) -> int:
-        if not 0 <= number < (len(self.class_names) or number + 1):
-            there = f"{len(self.class_names) or 'unknown'} classes, counted from 0"
-            raise ValueError(f"target must be one of {there}, but got {number}.")
-        return number
-
     def notes(self) -> dict[str, Any]:
         """Return the settings as JSON has them, for the ``notes`` of a saved model."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    def ready(self, picture: Any) -> tuple[Tensor, Image]:
+        """Return a picture as inputs and as small as it is drawn, so that many fit into memory."""
+        small = read_picture(picture, self.value_range)
+        inputs = self(small)
+        small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+        return inputs, small
+
+    def shown(self, found: Explanation, small: Image, mask: Tensor, other: str) -> Explanation:
+        """Draw the map and both masked pictures at the size of the picture."""
+        pixels = np.asarray(small, dtype=np.float64) / 255
+        large = linear(mask, pixels.shape[:2])[0, 0]
+        keep, fill = large.numpy()[..., None], np.asarray(self.mean)
+        drawn = (
+            pixels,
+            overlay(pixels, large),
+            keep * pixels + (1 - keep) * fill,
+            (1 - keep) * pixels + keep * fill,
+        )
+        return found.with_panels(drawn, other)
 
     def _normalize(self, pixels: Tensor) -> Tensor:
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
@@ -255,6 +241,8 @@ def load(model: str | Path) -> tuple[MaskingModel, Preprocess]:
     """
     folder = Path(__file__).with_name(str(model)) if model in SHIPPED else Path(model)
     notes = read_model(folder)[0]["notes"]
+    if "sample_rate" in notes:
+        raise CheckpointError(folder, "it explains sounds", "use captum_masking.zoo.sound")
     if "spec" not in notes:
         raise CheckpointError(folder, "it does not say how to make its classifier (notes: spec)")
     known = [each.name for each in fields(Preprocess) if each.name in notes]  # of older ones fewer
@@ -290,7 +278,7 @@ def load_classifier(
     elif spec.startswith("torchvision:"):
         classifier, settings = _torchvision(spec.removeprefix("torchvision:"), from_scratch)
     elif ":" in spec:
-        classifier, settings = _from_function(spec)
+        classifier, settings = from_function(spec)
     else:
         raise ValueError(
             "the classifier must be efficientnet-lite0, torchvision:NAME or "
@@ -402,7 +390,7 @@ def _imagenet_names() -> list[str]:
     return names
 
 
-def _from_function(spec: str) -> tuple[nn.Module, dict[str, Any]]:
+def from_function(spec: str) -> tuple[nn.Module, dict[str, Any]]:
     module_name, _, function_name = spec.partition(":")
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)  # a module in the user's folder, as python -m finds it
@@ -475,7 +463,7 @@ class Explanation(NamedTuple):
 
     The figures are the class's probability in the picture (``clean``), where only the evidence is
     left and where it is removed, and the mean of the map; the panels are for
-    :func:`captum_masking.viz.show`.
+    :func:`captum_masking.viz.show`. Of a sound, ``heard`` is the sound masked in, ``(samples,)``.
 
     Example:
         >>> print(Explanation(285, "Egyptian cat", 0.791, 0.536, 0.681, 0.46))
@@ -489,6 +477,7 @@ class Explanation(NamedTuple):
     masked_out: float
     area: float
     panels: tuple[Panel, ...] = ()
+    heard: Tensor | None = None
 
     def __str__(self) -> str:
         return (
@@ -496,40 +485,44 @@ class Explanation(NamedTuple):
             f"masked-out {self.masked_out:.1%}; mask area {self.area:.0%}"
         )
 
+    def with_panels(self, drawn: Sequence[np.ndarray], other: str) -> Explanation:
+        """Title four pictures: the whole, the map, masked in and masked out."""
+        titles = (
+            f"{self.name} {self.clean:.0%}",
+            f"evidence (area {self.area:.0%})",
+            f"masked-in {self.masked_in:.0%}",
+            f"masked-out {self.masked_out:.0%}{other}",
+        )
+        return self._replace(panels=tuple(map(Panel, drawn, titles)))
+
 
 def explain(
     model: MaskingModel,
-    preprocess: Preprocess,
-    picture: str | Path | np.ndarray | Image,
+    preprocess: Preprocess | SoundPreprocess,
+    picture: Any,
     target: int | str | None = None,
 ) -> Explanation:
     """Explain a picture for a class, given by number or name; None is the predicted one.
+
+    For a model of sounds, see :func:`captum_masking.zoo.sound.load_sounds`, it is a sound.
 
     Example:
         >>> from skimage.data import coffee
         >>> print(explain(*efficientnet_lite0(), coffee()).name)
         espresso
     """
-    return next(explain_batch(model, preprocess, [ready(picture, preprocess)], target))
-
-
-def ready(picture: Any, preprocess: Preprocess) -> tuple[Tensor, Image]:
-    """Return a picture as inputs and as small as it is drawn, so that many fit into memory."""
-    small = read_picture(picture, preprocess.value_range)
-    inputs = preprocess(small)
-    small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    return inputs, small
+    return next(explain_batch(model, preprocess, [preprocess.ready(picture)], target))
 
 
 @torch.no_grad()
 def explain_batch(
     model: MaskingModel,
-    preprocess: Preprocess,
-    pictures: Sequence[tuple[Tensor, Image]],
+    preprocess: Preprocess | SoundPreprocess,
+    pictures: Sequence[tuple[Tensor, Any]],
     target: int | str | None = None,
     maps: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Iterator[Explanation]:
-    """Explain pictures together, and draw one after the other.
+    """Explain what :meth:`Preprocess.ready` gave together, and draw one after the other.
 
     By ``maps(inputs, classes)``, which returns ``(B, 1, H, W)`` in [0, 1]; None is the masker's.
     """
@@ -551,19 +544,4 @@ def explain_batch(
         seen = int(rows[2].argmax())  # what is recognized instead, once the evidence is gone
         other = f"\n({preprocess.name(seen)} {rows[2, seen]:.0%})" if seen != index else ""
         found = Explanation(index, preprocess.name(index), *figures)  # type: ignore[arg-type]
-        yield found._replace(panels=_panels(found, small, mask[None], preprocess, other))
-
-
-def _panels(
-    found: Explanation, small: Image, mask: Tensor, preprocess: Preprocess, other: str
-) -> tuple[Panel, ...]:
-    """Draw the map and both masked pictures at the size of the picture."""
-    pixels = np.asarray(small, dtype=np.float64) / 255
-    large = linear(mask, pixels.shape[:2])[0, 0]
-    keep, fill = large.numpy()[..., None], np.asarray(preprocess.mean)
-    return (
-        Panel(pixels, f"{found.name} {found.clean:.0%}"),
-        Panel(overlay(pixels, large), f"evidence (area {found.area:.0%})"),
-        Panel(keep * pixels + (1 - keep) * fill, f"masked-in {found.masked_in:.0%}"),
-        Panel((1 - keep) * pixels + keep * fill, f"masked-out {found.masked_out:.0%}{other}"),
-    )
+        yield preprocess.shown(found, small, mask[None], other)
