@@ -14,6 +14,7 @@ from methods import METHODS
 from networks import assert_same, everything, mixed_modes
 
 import captum_masking.methods
+from captum_masking import MaskingModel
 from captum_masking.testing import attribution_checks
 
 CHECKS = dict(attribution_checks())
@@ -48,6 +49,14 @@ def test_a_target_may_be_a_function_of_what_the_model_returns(name):
     method.score = lambda logits, classes: logits.gather(1, classes[:, None])[:, 0]
     found = method.attribute(inputs, target=lambda logits: logits[:, 1])
     torch.testing.assert_close(found, method.attribute(inputs, target=1))
+
+
+@each_method
+def test_a_masking_model_is_explained_as_its_classifier(name):
+    row = METHODS[name]
+    network, inputs = row.network().eval(), row.examples()
+    found = row.make(MaskingModel(network)).attribute(inputs, target=1)
+    torch.testing.assert_close(found, row.make(network).attribute(inputs, target=1))
 
 
 @each_method
