@@ -9,7 +9,7 @@ import torch
 from networks import cnn, same_weights
 from torch import nn
 
-from captum_masking.parts.pool import History, Latest, Pool
+from captum_masking.parts.pool import History, Latest, OneJudge, Pool
 
 
 def constant(value: float) -> nn.Linear:
@@ -132,6 +132,16 @@ def test_past_is_the_share_of_draws_that_are_copies():
     network = grow(pool, steps=3)
     live = sum(pool.draw() is network for _ in range(1200))
     assert abs(live - 900) < 75  # five standard deviations of sqrt(1200 / 4 * 3 / 4) = 15
+
+
+def test_before_it_has_a_past_the_live_classifier_judges():
+    pool, network = History(every=1, past=1.0, after=3), constant(1.0)
+    judges = []
+    for _ in range(5):
+        pool.add(network)
+        judges.append(pool.draw() is network)
+    assert judges == [True, True, True, False, False]
+    assert len(pool.members) == 5  # copies are kept from the first step on
 
 
 def test_the_same_seed_draws_the_same_and_another_seed_something_else():
@@ -304,3 +314,17 @@ def test_size_and_every_must_be_whole_numbers_from_one(name, count):
     kind = TypeError if isinstance(count, float) else ValueError
     with pytest.raises(kind, match=rf"{name} must be a whole number >= 1, but got {count}"):
         History(**{name: count})
+
+
+# Another network as the judge.
+
+
+def test_another_judge_is_drawn_always_and_goes_on_from_its_weights():
+    judge, classifier = constant(2.0), constant(1.0)
+    pool, fresh = OneJudge(judge), OneJudge(constant(5.0))
+    pool.add(classifier)
+    assert pool.draw() is judge
+    fresh.load_state_dict(pool.state_dict())
+    assert number(fresh.draw()) == number(judge)
+    with pytest.raises(ValueError, match="state of a OneJudge pool"):
+        fresh.load_state_dict({})

@@ -166,6 +166,27 @@ def test_after_its_first_epoch_the_rates_of_a_stream_are_those_of_a_known_length
     assert classifier[4:] == pytest.approx([1.0, *cosine_of(0, 1 / 3, 2 / 3)])
 
 
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        (False, [{"masker_steps": 4.0}, {"masker_steps": 8.0}]),
+        (
+            FineTune(masker_first=0.25),
+            [
+                {"masker_steps": 4.0, "classifier_steps": 2.0},
+                {"masker_steps": 8.0, "classifier_steps": 6.0},
+            ],
+        ),
+    ],
+    ids=["frozen", "joint"],
+)
+def test_records_say_in_how_many_steps_each_network_has_learned(how, expected, images, labels):
+    trainer = MaskingTrainer(MaskingModel(cnn()), train_classifier=how)
+    batches = [(images, labels)] * 4
+    records = trainer.fit(batches, 2, show_progress=False, check_accuracy=False)
+    assert [{n: v for n, v in r.items() if n.endswith("_steps")} for r in records] == expected
+
+
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_no_warning_speaks_of_schedules(accumulate, images, labels):
     with warnings.catch_warnings():

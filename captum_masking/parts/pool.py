@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_masking._base.checks import check_count
 
-__all__ = ["History", "Latest", "Pool"]
+__all__ = ["History", "Latest", "OneJudge", "Pool"]
 
 #: The state of one classifier, on CPU memory of its own.
 Weights = dict[str, Tensor]
@@ -73,6 +73,39 @@ class Latest:
         return "Latest()"
 
 
+class OneJudge:
+    """Another network than the classifier judges; the classifier stays what is explained.
+
+    It takes the classifier's inputs and gives logits of the same classes, such as the copy that
+    :func:`~captum_masking.training.classifier.harden` makes.
+
+    Example:
+        >>> pool, judge = OneJudge(nn.Linear(1, 1)), nn.Linear(1, 1)
+        >>> pool.add(judge)
+        >>> pool.draw() is judge
+        False
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def add(self, classifier: nn.Module) -> None:
+        """Leave the classifier out."""
+
+    def draw(self) -> nn.Module:
+        return self.network
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return copied(self.network.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        _check_keys(self, state, self.network.state_dict())
+        self.network.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        return f"OneJudge({type(self.network).__name__})"
+
+
 @dataclass(eq=False, kw_only=True)
 class History:
     """Past classifiers and the live one: each draw is a past one with probability ``past``.
@@ -86,6 +119,8 @@ class History:
             alone: ``History(every=None)`` draws the first classifier or the live one, and with
             ``past=1.0`` the first one always.
         past: Probability of drawing a copy rather than the live classifier, in ``[0, 1]``.
+        after: Steps before the first copy is drawn; until then the classifier has hardly a past,
+            and the live one judges.
         seed: Of the pool's random numbers.
 
     Source:
@@ -104,12 +139,14 @@ class History:
     size: int = 30
     every: int | None = 100
     past: float = 0.5
+    after: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_count("size", self.size, way_out="Latest() is the pool that keeps nothing.")
         if self.every is not None:
             check_count("every", self.every, way_out="None keeps the first classifier alone.")
+        check_count("after", self.after, least=0)
         if not 0 <= self.past <= 1:
             raise ValueError(
                 f"past must be a probability in [0, 1], but got {self.past}; 0 never draws a past "
@@ -134,7 +171,8 @@ class History:
 
     def draw(self) -> nn.Module:
         classifier = _not_empty(self.classifier)
-        if torch.rand((), generator=self.random) >= self.past:
+        past = self.past if self.steps > self.after else 0.0
+        if torch.rand((), generator=self.random) >= past:
             return classifier
         return self._load(self.members[self._below(len(self.members))], classifier)
 

@@ -12,15 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
 
+from captum_masking._base.borrow import evaluated
 from captum_masking._base.processes import average_buffers
+from captum_masking._base.rates import cosine
 from captum_masking.model.model import MaskingModel
+from captum_masking.model.taps import logits_of
+from captum_masking.parts.infill import Infill, Mean
+from captum_masking.parts.masker import nearest
+from captum_masking.parts.masking import masked_halves
 from captum_masking.parts.objective import Judgement, KeepRecognizing, Objective
 from captum_masking.parts.pool import copied
 from captum_masking.parts.questions import as_labeled
 from captum_masking.training.update import parameters_of
 
-__all__ = ["FineTune", "FromScratch", "train_alone"]
+__all__ = ["FineTune", "FromScratch", "harden", "train_alone"]
 
 
 @dataclass(frozen=True)
@@ -154,3 +161,68 @@ def train_alone(
             optimizer.step()
             rates.step()
     classifier.eval()
+
+
+def harden(
+    classifier: nn.Module,
+    loader: Iterable[Any],
+    epochs: int = 4,
+    *,
+    infill: Infill = Mean(),
+    cells: int = 7,
+    lr: float = 1e-2,
+    show_progress: bool = True,
+) -> nn.Module:
+    """Return a copy that answers on half of an image as the classifier answers on the whole.
+
+    Each image is divided at random into two halves, of cells in a grid; the copy learns, without
+    labels, to give on both, and on the whole, the classifier's own answer. Batch norm keeps its
+    statistics. As a judge (:class:`~captum_masking.parts.pool.OneJudge`) it leaves the classifier
+    untouched; masked images are then nothing strange to whoever judges them.
+
+    Args:
+        classifier: Maps ``(B, C, *spatial)`` to logits; left bit-identical.
+        loader: Gives batches ``(inputs, labels)``, and knows how many; labels are not looked at.
+        infill: What fills the holes.
+        cells: Cells along each side of the grid.
+        lr: Peak rate of SGD, which rises and falls once.
+
+    Returns:
+        The copy, in eval mode.
+
+    Source:
+        Ours. Random erasing as augmentation: Zhong et al. 2020; here by distillation.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 2))
+        >>> judge = harden(network, [(torch.rand(3, 1, 8, 8), None)], 2, show_progress=False)
+        >>> bool((judge[0].weight == network[0].weight).all())
+        False
+    """
+    with evaluated(classifier) as teacher:
+        student = copy.deepcopy(teacher).eval().requires_grad_(True)
+        optimizer = torch.optim.SGD(student.parameters(), lr, momentum=0.9)
+        steps = epochs * len(loader)  # type: ignore[arg-type]
+        rates = cosine(optimizer, steps)
+        with tqdm(total=steps, desc="hardening", disable=not show_progress) as bar:
+            for _ in range(epochs):
+                for inputs, *_ in loader:
+                    images = (inputs,)
+                    halves = masked_halves(images, (_random_half(inputs, cells),), infill)
+                    with torch.no_grad():
+                        answer = logits_of(teacher(inputs)).softmax(1)
+                    shown = torch.cat([*halves, inputs])
+                    loss = cross_entropy(logits_of(student(shown)), answer.repeat(3, 1))
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    rates.step()
+                    bar.update()
+    return student.requires_grad_(False)
+
+
+def _random_half(inputs: Tensor, cells: int) -> Tensor:
+    """Draw half of the cells of a grid for each image, ``(B, 1, *spatial)``."""
+    grid = torch.rand(len(inputs), 1, *[cells] * (inputs.dim() - 2), device=inputs.device)
+    chosen = grid > grid.flatten(1).median(1).values.reshape(-1, *[1] * (grid.dim() - 1))
+    return nearest(chosen.to(inputs), inputs.shape[2:])

@@ -126,9 +126,17 @@ class Run:
         if self.loading.length is None:
             self._learn_length()
         record = self.records.close(self.validate())
+        record |= self._steps_of_each()
         self.trainer.epochs_done += 1
         self.seed, self.position = None, 0
         return record
+
+    def _steps_of_each(self) -> Record:
+        """Count the steps in which each network has learned until now."""
+        optimizers = self.trainer.optimizers
+        names = ["masker_steps", "classifier_steps"][: len(optimizers)]
+        taken = (float(self.schedules[optimizer].last_epoch) for optimizer in optimizers)
+        return dict(zip(names, taken, strict=True))
 
     def validate(self) -> Record:
         if self.validation is None:

@@ -85,8 +85,9 @@ class MaskingTrainer:
             :class:`~captum_masking.parts.questions.AsPredicted` asks for the predicted class. A
             target-aware masker gets :class:`~captum_masking.parts.questions.Questions`; labels may
             be ``(B, classes)`` then.
-        pool: Draws the judge of each step; None is :class:`~captum_masking.parts.pool.History` in
-            joint training and :class:`~captum_masking.parts.pool.Latest` otherwise.
+        pool: Draws the judge of each step; None is the classifier as it is now,
+            :class:`~captum_masking.parts.pool.Latest`, and in joint training
+            :class:`History(after=1000) <captum_masking.parts.pool.History>`.
         lr: Peak learning rate of the masker's Adam.
         schedule: Called as ``schedule(optimizer, steps)`` for each network, with the steps in which
             it learns; by default rates rise for the first tenth and fall to zero along a cosine.
@@ -162,7 +163,8 @@ class MaskingTrainer:
         size = asked_area if aware else smooth
         self.objective = default_objective() if objective is None else objective
         self.regularizer = size() if regularizer is None else regularizer
-        self.pool = pool if pool is not None else History() if self.joint else Latest()
+        default = History(after=1000) if self.joint else Latest()
+        self.pool: Pool = default if pool is None else pool
         self.pool_is_current = False
         self.judging: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
         parameters = [*model.masker.parameters(), *model.sampler.parameters()]
@@ -515,7 +517,7 @@ class MaskingTrainer:
         if self.compile_judge is not None and judge not in self.compiled:
             self.compiled[judge] = self.compile_judge(judge)
         call = self.compiled.get(judge)
-        is_frozen = call is None and self.joint is None and judge is self.model.classifier
+        is_frozen = call is None and self.joint is None
         in_train_mode = classifier is not None and classifier.how.judge_in_train_mode
         logits_of = self.model.logits_of
         with (
