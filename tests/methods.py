@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from captum.attr import Attribution
-from networks import cnn
+from networks import ViT, cnn
 from torch import Tensor, nn
 
-from captum_masking.methods import Rise
+from captum_masking.methods import AttentionRollout, Rise, TransformerRelevance
 
 
 @dataclass(frozen=True)
@@ -34,5 +34,7 @@ class Row:
 
 
 METHODS = {
+    "AttentionRollout": Row(AttentionRollout, network=ViT),
     "Rise": Row(partial(Rise, masks=12, cells=3), anywhere=True),
+    "TransformerRelevance": Row(TransformerRelevance, network=ViT),
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 
 def cnn(
@@ -25,6 +27,60 @@ def cnn(
             *(convolution(6, 8, 3, 2, 1), batch_norm(8), nn.ReLU()),
             *(pool(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(8, classes)),
         )
+
+
+HEADS, WIDTH, PATCH = 2, 8, 4
+
+
+class Block(nn.Module):
+    """One layer of attention and one perceptron, both beside a skip connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)])
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.mlp = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH))
+
+    def forward(self, x: Tensor, attend: Callable) -> Tensor:
+        qkv = self.qkv(self.norms[0](x)).unflatten(-1, (3, HEADS, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, N, width of a head) each
+        x = x + self.out(attend(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.mlp(self.norms[1](x))
+
+
+class ViT(nn.Module):
+    """A vision transformer: ``extra`` tokens, then patches; ``pool`` reads tokens for the answer.
+
+    The same seed gives the same weights; attention is far from uniform.
+    """
+
+    def __init__(
+        self,
+        layers: int = 2,
+        *,
+        attend: Callable = scaled_dot_product_attention,
+        extra: int = 1,
+        pool: Callable[[Tensor], Tensor] = lambda tokens: tokens[:, 0],
+        classes: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.attend, self.pool = attend, pool
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.patches = nn.Conv2d(3, WIDTH, PATCH, PATCH)
+            self.extra = nn.Parameter(torch.randn(1, extra, WIDTH))
+            self.blocks = nn.ModuleList([Block() for _ in range(layers)])
+            self.dropout, self.head = nn.Dropout(0.5), nn.Linear(WIDTH, classes)
+            for block in self.blocks:
+                nn.init.normal_(block.qkv.weight)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        patches = self.patches(inputs).flatten(2).mT
+        tokens = torch.cat([self.extra.expand(len(inputs), -1, -1), patches], dim=1)
+        for block in self.blocks:
+            tokens = self.dropout(block(tokens, self.attend))
+        return self.head(self.pool(tokens))
 
 
 class Quadrants(nn.Module):

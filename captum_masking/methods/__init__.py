@@ -26,12 +26,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from captum_masking.methods.attention import AttentionRollout, TransformerRelevance
     from captum_masking.methods.rise import Rise
 
-__all__ = ["Rise"]
+__all__ = ["AttentionRollout", "Rise", "TransformerRelevance"]
 
 _HOMES = {
+    "AttentionRollout": "attention",
     "Rise": "rise",
+    "TransformerRelevance": "attention",
 }
 
 

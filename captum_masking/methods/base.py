@@ -156,8 +156,9 @@ class Relative(Attribution):
         inputs: Any,
         target: Target,
         additional_forward_args: Any,
-        find: Callable[[Asked], Sequence[Tensor]],
+        find: Callable[[Any], Sequence[Tensor]],
         score: Score = logit,
+        ask: Callable[..., Asked] = Asked,
     ) -> Any:
         """Return maps shaped like the inputs; a tuple for a tuple.
 
@@ -166,6 +167,7 @@ class Relative(Attribution):
             find: Returns a map for each of ``asked.inputs``, ``(B, 1, *spatial)`` or shaped like
                 it. Gradients are on; take ``torch.no_grad`` where none are needed.
             score: What is asked of the logits, where the target is a class.
+            ask: Makes what ``find`` is given.
         """
         tensors = as_tuple(inputs)
         extra = _format_additional_forward_args(additional_forward_args) or ()
@@ -180,7 +182,7 @@ class Relative(Attribution):
         if len(tensors[0]):
             grads = torch.enable_grad()
             with torch.inference_mode(False), grads, evaluated(self.forward_func) as function:
-                maps = find(Asked(function, tensors, target, extra, score))
+                maps = find(ask(function, tensors, target, extra, score))
         for each in maps:
             check_finite(each, "the map", "look for NaN, infinity or too large values in inputs.")
         shaped = tuple(

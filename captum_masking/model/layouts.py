@@ -152,10 +152,10 @@ def layout_of(
     if not size:
         return Vectors() if output.dim() == 2 else None
     if output.dim() != len(size) + 2:
-        return _tokens(output.shape[1], size, grids) if output.dim() == 3 else None
+        return tokens_of(output.shape[1], size, grids) if output.dim() == 3 else None
     layout = _order(output.shape, size, _kind_of_weights(module), narrower)
     if len(size) == 1 and isinstance(layout, ChannelsLast):  # a sequence may have a class token
-        return _tokens(output.shape[1], size, grids) or layout
+        return tokens_of(output.shape[1], size, grids) or layout
     return layout
 
 
@@ -200,7 +200,7 @@ def _kind_of_weights(module: nn.Module | None) -> Layout | None:
     return None
 
 
-def _tokens(count: int, size: Sequence[int], grids: Sequence[Sequence[int]]) -> Tokens | None:
+def tokens_of(count: int, size: Sequence[int], grids: Sequence[Sequence[int]]) -> Tokens | None:
     """Find how many of ``count`` tokens are no patches, from an earlier grid or from the aspect."""
     for grid in reversed(grids):  # the nearest one before the tokens
         if 1 < math.prod(grid) <= count <= math.prod(grid) + _MOST_EXTRA_TOKENS:
