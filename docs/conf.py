@@ -54,6 +54,7 @@ nitpick_ignore_regex = [
     ("py:class", r"dict\[str|torch\.Size|pandas\..*"),
     # Internal classes behind public functions.
     ("py:class", r"captum_masking\.(parts|metrics)\..*(_[A-Z]\w+|Posed|Relabeled)"),
+    ("py:class", r"captum_masking\._base\.text\.Named"),
 ]
 python_maximum_signature_line_length = 88
 intersphinx_mapping = addresses.write(HERE / "_build" / "inventories")

@@ -79,7 +79,9 @@ class SoundPreprocess(Named):
         whole, *halves = (1 + (each - levels[0].max()) / 80 for each in levels)  # of 80 dB
         whole, *halves = (np.clip(each, 0, 1) for each in (whole, *halves))
         drawn = whole, overlay(whole, mask[0].flip(0)), *halves
-        return found.with_panels(drawn, other)._replace(heard=parts[1])
+        times = max(1, round(whole.shape[0] / whole.shape[1]))  # about as wide as high
+        panels = [each.repeat(times, axis=1) for each in drawn]
+        return found.with_panels(panels, other)._replace(heard=parts[1])
 
 
 def is_of_sounds(folder: str | Path) -> bool:
