@@ -207,6 +207,26 @@ def audio() -> str:
     return f"{_table(header, rows)}\n\n{_command(found)}"
 
 
+def lmac() -> str:
+    """Show what listenable maps keep of clips, of mixtures, and of what is heard."""
+    found = _read("lmac")
+    names = ["AI ↑", "AD ↓", "AG ↑", "FF ↑", "Fid-In ↑", "SPS ↑", "COMP ↓", "area"]
+    tables = []
+    for kind, scores in found["scores"].items():
+        rows = [[name, *map(_of_scores, row, row.values())] for name, row in scores.items()]
+        tables.append(_table([kind, *names], rows))
+    energy = [
+        [name, *(f"{100 * share:.1f} %" for share in row.values())]
+        for name, row in found["heard"]["energy"].items()
+    ]
+    tables.append(_table(["energy of the predicted clip", "masked in", "masked out"], energy))
+    return "\n\n".join([*tables, _command(found)])
+
+
+def _of_scores(key: str, value: float) -> str:
+    return f"{value:.2f}" if key in ("sparseness", "complexity") else f"{100 * value:.1f} %"
+
+
 def target_grid() -> str:
     """Show the grid pointing game of target-aware maps and of Captum's methods."""
     games = [game["scores"] for game in _read("target")["grid_pointing"].values()]
@@ -379,6 +399,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "audio": audio,
+    "lmac": lmac,
     "choices": choices,
     "frozen_or_joint": frozen_or_joint,
     "imagenet1k": imagenet1k,
