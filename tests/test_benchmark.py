@@ -16,11 +16,12 @@ from networks import assert_same, cnn, everything
 from torch import Tensor, nn
 
 from captum_masking import MaskingModel, MaskingSaliency
-from captum_masking.benchmark import Method, benchmark, default_methods
+from captum_masking.benchmark import Method, benchmark, default_methods, trivial_methods
 from captum_masking.benchmark.images import Images
 from captum_masking.benchmark.measures import (
     MEASURES,
     Scores,
+    asked,
     at_best_threshold,
     best_variants,
     draw,
@@ -35,6 +36,8 @@ from captum_masking.metrics import (
     PxAP,
     completeness,
     completeness_and_soundness,
+    deletion,
+    masked_scores,
     soundness,
 )
 from captum_masking.metrics.thresholds import pixel_histograms
@@ -183,13 +186,72 @@ def test_a_limit_takes_the_first_of_one_order():
 
 def test_curves_can_be_kept_to_the_first_images():
     judge = cnn().eval()
-    scores, row = Scores(judge, curve_images=4), Method(bright)
+    scores, row = Scores(judge, ["curves"], curve_images=4), Method(bright)
     batches = Images(Squares(8), limit=None, seed=0, batch_size=4).batches(judge, predicted=False)
     first, second = (scores(row, row.maps(b.inputs, b.target), b) for b in batches)
     assert set(first) - set(second) == {"insertion", "deletion", "completeness", "soundness"}
-    few, all_ = run(Squares(8), curve_images=4)["bright"], run(Squares(8))["bright"]
+    asked_for = {"measures": ["quick", "curves"]}
+    few = run(Squares(8), curve_images=4, **asked_for)["bright"]
+    all_ = run(Squares(8), **asked_for)["bright"]
     assert few.values["insertion"] != all_.values["insertion"]
     assert few.values["error_at_best"] == all_.values["error_at_best"]
+
+
+def test_measures_are_asked_for_by_name_and_the_others_are_left_out(capsys):
+    class Counting(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network, self.seen = network, []
+
+        def forward(self, inputs):
+            self.seen.append(len(inputs))
+            return self.network(inputs)
+
+    judge = Counting(cnn()).eval()
+    row, images = Method(bright), Images(Squares(4, pixels=True), limit=None, seed=0, batch_size=4)
+    (batch,) = images.batches(judge, predicted=False)
+    maps, passes, keys = row.maps(batch.inputs, batch.target), {}, {"correct", "degenerate", "area"}
+    everything = set(Scores(judge, asked("all"))(row, maps, batch, maps.mean((1, 2, 3))))
+    for name in asked("all"):
+        judge.seen.clear()
+        arrays = Scores(judge, [name])(row, maps, batch, maps.mean((1, 2, 3)))
+        passes[name] = sum(judge.seen) / len(maps)
+        assert len(arrays) > 3 and set(arrays) <= everything
+        keys |= set(arrays)
+    assert keys == everything
+    # Clean images have been seen; with steps of 25 of 256 pixels, a curve has 11 more points.
+    few = {"le": 0, "iou": 0, "masked": 2, "sm": 1, "equal": 2, "maps": 0, "half": 2, "curves": 33}
+    assert {name: passes[name] for name in few} == few and passes["infidelity"] == 13
+    result = run(Squares(4), measures="masked, maps", show_progress=True)
+    assert "masked_in_accuracy" in result["bright"].values
+    assert not {"error_at_mean", "saliency_metric", "insertion"} & set(result["bright"].values)
+    assert "Not asked for (measures): le, iou, sm, equal, half" in result.notes[-1]
+    assert result.setting["measures"] == ["masked", "maps"]
+    assert re.search(r"about \d+\.\d minutes for 4 images", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("measures", "got"), [("le,speed", "speed"), ([], "none"), ("", "got")])
+def test_measures_that_are_unknown_are_refused_with_the_list(measures, got):
+    with pytest.raises(ValueError, match=rf"quick, all, le, .*sensitivity, but.* {got}"):
+        run(measures=measures)
+
+
+def test_a_judge_without_its_batch_norm_gives_the_numbers_of_the_one_with_it():
+    """Folded, and with the clean logits of the batch: as each metric on its own with the judge."""
+    judge, data, maps = cnn().eval(), Squares(6), torch.rand(6, 1, SIDE, SIDE)
+    for part in judge.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.running_var, 0.5, 2)
+    order = Images(data, limit=None, seed=0, batch_size=4).indices
+    inputs, target = data.images[order], torch.tensor(data.labels)[order]
+    found = run(data, {"m": lambda x, t: maps[:0]}, model=judge, measures="masked,half,curves")
+    values = found["centred square"].values
+    square = trivial_methods()["centred square"].maps(inputs, target)
+    for name, score in masked_scores(judge, inputs, square, target).items():
+        if name in values:
+            assert values[name].mean == pytest.approx(float(score.mean()), abs=1e-5)
+    area = deletion(judge, inputs, square, target, step_px=25).mean()
+    assert values["deletion"].mean == pytest.approx(float(area), abs=1e-5)
 
 
 def test_every_method_shows_as_much_of_an_image_as_the_reference_does():
@@ -389,7 +451,7 @@ def test_a_method_that_raises_halfway_is_named_and_the_others_finish():
         return bright(inputs, target)
 
     result = run(
-        Squares(200), {"tired": tired, "bright": bright}, curve_images=4, check_accuracy=False
+        Squares(200), {"tired": tired, "bright": bright}, measures="le", check_accuracy=False
     )
     assert "RuntimeError: no more" in result["tired"].failure
     assert result["tired"].values == {} and result["bright"].values

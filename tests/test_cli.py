@@ -496,7 +496,9 @@ def benchmark(*more):
 
 def test_benchmark_writes_a_report_of_the_methods_asked_for(folder, capsys):
     assert train("--frozen") == 0
-    assert benchmark("--methods", "masking*,saliency", "--curve-images", "4") == 0
+    assert (
+        benchmark("--methods", "masking*,saliency", "--measures", "all", "--curve-images", "4") == 0
+    )
     assert "centred square" in capsys.readouterr().out
     found = json.loads((folder / "bench" / "result.json").read_text())
     assert [row["name"] for row in found["rows"]][4:] == ["MaskingSaliency", "Saliency"]

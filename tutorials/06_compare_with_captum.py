@@ -83,6 +83,7 @@ result = benchmark(
     methods,
     predicted=True,
     batch_size=20,
+    measures="quick,curves",
     curve_images=20,
     cost_seconds=0.1,
     show_progress=False,

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_masking._base.captum import as_class_logits
+from captum_masking._base.captum import as_class_logits, class_indices
 from captum_masking.benchmark.result import Store, digest
 from captum_masking.data.images import EmptyObjectError
 from captum_masking.metrics.boxes import boxes_to_pixels
-from captum_masking.metrics.classifier import outputs_of
+from captum_masking.metrics.classifier import logits_of, outputs_of
 from captum_masking.metrics.maps import min_max
 from captum_masking.viz import in_unit
 
@@ -32,6 +32,7 @@ class Batch:
 
     first: int  # place of the first image in the order of the benchmark
     inputs: Tensor  # (B, C, H, W)
+    logits: Tensor  # (B, classes), the judge's of these images
     target: Tensor  # (B,), the class to explain
     correct: Tensor  # (B,), whether the judge predicts that class
     boxes: list[Tensor] | None  # one (n, 4) an image in pixels, n >= 0
@@ -67,17 +68,18 @@ class Images:
         known = [getattr(self.data, name, None) for name in ("labels", "boxes", "files")]
         return digest(self.indices, self.data[self.indices[0]][0], *known)
 
-    def example(self) -> Tensor:
-        return torch.stack([self.data[index][0] for index in self.indices[:2]])
+    def example(self, judge: nn.Module | None = None) -> Tensor:
+        some = torch.stack([self.data[index][0] for index in self.indices[:2]])
+        return some if judge is None else some.to(_device_of(judge))
 
     def batches(self, judge: nn.Module, *, predicted: bool) -> Iterator[Batch]:
         """Yield batches on the judge's device; ``predicted`` replaces labels by its answers."""
         for first, chosen, inputs, labels in self._read(judge):
-            with torch.no_grad():
-                seen = judge(inputs).argmax(1)
+            logits = logits_of(judge, [inputs])
+            seen = class_indices(logits, None)
             target = seen if predicted else torch.tensor(labels, device=seen.device)
             boxes, pixels = self._boxes(chosen, inputs), self._pixels(chosen, inputs)
-            yield Batch(first, inputs, target, seen == target, boxes, pixels)
+            yield Batch(first, inputs, logits, target, seen == target, boxes, pixels)
 
     @torch.no_grad()
     def answers(self, judge: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
@@ -86,7 +88,7 @@ class Images:
             yield as_class_logits(output), labels
 
     def _read(self, judge: nn.Module) -> Iterator[tuple[int, list[int], Tensor, Any]]:
-        device = next((p.device for p in judge.parameters()), torch.device("cpu"))
+        device = _device_of(judge)
         for first in range(0, len(self), self.batch_size):
             chosen = self.indices[first : first + self.batch_size]
             read, labels = zip(*(self.data[index] for index in chosen), strict=True)
@@ -125,6 +127,10 @@ class Images:
                 Sample(in_unit(to_picture(image)), maps, boxes[0].tolist(), f"class {label}")
             )
         return samples
+
+
+def _device_of(judge: nn.Module) -> torch.device:
+    return next((p.device for p in judge.parameters()), torch.device("cpu"))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,8 +15,15 @@ from captum_masking import metrics
 from captum_masking.benchmark.images import Batch, Pixels
 from captum_masking.benchmark.methods import Method
 from captum_masking.benchmark.result import Array, Column, Interval, Result, Row, Store
+from captum_masking.metrics.boxes import exact_ious, masks_to_boxes
 from captum_masking.metrics.localization import mask_iou_by_threshold
-from captum_masking.metrics.thresholds import average_precision, pixel_histograms, thresholds
+from captum_masking.metrics.thresholds import (
+    at_levels,
+    average_precision,
+    best_ious,
+    pixel_histograms,
+    thresholds,
+)
 from captum_masking.parts.infill import Blur, Infill, Mean
 
 # ---- The bootstrap: from one row an image to one number for each draw of the images.
@@ -100,96 +107,126 @@ Arrays = dict[str, Tensor]
 _PIXEL_STEP = 0.01  # of average precision, as Phang et al. take it
 
 
+#: What is measured unless something else is asked for, and what takes longer.
+QUICK = ("le", "iou", "masked", "sm", "equal", "maps")
+LONG = ("half", "curves", "infidelity", "sensitivity")
+
+
+def asked(measures: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the names asked for, each once; ``quick`` and ``all`` are the names of several."""
+    several = {"quick": QUICK, "all": QUICK + LONG}
+    words = measures.split(",") if isinstance(measures, str) else measures
+    names = [word.strip().lower() for word in words]
+    unknown = [name for name in names if name not in (*several, *QUICK, *LONG)]
+    if unknown or not names:
+        raise ValueError(
+            f"measures must be among {', '.join([*several, *QUICK, *LONG])}, but got "
+            f"{', '.join(unknown) or 'none'}."
+        )
+    found = {each for name in names for each in several.get(name, (name,))}
+    return tuple(name for name in QUICK + LONG if name in found)
+
+
 @dataclass
 class Scores:
     judge: nn.Module
+    measures: Sequence[str] = QUICK
     curve_steps: int = 10
     curve_images: int | None = None
-    robustness: bool = False
     infill: Infill = Mean()
 
     def __call__(
         self, method: Method, maps: Tensor, batch: Batch, areas: Tensor | None = None
     ) -> Arrays:
+        def explain(inputs: Tensor, target: Tensor) -> Tensor:
+            return method.maps(inputs.detach(), target)
+
+        judged = (self.judge, batch.inputs, maps, batch.target)
+        robust = (self.judge, batch.inputs, explain, batch.target)
+        whole: dict[str, Any] = {"whole": batch.logits, "infill": self.infill}
+        measured: dict[str, Callable[[], Arrays]] = {
+            "le": lambda: by_boxes(maps, batch.boxes, batch.correct),
+            "iou": lambda: by_pixels(maps, batch.pixels),
+            "masked": lambda: metrics.masked_scores(*judged, **whole),
+            "sm": lambda: {"saliency_metric": metrics.saliency_metric(*judged)},
+            "equal": lambda: self._at_area(areas, "own", *judged, **whole),
+            "half": lambda: self._at_area(0.5, "half", *judged, **whole),
+            "curves": lambda: self._curves(batch.first, *judged, **whole),
+            "infidelity": lambda: {"infidelity": metrics.infidelity(*robust)},
+            "sensitivity": lambda: {"max_sensitivity": metrics.max_sensitivity(*robust)},
+            "maps": lambda: of_maps(maps),
+        }
         arrays = {
             "correct": batch.correct.float(),
             "degenerate": (~maps.isfinite()).flatten(1).any(1).float(),
             "area": metrics.mask_area(maps),
-            "binarized_area": metrics.binarized_area(maps),
-            "entropy": metrics.mask_entropy(maps),
-            "total_variation": metrics.mask_total_variation(maps),
-            "sparseness": metrics.mask_sparseness(maps),
         }
-        if batch.boxes is not None:
-            arrays |= by_boxes(maps, batch.boxes, batch.correct)
-        if batch.pixels is not None:
-            arrays |= by_pixels(maps, batch.pixels)
-        judged = (self.judge, batch.inputs, maps, batch.target)
-        arrays |= metrics.masked_scores(*judged, infill=self.infill)
-        arrays["saliency_metric"] = metrics.saliency_metric(*judged)
-        arrays |= self._at_area(0.5, "half", *judged)
-        if areas is not None:
-            arrays |= self._at_area(areas, "own", *judged)
-        if self.curve_images is None or batch.first < self.curve_images:
-            arrays |= self._curves(*judged)
-        if self.robustness:
-            arrays |= self._robust(method, batch)
+        for name in self.measures:
+            arrays |= measured[name]()
         return arrays
 
-    def _at_area(self, area: float | Tensor, name: str, *judged: Any) -> Arrays:
+    def _at_area(
+        self, area: float | Tensor | None, name: str, *judged: Any, **whole: Any
+    ) -> Arrays:
         judge, inputs, maps, target = judged
+        if area is None:
+            return {}
         given: tuple[Any, ...] = (judge, inputs, metrics.most_salient(maps, area), target)
         return {
-            f"masked_in_{name}": metrics.masked_in_accuracy(*given, infill=self.infill),
-            f"masked_out_{name}": metrics.masked_out_accuracy(*given, infill=self.infill),
+            f"masked_in_{name}": metrics.masked_in_accuracy(*given, **whole),
+            f"masked_out_{name}": metrics.masked_out_accuracy(*given, **whole),
         }
 
-    def _curves(self, *judged: Any) -> Arrays:
+    def _curves(self, first: int, *judged: Any, **whole: Any) -> Arrays:
+        if self.curve_images is not None and first >= self.curve_images:
+            return {}
         height, width = judged[1].shape[2:]
-        curve: dict[str, Any] = {"step_px": max(height * width // self.curve_steps, 1)}
-        complete, sound = metrics.completeness_and_soundness(*judged, infill=self.infill, **curve)
+        whole["step_px"] = max(height * width // self.curve_steps, 1)
+        complete, sound = metrics.completeness_and_soundness(*judged, **whole)
         return {
-            "insertion": metrics.insertion(*judged, infill=Blur(sigma_px=5.0), **curve),
-            "deletion": metrics.deletion(*judged, infill=self.infill, **curve),
+            "insertion": metrics.insertion(*judged, **whole | {"infill": Blur(sigma_px=5.0)}),
+            "deletion": metrics.deletion(*judged, **whole),
             "completeness": complete,
             "soundness": sound,
         }
 
-    def _robust(self, method: Method, batch: Batch) -> Arrays:
-        def explain(inputs: Tensor, target: Tensor) -> Tensor:
-            return method.maps(inputs.detach(), target)
 
-        given: tuple[Any, ...] = (self.judge, batch.inputs, explain, batch.target)
-        return {
-            "infidelity": metrics.infidelity(*given),
-            "max_sensitivity": metrics.max_sensitivity(*given),
-        }
+def of_maps(maps: Tensor) -> Arrays:
+    return {
+        "binarized_area": metrics.binarized_area(maps),
+        "entropy": metrics.mask_entropy(maps),
+        "total_variation": metrics.mask_total_variation(maps),
+        "sparseness": metrics.mask_sparseness(maps),
+    }
 
 
-def by_boxes(maps: Tensor, boxes: Sequence[Tensor], correct: Tensor) -> Arrays:
-    boxed = torch.tensor([len(found) > 0 for found in boxes])
-    if not boxed.any():
+def by_boxes(maps: Tensor, boxes: Sequence[Tensor] | None, correct: Tensor) -> Arrays:
+    boxed = torch.tensor([len(found) > 0 for found in boxes or ()])
+    if boxes is None or not boxed.any():
         return {}
     some, known = maps[boxed], [found for found in boxes if len(found)]
+    ious = exact_ious(masks_to_boxes(some), known)
+    error = (ious <= 0.5).float()
+    largest, any_part = best_ious(some, known).unbind(1)
     arrays = {
-        "error": metrics.localization_error(some, known),
-        "box_iou": metrics.best_box_iou(some, known),
-        "om": metrics.om(some, known, correct[boxed]),
+        "error": error,
+        "box_iou": ious,
+        "om": torch.maximum(error, (~correct[boxed.to(correct.device)]).to(error)),
         "f1": metrics.f1(some, known),
         "f1_mean": metrics.f1_mean(some, known),
         "pointing": metrics.pointing_game(some, known),
         "energy": metrics.energy_pointing(some, known),
-        "found": metrics.max_box_acc(some, known),
-        "found_v2": metrics.max_box_acc_v2(some, known),
+        "found": largest >= 0.5,
+        "found_v2": at_levels(any_part),
         "pixels": pixel_histograms(some, known, step=_PIXEL_STEP),
     }
-    return {name: _spread_out(values, boxed) for name, values in arrays.items()}
+    return {name: _spread_out(values.to(maps.device), boxed) for name, values in arrays.items()}
 
 
-def by_pixels(maps: Tensor, pixels: Pixels) -> Arrays:
-    there = pixels.object.flatten(1).any(1)
-    if not there.any():
+def by_pixels(maps: Tensor, pixels: Pixels | None) -> Arrays:
+    if pixels is None or not pixels.object.any():
         return {}
+    there = pixels.object.flatten(1).any(1)
     ignore = pixels.ignore[there][:, None]
     # A pixel that is not judged, given the least value, is neither found nor missed.
     some, known = maps[there].where(~ignore, 0), pixels.object[there][:, None]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -16,11 +18,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_masking._base.borrow import borrowed, eval_mode
+from captum_masking._base.captum import as_they_are
 from captum_masking._base.checks import check_recognized
 from captum_masking.benchmark.cost import measure_cost
 from captum_masking.benchmark.images import Batch, Images, stretched
 from captum_masking.benchmark.libraries import default_methods, in_words
-from captum_masking.benchmark.measures import Arrays, Scores, choose, summarize
+from captum_masking.benchmark.measures import Arrays, Chosen, Scores, asked, choose, summarize
 from captum_masking.benchmark.methods import (
     Explain,
     Method,
@@ -31,6 +34,7 @@ from captum_masking.benchmark.methods import (
 from captum_masking.benchmark.report import write_report
 from captum_masking.benchmark.result import TRIVIAL, Result, Store, digest, needed
 from captum_masking.model.model import MaskingModel
+from captum_masking.training.update import Folded
 
 #: Images in the montage, and in the batch that is timed.
 SHOWN, TIMED = 6, 8
@@ -45,10 +49,10 @@ def benchmark(
     limit: int | None = None,
     predicted: bool = False,
     check_accuracy: bool = True,
+    measures: str | Iterable[str] = "quick",
     batch_size: int = 16,
     curve_steps: int = 10,
     curve_images: int | None = None,
-    robustness: bool = False,
     cost_seconds: float = 2.0,
     reference: str = "",
     seed: int = 0,
@@ -76,11 +80,12 @@ def benchmark(
         limit: Use a random sample of so many images; None takes all.
         predicted: Explain the class that the classifier predicts, in place of the label.
         check_accuracy: Whether to refuse labels of which the classifier knows nothing.
+        measures: Names, or one text with commas between: ``le`` (by boxes), ``iou`` (by pixel
+            masks), ``masked``, ``sm``, ``equal`` (area), ``maps``, which are ``quick``; and
+            ``half``, ``curves``, ``infidelity``, ``sensitivity``, with which they are ``all``.
         curve_steps: Points of the insertion and deletion curves; RISE takes 28.
-        curve_images: So many of the images, rounded up to whole batches, have these curves, which
-            are most of the work; None is all.
-        robustness: Also measure infidelity and max-sensitivity, which call each method eleven
-            times more.
+        curve_images: So many of the images, rounded up to whole batches, have these curves; None
+            is all.
         cost_seconds: For timing a method, unless three turns take longer.
         reference: The row that the others are compared with, also at the area of its maps; the
             first that is not trivial if empty.
@@ -96,82 +101,81 @@ def benchmark(
         >>> [row.name for row in result.rows]
         ['whole frame', 'centred square', 'random', 'edge detector']
     """
+    names = asked(measures)
     if out is not None:  # now rather than after hours
         needed("pandas"), needed("jinja2")
     judge = copy.deepcopy(model.classifier if isinstance(model, MaskingModel) else model).eval()
     images = Images(data, limit=limit, seed=seed, batch_size=batch_size)
     if check_accuracy and not predicted:
         check_recognized(images.answers(judge))
-    rows, left_out = _rows(methods, model, images)
+    rows, left_out = _rows(methods, model, images, names)
     options = {
         "images": len(images),
         "explained": "the predicted class" if predicted else "the label",
+        "measures": list(names),
         "curve_steps": curve_steps,
         "curve_images": curve_images,
-        "robustness": robustness,
         "batch_size": batch_size,
         "seed": seed,
     }
+    first = next((name for name, row in rows.items() if row.family != TRIVIAL), "")
     with tempfile.TemporaryDirectory() as temporary:
         store = Store(Path(temporary if out is None else out))
         store.check_same({**options, "classifier": digest(judge), "data": images.digest()})
-        first = next((name for name, row in rows.items() if row.family != TRIVIAL), "")
-        reference = reference or first
-        area = rows[reference].settings if reference in rows else ""  # of which all are measured
-        runs = {key: run for name, row in rows.items() for key, run in row.runs(name).items()}
-        store.forget_changed({name: f"{run.settings}; area: {area}" for name, run in runs.items()})
-        scores = Scores(judge, curve_steps, curve_images, robustness)
-        loop = _Loop(runs, judge, scores, store, seed, cost_seconds, reference)
-        loop.run(images, predicted=predicted, show_progress=show_progress)
-        tried = {n: [k for k in row.runs(n) if k not in loop.failures] for n, row in rows.items()}
-        tried = {name: keys for name, keys in tried.items() if keys}
-        chosen = choose(store, tried, range(0, len(images), batch_size), seed)
+        scores = Scores(judge, names, curve_steps, curve_images)
+        loop = _Loop(rows, judge, scores, store, seed, cost_seconds, reference or first)
+        chosen = loop.run(images, predicted=predicted, show_progress=show_progress)
         result = summarize(
             store,
             rows,
             chosen,
             failures=loop.failures,
-            reference=reference,
+            reference=loop.reference,
             seed=seed,
             setting={**(setting or {}), **options},
-            notes=[*notes, *_notes(images, left_out, robustness)],
+            notes=[*notes, *_notes(images, left_out, names)],
         )
         if out is not None:
-            names = {row: best[0][0] for row, best in chosen.items()}
-            samples = images.samples(store, names, to_picture or stretched)
+            shown = {row: best[0][0] for row, best in chosen.items()}
+            samples = images.samples(store, shown, to_picture or stretched)
             write_report(result, samples, Path(out))
     return result
 
 
 def _rows(
-    methods: Mapping[str, Attribution | Explain | Method] | None, model: nn.Module, images: Images
+    methods: Mapping[str, Attribution | Explain | Method] | None,
+    model: nn.Module,
+    images: Images,
+    measures: Sequence[str],
 ) -> tuple[dict[str, Method], dict[str, str]]:
     left_out: dict[str, str] = {}
     given: Mapping[str, Attribution | Explain | Method] = methods or {}
     if methods is None:
         given, left_out = default_methods(model, images.example())
     rows = {**trivial_methods(), **{n: as_method(m) for n, m in given.items()}}
-    if not (images.has_boxes or images.has_pixels):  # nothing could choose among variants
-        rows = {name: replace(row, variants=()) for name, row in rows.items()}
+    by_boxes, by_pixels = (name in measures for name in ("le", "iou"))
+    if not (images.has_boxes and by_boxes or images.has_pixels and by_pixels):
+        rows = {name: replace(row, variants=()) for name, row in rows.items()}  # nothing chooses
     return rows, left_out
 
 
-def _notes(images: Images, left_out: Mapping[str, str], robustness: bool) -> list[str]:
+def _notes(images: Images, left_out: Mapping[str, str], measures: Sequence[str]) -> list[str]:
     notes = in_words(left_out)
     if not images.has_boxes:
         notes.append("The data have no boxes: the columns that need them are left out.")
     if not images.has_pixels:
         notes.append("The data have no pixel masks: the columns that need them are left out.")
-    if not robustness:
-        notes.append("Infidelity and max-sensitivity were not asked for (robustness).")
+    others = [name for name in asked("all") if name not in measures]
+    if others:
+        notes.append(f"Not asked for (measures): {', '.join(others)}.")
     return notes
 
 
 @dataclass
 class _Loop:
-    """Measures methods, keeps what it finds in a store, and why methods were dropped."""
+    """Measures rows, keeps what it finds in a store, and why methods were dropped."""
 
-    methods: Mapping[str, Method]
+    rows: Mapping[str, Method]
     judge: nn.Module
     scores: Scores
     store: Store
@@ -179,17 +183,42 @@ class _Loop:
     cost_seconds: float
     reference: str
     failures: dict[str, str] = field(default_factory=dict)
+    measured: float = 0.0  # seconds, without those of costs
 
-    def run(self, images: Images, *, predicted: bool, show_progress: bool) -> None:
+    def __post_init__(self) -> None:
+        area = self.rows[self.reference].settings if self.reference in self.rows else ""
+        self.methods = {k: run for n, row in self.rows.items() for k, run in row.runs(n).items()}
+        settings = {n: f"{run.settings}; area: {area}" for n, run in self.methods.items()}
+        self.store.forget_changed(settings)  # all are measured at that area
+
+    def run(self, images: Images, *, predicted: bool, show_progress: bool) -> Chosen:
         total = len(images) * len(self.methods)
         # The others are measured at its area, too.
         names = sorted(self.methods, key=lambda name: name != self.reference)
-        with tqdm(total=total, unit="map", disable=not show_progress) as bar:
-            for batch in images.batches(self.judge, predicted=predicted):
+        with (
+            # Without its batch norm the judge says the same in four fifths of the time.
+            Folded().lent(self.judge, [images.example(self.judge)], as_they_are) as judge,
+            tqdm(total=total, unit="map", disable=not show_progress) as bar,
+        ):
+            self.scores = replace(self.scores, judge=judge)
+            for batch in images.batches(judge, predicted=predicted):
+                expected = not self.measured
                 for name in names:
                     bar.set_postfix_str(name)
                     self._try(name, batch)
                     bar.update(len(batch.inputs))
+                if expected and self.measured and show_progress:
+                    self._say(len(images) - batch.first, len(batch.inputs))
+        keys = {
+            n: [k for k in row.runs(n) if k not in self.failures] for n, row in self.rows.items()
+        }
+        tried = {name: found for name, found in keys.items() if found}
+        return choose(self.store, tried, range(0, len(images), images.batch_size), self.seed)
+
+    def _say(self, left: int, batch: int) -> None:
+        minutes = self.measured * left / batch / 60
+        said = f"about {minutes:.1f} minutes for {left} images, by the first {batch} of them"
+        tqdm.write(f"{said} ({', '.join(self.scores.measures)})", file=sys.stderr)
 
     def _try(self, name: str, batch: Batch) -> None:
         if name in self.failures or self.store.has(name, batch.first):
@@ -198,7 +227,7 @@ class _Loop:
         try:
             # From a seed of its own, a run that was interrupted draws what it would have drawn.
             with (
-                _untouched(self.judge, method.module),
+                _untouched(method.module),
                 random_states(batch.inputs.device, self.seed + batch.first),
             ):
                 arrays = self._measure(name, method, batch)
@@ -210,14 +239,18 @@ class _Loop:
 
     def _measure(self, name: str, method: Method, batch: Batch) -> Arrays:
         inputs, target = batch.inputs, batch.target
+        began = perf_counter()
         maps = method.maps(inputs.clone(), target)
+        own = name == self.reference
+        areas = maps.mean((1, 2, 3)) if own else self._areas(batch)
+        arrays = self.scores(method, maps, batch, areas)
+        self.measured += perf_counter() - began
         if batch.first == 0:
             timed = inputs[:TIMED].clone(), target[:TIMED]
             cost = measure_cost(method.explain, self.judge, *timed, seconds=self.cost_seconds)
             self.store.write_cost(name, cost)
             self.store.write(name, "maps", {"maps": maps[:SHOWN, 0].half()})
-        own = name == self.reference
-        return self.scores(method, maps, batch, maps.mean((1, 2, 3)) if own else self._areas(batch))
+        return arrays
 
     def _areas(self, batch: Batch) -> Tensor | None:
         """Return how much of each image the map of the reference row covers, if it has one."""
@@ -227,12 +260,12 @@ class _Loop:
 
 
 @contextmanager
-def _untouched(*modules: nn.Module | None) -> Iterator[None]:
-    """Hold modules in eval mode, with gradients on; give back all of them as they were."""
+def _untouched(module: nn.Module | None) -> Iterator[None]:
+    """Hold a module in eval mode, with gradients on; give it back as it was."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for module in (module for module in modules if module is not None):
+        if module is not None:
             stack.enter_context(borrowed(module))
             stack.enter_context(eval_mode(module))
         yield

@@ -71,6 +71,7 @@ def _beside_captum(
         methods,
         out=folder,
         batch_size=50,
+        measures="quick,curves",
         curve_images=100,
         to_picture=lambda image: to_pixels(image, _MEAN, _STD),
         setting=setting(repr(images), "small_classifier of captum_masking.zoo"),

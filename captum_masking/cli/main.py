@@ -264,7 +264,7 @@ COMMANDS = [
         """\
   captum-masking benchmark --model my-model --data val.csv --out result
   captum-masking benchmark --model my-model --data val.csv --out quick \\
-      --methods 'Masking*,LayerGradCam,Saliency' --limit 100 --curve-images 32
+      --methods 'Masking*,LayerGradCam,Saliency' --measures quick,curves --curve-images 32
   captum-masking benchmark --model frozen --model joint --data val.csv \\
       --methods 'Masking*' --out two""",
         [
@@ -291,15 +291,16 @@ COMMANDS = [
             _range("as the model was trained"),
             *_labels(),
             _text("--mask-column", "NAME", "of the CSV", default="trimap"),
-            _flag(
-                "--robustness",
-                "also infidelity and max-sensitivity: eleven more calls of each method",
+            _text(
+                "--measures",
+                "NAME,...",
+                "quick is le (by boxes), iou (by pixel masks), masked (in and out), sm, equal "
+                "(area), maps; longer, by name or all: half (of the pixels), curves (insertion, "
+                "deletion, completeness, soundness), infidelity, sensitivity",
+                default="quick",
             ),
-            _number("--curve-steps", "of insertion and deletion", 10),
-            _number(
-                "--curve-images",
-                "insertion and deletion, most of the work, on N of the images only",
-            ),
+            _number("--curve-steps", "of curves", 10),
+            _number("--curve-images", "curves, which are long, on N of the images only"),
             Option(
                 ["--cost-seconds"],
                 type=click.FloatRange(0, min_open=True),

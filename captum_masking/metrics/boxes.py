@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,9 +44,9 @@ def hole_boxes(on: Array, least: float = 0.0) -> Array:
     return boxes[inner] + (-1, -1, 1, 1)
 
 
-def largest_part_box(on: Array, neighbors: Array | None = CORNERS) -> Array:
+def largest_part_box(on: Array) -> Array:
     """Return the box ``(n, 4)``, n = 0 or 1, of the part with most pixels; ties: the first."""
-    parts, sizes = _label(on, neighbors)
+    parts, sizes = _label(on, SIDES)
     if not len(sizes):
         return np.empty((0, 4))
     return _boxes_of(parts, np.arange(len(sizes)) == sizes.argmax())
@@ -82,6 +82,55 @@ def contour_area(part: Array) -> float:
     filled = (_label(off, SIDES)[0] != 1).astype(np.int8)  # part 1 holds the first pixel: outside
     corners = filled[:-1, :-1] + filled[:-1, 1:] + filled[1:, :-1] + filled[1:, 1:]
     return float((corners == 4).sum() + (corners == 3).sum() / 2)
+
+
+class Parts(NamedTuple):
+    """The parts of a plane at all cuts: half-open boxes ``(n, 4)``, pixels, and which cut."""
+
+    boxes: Array
+    sizes: Array
+    cuts: Array
+
+
+def parts_at_cuts(levels: Array) -> Parts:
+    """Find what hangs together by sides or corners at every cut, in reading order of each.
+
+    Pixels are on at cuts ``0 .. level - 1``. All cuts are one graph of runs, pixels in a row.
+    """
+    from scipy.sparse import csgraph, csr_matrix
+
+    framed = np.pad(levels.astype(np.int64), ((0, 1), (1, 1)))  # nothing right of a row and below
+    line, size = framed.shape[1], framed.size
+    rise, framed = np.diff(framed.ravel()), framed.ravel()
+    starts, ends = _places(rise, framed[:-1], size), _places(-rise, framed[1:], size)
+    # The runs of the next row that a run touches follow each other.
+    first = np.searchsorted(ends, starts + line)
+    counts = np.searchsorted(starts, ends + line, "right") - first
+    touched, pointers = _ranges(first, counts), np.concatenate([[0], counts.cumsum()])
+    links = np.ones(len(touched), dtype=bool), touched, pointers
+    found, part = csgraph.connected_components(csr_matrix(links, (len(starts),) * 2), False)
+    boxes, cuts = np.empty((found, 4), dtype=np.int64), np.empty(found, dtype=np.int64)
+    left, right, rows = starts % line, ends % line, starts % size // line
+    boxes[:, 0], boxes[:, 2] = line, 0
+    np.minimum.at(boxes[:, 0], part, left)
+    np.maximum.at(boxes[:, 2], part, right)
+    # Runs are in reading order; of those of a part, the one that is written last stays.
+    boxes[part[::-1], 1], boxes[part, 3] = rows[::-1], rows + 1
+    cuts[part] = starts // size
+    return Parts(boxes, np.bincount(part, right - left, minlength=found), cuts)
+
+
+def _places(rise: Array, low: Array, size: int) -> Array:
+    """Return the place of each rise at every cut that it passes, cuts in order."""
+    there = np.flatnonzero(rise > 0)
+    cuts = _ranges(low[there], rise[there])
+    return np.sort(cuts * size + np.repeat(there, rise[there]))
+
+
+def _ranges(first: Array, counts: Array) -> Array:
+    """Join ranges of consecutive numbers, given by their first and how many they are."""
+    before = counts.cumsum() - counts
+    return np.arange(counts.sum()) + np.repeat(first - before, counts)
 
 
 def _label(on: Array, neighbors: Array | None) -> tuple[Array, Array]:
@@ -124,7 +173,7 @@ def masks_to_boxes(
         tensor([[1., 1., 3., 2.]])
     """
     planes = above(planes_of(masks), threshold).cpu().numpy()
-    boxes = [largest_part_box(on, SIDES).sum(0) for on in planes]  # of one box, or of none
+    boxes = [largest_part_box(on).sum(0) for on in planes]  # of one box, or of none
     found = torch.from_numpy(np.stack(boxes)).to(masks.device, torch.float32)
     if published:
         found[:, 2:] = torch.maximum(found[:, 2:] - 1, found[:, :2])

@@ -86,6 +86,7 @@ def deletion_curve(
     infill: Infill = Mean(),
     every_step: bool = False,
     batch_size: int = 32,
+    whole: Tensor | None = None,
 ) -> Curve:
     """Return the target's probability as the most salient pixels are replaced first.
 
@@ -97,6 +98,7 @@ def deletion_curve(
         infill: What replaces the pixels.
         every_step: Call the infill at each step, with what is then missing as the hole, as an
             inpainter needs; otherwise once, for the whole frame.
+        whole: The classifier's logits of the images, where they are known: one pass less.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # Flatten: the logits are the pixels
@@ -104,7 +106,7 @@ def deletion_curve(
         Curve(fractions=tensor([0.0000, 0.5000, 1.0000]),
               probabilities=tensor([[0.8808, 0.5000, 0.5000]]))
     """
-    run = Run(classifier, inputs, masks, step_px, infill, every_step, batch_size, insert=False)
+    run = Run(classifier, inputs, masks, step_px, infill, every_step, batch_size, False, whole)
     return run.curve(target)
 
 
@@ -118,6 +120,7 @@ def insertion_curve(
     infill: Infill = Blur(sigma_px=5.0),  # RISE: sigma 5, see RiseBlur for its kernel
     every_step: bool = False,
     batch_size: int = 32,
+    whole: Tensor | None = None,
 ) -> Curve:
     """Return the target's probability as the most salient pixels are restored first.
 
@@ -129,7 +132,7 @@ def insertion_curve(
         >>> curve.probabilities
         tensor([[0.5000, 0.8808, 0.8808]])
     """
-    run = Run(classifier, inputs, masks, step_px, infill, every_step, batch_size, insert=True)
+    run = Run(classifier, inputs, masks, step_px, infill, every_step, batch_size, True, whole)
     return run.curve(target)
 
 
@@ -144,6 +147,7 @@ def deletion(
     infill: Infill = Mean(),
     every_step: bool = False,
     batch_size: int = 32,
+    whole: Tensor | None = None,
 ) -> Tensor:
     """Return the area under the `deletion_curve` of each image.
 
@@ -155,7 +159,8 @@ def deletion(
         tensor([0.5952])
     """
     options: dict[str, Any] = {"step_px": step_px, "infill": infill, "every_step": every_step}
-    return deletion_curve(classifier, inputs, masks, target, batch_size=batch_size, **options).auc
+    options |= {"batch_size": batch_size, "whole": whole}
+    return deletion_curve(classifier, inputs, masks, target, **options).auc
 
 
 @facts(higher_is_better=True)
@@ -169,6 +174,7 @@ def insertion(
     infill: Infill = Blur(sigma_px=5.0),
     every_step: bool = False,
     batch_size: int = 32,
+    whole: Tensor | None = None,
 ) -> Tensor:
     """Return the area under the `insertion_curve` of each image.
 
@@ -178,7 +184,8 @@ def insertion(
         tensor([0.7856])
     """
     options: dict[str, Any] = {"step_px": step_px, "infill": infill, "every_step": every_step}
-    return insertion_curve(classifier, inputs, masks, target, batch_size=batch_size, **options).auc
+    options |= {"batch_size": batch_size, "whole": whole}
+    return insertion_curve(classifier, inputs, masks, target, **options).auc
 
 
 @dataclass(eq=False)
@@ -193,6 +200,7 @@ class Run:
     every_step: bool
     batch_size: int
     insert: bool
+    whole: Tensor | None = None  # the logits of the images, where they are known
 
     def __post_init__(self) -> None:
         check_images(self.classifier, self.inputs, self.batch_size)
@@ -202,17 +210,18 @@ class Run:
         height, width = self.inputs.shape[2:]
         self.counts = counts_of(height, width, self.step_px).to(self.inputs.device)
         #: The logits of the whole images, which are one end of each curve.
-        self.whole = logits_of(self.classifier, self.inputs.split(self.batch_size))
+        known, batches = self.whole, self.inputs.split(self.batch_size)
+        self.logits = logits_of(self.classifier, batches) if known is None else known
         self.paint = None if self.every_step else self._painted()
 
     def curve(self, target: TargetType) -> Curve:
-        rows = self.of_classes(class_indices(self.whole, target)[:, None])
+        rows = self.of_classes(class_indices(self.logits, target)[:, None])
         fractions = self.counts.float() / self.inputs[0, 0].numel()
         return Curve(fractions, rows[..., 0].float())
 
     def of_classes(self, classes: Tensor) -> Tensor:
         """Return the probabilities of some classes ``(B, L)`` as ``(B, steps + 1, L)``."""
-        whole = softmax(self.whole).gather(1, classes)[:, None]
+        whole = softmax(self.logits).gather(1, classes)[:, None]
         counts = self.counts[:-1] if self.insert else self.counts[1:]
         rows = probabilities_of(self.classifier, self._stages(counts, classes))
         rows = rows.reshape(len(whole), len(counts), -1)

@@ -37,6 +37,7 @@ class Masked:
     target: Any
     infill: Infill
     batch_size: int
+    whole: Tensor | None = None  # the logits of the images, where they are known
 
     def __post_init__(self) -> None:
         check_images(self.classifier, self.inputs, self.batch_size)
@@ -44,7 +45,8 @@ class Masked:
         check_unit_range(self.masks)
         self.inputs = self.inputs.detach()
         self.masks = finite_planes(self.masks)[:, None].clamp(0, 1).to(self.inputs)
-        output = logits_of(self.classifier, self.inputs.split(self.batch_size))
+        known, batches = self.whole, self.inputs.split(self.batch_size)
+        output = logits_of(self.classifier, batches) if known is None else known
         self.clean, self.target = softmax(output), class_indices(output, self.target)
 
     @cached_property
@@ -89,9 +91,10 @@ def _score(
             *,
             infill: Infill = Mean(),
             batch_size: int = 32,
+            whole: Tensor | None = None,
         ) -> Tensor:
-            options: dict[str, Any] = {"infill": infill, "batch_size": batch_size}
-            return score(Masked(classifier, inputs, masks, target, **options)).float()
+            given = Masked(classifier, inputs, masks, target, infill, batch_size, whole)
+            return score(given).float()
 
         _SCORES[score.__name__] = score
         function.__name__ = function.__qualname__ = score.__name__
@@ -217,17 +220,19 @@ def masked_scores(
     *,
     infill: Infill = Mean(),
     batch_size: int = 32,
+    whole: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return `average_drop`, `average_gain` and so on to `masked_out_entropy`, by name.
 
-    Together the eight scores cost three passes over the images.
+    Together the eight scores cost three passes over the images, or two where the classifier's
+    logits of the ``whole`` images are given, as each score and curve takes them.
 
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
         >>> masked_scores(torch.nn.Flatten(), inputs, masks, target=0)["faithfulness_drop"]
         tensor([0.4621])
     """
-    masked = Masked(classifier, inputs, masks, target, infill=infill, batch_size=batch_size)
+    masked = Masked(classifier, inputs, masks, target, infill, batch_size, whole)
     return {name: score(masked).float() for name, score in _SCORES.items()}
 
 
@@ -331,7 +336,7 @@ def soundness(
     worst = []
     for one, columns in _per_label(inputs, masks, labels):
         run = Run(classifier, inputs, one, step_px, infill, False, batch_size, insert=True)
-        _check_range(columns, inputs, as_class_logits(run.whole).shape[1])
+        _check_range(columns, inputs, as_class_logits(run.logits).shape[1])
         whole, mean = _whole_and_mean(run, columns)
         worst.append(_ratio(whole.clamp(min=beta), mean).amin(1))
     return torch.stack(worst).amin(0).float()
@@ -349,6 +354,7 @@ def completeness_and_soundness(
     step_px: int | None = None,
     infill: Infill = Mean(),
     batch_size: int = 32,
+    whole: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return `completeness`, and `soundness` over all other labels, from one insertion curve.
 
@@ -362,13 +368,13 @@ def completeness_and_soundness(
     _check_share("alpha", alpha, low=False)
     _check_share("eps", eps)
     _check_share("beta", beta)
-    run = Run(classifier, inputs, masks, step_px, infill, False, batch_size, insert=True)
-    count, classes = as_class_logits(run.whole).shape
-    everyone = torch.arange(classes, device=run.whole.device).expand(count, classes)
-    whole, mean = _whole_and_mean(run, everyone)
-    own = class_indices(run.whole, target)[:, None]
-    complete = _ratio(mean.clamp(min=eps), whole.clamp(max=alpha)).gather(1, own)[:, 0]
-    sound = _ratio(whole.clamp(min=beta), mean).scatter(1, own, 1).amin(1)
+    run = Run(classifier, inputs, masks, step_px, infill, False, batch_size, True, whole)
+    count, classes = as_class_logits(run.logits).shape
+    everyone = torch.arange(classes, device=run.logits.device).expand(count, classes)
+    before, mean = _whole_and_mean(run, everyone)
+    own = class_indices(run.logits, target)[:, None]
+    complete = _ratio(mean.clamp(min=eps), before.clamp(max=alpha)).gather(1, own)[:, 0]
+    sound = _ratio(before.clamp(min=beta), mean).scatter(1, own, 1).amin(1)
     return complete.float(), sound.float()
 
 

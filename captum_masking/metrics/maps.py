@@ -72,9 +72,11 @@ def most_salient(masks: Tensor, area: float | Tensor) -> Tensor:
         tensor([[[[0., 1., 1., 0.]]]])
     """
     flat = finite_planes(masks).flatten(1)
-    ranks = flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    order = flat.sort(dim=1, descending=True, stable=True).indices
     pixels = (torch.as_tensor(area, device=flat.device).expand(len(flat)) * flat.shape[1]).round()
-    return (ranks < pixels[:, None]).float().reshape(len(masks), 1, *masks.shape[-2:])
+    on = torch.arange(flat.shape[1], device=flat.device) < pixels[:, None]
+    found = torch.zeros(flat.shape, device=flat.device).scatter_(1, order, on.float())
+    return found.reshape(len(masks), 1, *masks.shape[-2:])
 
 
 def check_masks(masks: Tensor) -> None:

@@ -73,8 +73,10 @@ def max_box_acc(
         >>> max_box_acc(mask, [torch.tensor([[1, 1, 3, 2]])], step=0.25)
         tensor([[False,  True,  True,  True]])
     """
-    choose = parts.largest_contour_box if published else parts.largest_part_box
-    ious = _ious(masks, boxes, step, published, lambda on, least: choose(on))
+    if published:
+        ious = _published_ious(masks, boxes, step, lambda on, _: parts.largest_contour_box(on))
+    else:
+        ious = best_ious(masks, boxes, step=step)[:, 0]
     return (ious >= 0.5).to(masks.device)
 
 
@@ -102,12 +104,18 @@ def max_box_acc_v2(
     _check_levels(levels)
 
     def boxes_of(on: Array, least: float) -> Array:
-        found = parts.part_boxes(on, least)
-        return np.concatenate([found, parts.hole_boxes(on, least)]) if published else found
+        return np.concatenate([parts.part_boxes(on, least), parts.hole_boxes(on, least)])
 
-    ious = _ious(masks, boxes, step, published, boxes_of, level=min(levels))
-    found = ious[:, None] >= torch.tensor(levels, dtype=ious.dtype)[:, None]  # (B, L, T)
-    return found.to(masks.device)
+    if published:
+        ious = _published_ious(masks, boxes, step, boxes_of, level=min(levels))
+    else:
+        ious = best_ious(masks, boxes, step=step)[:, 1]
+    return at_levels(ious, levels).to(masks.device)
+
+
+def at_levels(ious: Tensor, levels: Sequence[float] = LEVELS) -> Tensor:
+    """Return whether IoUs ``(B, T)`` reach each level, ``(B, L, T)``."""
+    return ious[:, None] >= torch.tensor(levels, dtype=ious.dtype)[:, None]
 
 
 def _check_levels(levels: Sequence[float]) -> None:
@@ -165,26 +173,34 @@ class MaxBoxAccV2(BestThreshold):
         self.add(max_box_acc_v2(masks, boxes, step=self.step, **options))
 
 
-#: ``(on, least) -> boxes`` of a binary plane; parts of fewer than ``least`` pixels may be left out.
-_Boxes = Callable[[Array, float], Array]
-
-
-def _ious(
-    masks: Tensor,
-    boxes: Sequence[Tensor],
-    step: float,
-    published: bool,
-    boxes_of: _Boxes,
-    level: float = 0.0,
-) -> Tensor:
-    """Return the best IoU ``(B, T)`` at each threshold, on the CPU; below ``level`` it is vague."""
+def best_ious(masks: Tensor, boxes: Sequence[Tensor], *, step: float = 0.01) -> Tensor:
+    """Return the best IoU of the largest part's box, and of any, ``(B, 2, T)`` on the CPU."""
     check_masks_and_boxes(masks, boxes)
     steps = thresholds(step).numpy()
-    rows = [
-        _ious_of_image(plane, truth.detach().cpu().double(), steps, published, boxes_of, level)
-        for plane, truth in zip(_quantized(masks), boxes, strict=True)
-    ]
-    return torch.stack(rows)
+    pairs = zip(_quantized(masks), boxes, strict=True)
+    return torch.stack([_best_ious_of_image(*pair, steps) for pair in pairs])
+
+
+def _best_ious_of_image(plane: Array, truth: Tensor, steps: Array) -> Tensor:
+    cuts, again = _distinct_cuts(plane, steps)
+    found = parts.parts_at_cuts(np.searchsorted(cuts, np.arange(256))[plane])
+    ious = box_iou(torch.from_numpy(found.boxes).double(), truth.detach().cpu().double()).amax(1)
+    most = np.zeros(len(cuts), dtype=np.int64)
+    np.maximum.at(most, found.cuts, found.sizes)
+    largest = np.flatnonzero(found.sizes == most[found.cuts])
+    present, first = np.unique(found.cuts[largest], return_index=True)  # of equal ones, the first
+    best = torch.zeros(2, len(cuts), dtype=ious.dtype)
+    best[0, present] = ious[largest[first]]
+    best[1].scatter_reduce_(0, torch.from_numpy(found.cuts), ious, "amax")
+    return best[:, again]
+
+
+def _distinct_cuts(plane: Array, steps: Array) -> tuple[Array, Array]:
+    """Return cuts that make different planes, in order, and which of them stands for each step."""
+    cuts = (steps * plane.max()).astype(int)
+    below = np.bincount(plane.ravel(), minlength=256).cumsum()
+    _, first, again = np.unique(below[cuts], return_index=True, return_inverse=True)
+    return cuts[first], again
 
 
 def _quantized(masks: Tensor) -> Array:
@@ -196,17 +212,24 @@ def _quantized(masks: Tensor) -> Array:
     return levels
 
 
-def _ious_of_image(
-    plane: Array, truth: Tensor, steps: Array, published: bool, boxes_of: _Boxes, level: float
+#: ``(on, least) -> boxes`` of a binary plane; parts of fewer than ``least`` pixels may be left out.
+_Boxes = Callable[[Array, float], Array]
+
+
+def _published_ious(
+    masks: Tensor, boxes: Sequence[Tensor], step: float, boxes_of: _Boxes, level: float = 0.0
 ) -> Tensor:
-    cuts = (steps * plane.max()).astype(int)
-    # Cuts between which no pixel lies make the same plane, which is looked at once.
-    above = plane.size - np.bincount(plane.ravel(), minlength=256).cumsum()
-    _, first, again = np.unique(above[cuts], return_index=True, return_inverse=True)
-    least = _least_pixels(truth, level)
-    found = [boxes_of(plane > cut, least) for cut in cuts[first]]
-    best = (_best_published_iou if published else _best_iou)(found, truth, plane.shape)
-    return best[torch.from_numpy(again)]
+    """Return the best IoU ``(B, T)`` at each threshold, on the CPU; below ``level`` it is vague."""
+    check_masks_and_boxes(masks, boxes)
+    steps = thresholds(step).numpy()
+    rows = []
+    for plane, given in zip(_quantized(masks), boxes, strict=True):
+        cuts, again = _distinct_cuts(plane, steps)
+        truth = given.detach().cpu().double()
+        least = _least_pixels(truth, level)
+        found = [boxes_of(plane > cut, least) for cut in cuts]
+        rows.append(_best_published_iou(found, truth, plane.shape)[again])
+    return torch.stack(rows)
 
 
 def _least_pixels(truth: Tensor, level: float) -> float:
@@ -216,19 +239,15 @@ def _least_pixels(truth: Tensor, level: float) -> float:
     return float((level * smallest) ** 0.5) - 3
 
 
-def _best_iou(found: list[Array], truth: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the best IoU ``(n,)`` of each of n lists of boxes; 0 for an empty list."""
-    lists = torch.arange(len(found)).repeat_interleave(torch.tensor([len(f) for f in found]))
-    ious = box_iou(torch.from_numpy(np.concatenate(found)).double(), truth).amax(1)
-    return torch.zeros(len(found), dtype=ious.dtype).scatter_reduce(0, lists, ious, "amax")
-
-
 def _best_published_iou(found: list[Array], truth: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the best IoU ``(n,)`` of each of n lists of boxes."""
     last, grow = np.array([shape[1], shape[0], shape[1], shape[0]]) - 1, np.array([0, 0, 1, 1])
     found = [f if len(f) else np.zeros((1, 4)) for f in found]
     # The end of a box is its last pixel, on both sides.
-    ends = [np.minimum(f, last) + grow for f in found]
-    return _best_iou(ends, truth.trunc() + torch.from_numpy(grow), shape)
+    ends = torch.from_numpy(np.minimum(np.concatenate(found), last) + grow).double()
+    ious = box_iou(ends, truth.trunc() + torch.from_numpy(grow)).amax(1)
+    lists = torch.arange(len(found)).repeat_interleave(torch.tensor([len(f) for f in found]))
+    return torch.zeros(len(found), dtype=ious.dtype).scatter_reduce(0, lists, ious, "amax")
 
 
 def pixel_histograms(
