@@ -34,7 +34,7 @@ from captum_masking._base.rates import cosine
 from captum_masking.data.audio import Clips, LogMagnitude, LogMel, draw_sound, mix, write_sound
 from captum_masking.metrics import mask_area, mask_sparseness, masked_scores, min_max, most_salient
 from captum_masking.model.layouts import MelRows
-from captum_masking.parts.masker import UNetMasker, linear
+from captum_masking.parts.masker import Masker, UNetMasker, linear
 from captum_masking.recipes import lmac
 from captum_masking.training.trainer import MaskingTrainer
 
@@ -50,8 +50,12 @@ COLUMNS = {
     "area": "area",
 }
 READ = ["1.3", "1.6", "1.12"]  # after blocks of stride 2, 4 and 8
-#: Decoders to compare, and for how many epochs each is trained.
-MASKERS = {"L-MAC": (partial(UNetMasker, width=32), 16)}
+#: The decoder of the recipe, and the package's own, which reads the evidence for the prediction;
+#: and for how many epochs each is trained.
+MASKERS = {
+    "L-MAC": (partial(UNetMasker, width=32), 16),
+    "L-MAC, reading evidence": (partial(Masker, width=32, evidence=True, target_aware=False), 6),
+}
 
 
 class Data(NamedTuple):
