@@ -12,7 +12,13 @@ from captum.attr import Attribution
 from networks import ViT, cnn
 from torch import Tensor, nn
 
-from captum_masking.methods import AttentionRollout, Rise, TransformerRelevance
+from captum_masking.methods import (
+    AttentionRollout,
+    OptiCAM,
+    Rise,
+    ScoreCAM,
+    TransformerRelevance,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class Row:
 
 METHODS = {
     "AttentionRollout": Row(AttentionRollout, network=ViT),
+    "OptiCAM": Row(partial(OptiCAM, steps=4)),
     "Rise": Row(partial(Rise, masks=12, cells=3), anywhere=True),
+    "ScoreCAM": Row(ScoreCAM),
     "TransformerRelevance": Row(TransformerRelevance, network=ViT),
 }

@@ -10,6 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from io import StringIO
 from typing import Any
@@ -348,9 +349,13 @@ def _relative(
     return Recipe(run, obstacles=obstacles, slow=slow, is_mask=is_mask, reads=reads)
 
 
+_one_step = partial(relatives.OptiCAM, steps=1)  # refused where one that weighs maps would be
+
 #: Masks optimized for each input, and the classes of :mod:`captum_masking.methods` by their names.
 RELATIVES = {
     "PerInput": _relative(MaskingSaliency, is_mask=True),
+    "OptiCAM": _relative(relatives.OptiCAM, _one_step, reads=True),
+    "ScoreCAM": _relative(relatives.ScoreCAM, _one_step, reads=True),
     "Rise": _relative(relatives.Rise),
 }
 

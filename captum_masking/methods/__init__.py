@@ -27,13 +27,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captum_masking.methods.attention import AttentionRollout, TransformerRelevance
+    from captum_masking.methods.opti_cam import OptiCAM
     from captum_masking.methods.rise import Rise
+    from captum_masking.methods.score_cam import ScoreCAM
 
-__all__ = ["AttentionRollout", "Rise", "TransformerRelevance"]
+__all__ = ["AttentionRollout", "OptiCAM", "Rise", "ScoreCAM", "TransformerRelevance"]
 
 _HOMES = {
     "AttentionRollout": "attention",
+    "OptiCAM": "opti_cam",
     "Rise": "rise",
+    "ScoreCAM": "score_cam",
     "TransformerRelevance": "attention",
 }
 

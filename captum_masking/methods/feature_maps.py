@@ -1,0 +1,96 @@
+"""What methods that weigh feature maps share: the maps of a layer, and images seen through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_masking._base.borrow import draws, seeded
+from captum_masking._base.captum import unpacked
+from captum_masking.methods.base import Asked, Relative, layer_name, network_of
+from captum_masking.model.layers import find_layers, layouts_of, pooled_map
+from captum_masking.model.layouts import first_tensor
+from captum_masking.model.taps import Taps
+from captum_masking.parts.infill import Infill
+from captum_masking.parts.masker import linear
+from captum_masking.parts.masking import fill
+
+
+class OfLayer(Relative):
+    """An attribution that reads the feature maps of one layer."""
+
+    def __init__(
+        self, forward_func: Callable[..., Any], layer: str | nn.Module | None, infill: Infill
+    ) -> None:
+        super().__init__(forward_func)
+        self.layer = None if layer is None else layer_name(forward_func, layer)
+        self.infill = infill
+
+    @torch.no_grad()
+    def _maps(self, asked: Asked) -> Tensor:
+        """Return the maps ``(B, N, *cells)`` of the layer, float32 at least."""
+        network = network_of(asked.function)
+        arguments: tuple[Any, ...] = (*asked.inputs, *asked.extra)
+        first, *others = arguments
+        with seeded(first, 0):
+            name = self.layer or pooled_map(network, first, *others)
+            name = name or find_layers(network, first, extra=tuple(others))[-1]
+            taps = Taps(network, [name])
+            _, tapped = taps(first, *others)
+            (layout,) = layouts_of(taps, tapped, asked.inputs, *asked.extra)
+        maps = layout(first_tensor(tapped[0]), unpacked(tuple(x.shape[2:] for x in asked.inputs)))
+        if any(x.dim() != maps.dim() or x.dim() == 2 for x in asked.inputs):
+            got = ", ".join(str(tuple(x.shape)) for x in asked.inputs)
+            raise ValueError(
+                f"inputs must have as many spatial sides as the maps of {name!r}, "
+                f"{tuple(maps.shape)}, but got {got}; name another layer, or pass what has none as "
+                "additional_forward_args."
+            )
+        return maps.to(torch.promote_types(maps.dtype, torch.float32))
+
+
+class Through:
+    """Shows the examples through maps: what is 0 in a map is filled by the infill."""
+
+    def __init__(self, asked: Asked, infill: Infill) -> None:
+        self.inputs, self.infill = asked.inputs, infill
+        image = self.inputs[0][:1]
+        self.draws = draws(image, lambda: fill(image, torch.ones_like(image[:, :1]), infill))
+
+    def __call__(self, maps: Tensor) -> list[Tensor]:
+        """Take maps ``(k * B, 1, *cells)`` for k copies of the batch; return the copies."""
+        copies = len(maps) // len(self.inputs[0])
+        return [
+            self._filled(torch.cat([x] * copies), 1 - normalized(maps, x.shape[2:]).to(x.dtype))
+            for x in self.inputs
+        ]
+
+    def _filled(self, images: Tensor, hole: Tensor) -> Tensor:
+        if not self.draws:
+            return fill(images, hole, self.infill)
+        filled = []
+        for image, its_hole in zip(images.split(1), hole.split(1), strict=True):
+            with seeded(image, 0):  # the same numbers for each
+                filled.append(fill(image, its_hole, self.infill))
+        return torch.cat(filled)
+
+
+def normalized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Enlarge maps linearly to ``size``, then scale each to [0, 1]; a constant one becomes zeros.
+
+    Example:
+        >>> normalized(torch.tensor([[[-1.0, 0.0, 3.0]]]), [3])
+        tensor([[[0.0000, 0.2500, 1.0000]]])
+    """
+    maps = linear(maps, size)
+    places = tuple(range(2, maps.dim()))
+    low, high = maps.amin(places, keepdim=True), maps.amax(places, keepdim=True)
+    return (maps - low) / (high - low).where(high > low, 1)
+
+
+def weighted(maps: Tensor, weights: Tensor) -> Tensor:
+    """Sum maps ``(B, N, *cells)`` with weights ``(B, N)`` to ``(B, 1, *cells)``."""
+    return torch.einsum("bn,bn...->b...", weights, maps)[:, None]

@@ -1,0 +1,109 @@
+"""Opti-CAM: weights of the feature maps, optimized so that the masked image keeps the class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage, progress
+from captum_masking._base.checks import check_count
+from captum_masking.methods.base import Asked, Score, Target, logit
+from captum_masking.methods.feature_maps import OfLayer, Through, normalized, weighted
+from captum_masking.model.taps import cuts_in_words
+from captum_masking.parts.infill import Infill, Mean
+
+
+class OptiCAM(OfLayer):
+    r"""Which sum of feature maps, taken as a mask, leaves the class the highest score?
+
+    .. math::
+        S(u) = \sum_k \mathrm{softmax}(u)_k A_k, \qquad
+        u^* = \arg\max_u f_c\big(x \odot n(S(u))\big)
+
+    :math:`A_k` are the maps of a layer, :math:`n` enlarges a map linearly and scales it to [0, 1].
+    All weights start equal. Each example is optimized by itself: it is done when its score changes
+    by less than ``tolerance``, and keeps the best weights that it has seen. Several inputs are
+    masked at once, by the same map.
+
+    Args:
+        forward_func: A module, or a method of one.
+        layer: See :mod:`captum_masking.methods`; None is the map that the classifier pools or,
+            where no module does so, the deepest one.
+        steps: Of Adam at most, each a forward pass and a backward pass to the inputs.
+        lr: Of Adam.
+        tolerance: A change of the score that ends the search.
+        infill, score: See :mod:`captum_masking.methods`.
+
+    Source:
+        Zhang, Torres, Sicre, Ayache & Avrithis 2024 (arXiv 2301.07002), with the Mask objective,
+        the range normalization and their constants. They mask pixels before normalization, so that
+        holes are black: ``infill=Black(mean, std)``; here the default is the mean color. They
+        return the last weights, stop a batch as a whole, and their demo rectifies the maps.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> attribution = OptiCAM(network, "0", steps=5).attribute(torch.rand(2, 3, 8, 8), target=1)
+        >>> attribution.shape, attribution.amin(), attribution.amax()
+        (torch.Size([2, 3, 8, 8]), tensor(0.), tensor(1.))
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: str | nn.Module | None = None,
+        *,
+        steps: int = 100,
+        lr: float = 0.1,
+        tolerance: float = 1e-10,
+        infill: Infill = Mean(),
+        score: Score = logit,
+    ) -> None:
+        super().__init__(forward_func, layer, infill)
+        check_count("steps", steps)
+        if not lr > 0:
+            raise ValueError(f"lr must be greater than 0, but got {lr}.")
+        self.steps, self.lr, self.tolerance, self.score = steps, lr, tolerance, score
+
+    @log_usage(part_of_slo=True)
+    def attribute(
+        self,
+        inputs: TensorOrTupleOfTensorsGeneric,
+        target: Target = None,
+        additional_forward_args: Any = None,
+        *,
+        show_progress: bool = False,
+    ) -> TensorOrTupleOfTensorsGeneric:
+        """Attribute the score to places; arguments are those of :mod:`captum_masking.methods`.
+
+        Returns:
+            The mask n(S(u*)) in [0, 1], repeated over channels to the shape of ``inputs``.
+        """
+
+        def find(asked: Asked) -> list[Tensor]:
+            maps, through = self._maps(asked), Through(asked, self.infill)  # (B, N, *cells)
+            weights = torch.zeros(maps.shape[:2]).to(maps).requires_grad_()  # u
+            optimizer = torch.optim.Adam([weights], lr=self.lr)  # element by element
+            kept = weights.detach().clone()
+            best, last = maps.new_full((2, len(maps)), -torch.inf)
+            done = last.isnan()
+            steps = range(self.steps)
+            for _ in progress(steps, desc="Opti-CAM") if show_progress else steps:
+                with cuts_in_words(asked.function):
+                    scores = asked(*through(weighted(maps, weights.softmax(1))))
+                    (slope,) = torch.autograd.grad(-scores.sum(), weights)
+                scores = scores.detach().to(maps)
+                better = (scores > best) & ~done
+                kept = weights.detach().where(better[:, None], kept)
+                best = scores.where(better, best)
+                done |= (scores - last).abs() < self.tolerance
+                if done.all():
+                    break
+                last, weights.grad = scores, slope
+                optimizer.step()
+            found = weighted(maps, kept.softmax(1))
+            return [normalized(found, x.shape[2:]) for x in asked.inputs]
+
+        return self._explained(inputs, target, additional_forward_args, find, self.score)
