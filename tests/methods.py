@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from captum_masking.methods import (
     AttentionRollout,
+    CAStream,
     OptiCAM,
     Rise,
     ScoreCAM,
@@ -39,8 +40,18 @@ class Row:
         return torch.randn(self.inputs, generator=torch.Generator().manual_seed(0))
 
 
+def stream(network: nn.Module) -> CAStream:
+    """A stream that has learned something, if only random numbers."""
+    method = CAStream(network)
+    random = torch.Generator().manual_seed(0)
+    for weights in method.network.stream.parameters():
+        weights.data.copy_(torch.randn(weights.shape, generator=random))
+    return method
+
+
 METHODS = {
     "AttentionRollout": Row(AttentionRollout, network=ViT),
+    "CAStream": Row(stream),
     "OptiCAM": Row(partial(OptiCAM, steps=4)),
     "Rise": Row(partial(Rise, masks=12, cells=3), anywhere=True),
     "ScoreCAM": Row(ScoreCAM),

@@ -27,14 +27,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captum_masking.methods.attention import AttentionRollout, TransformerRelevance
+    from captum_masking.methods.ca_stream import CAStream
     from captum_masking.methods.opti_cam import OptiCAM
     from captum_masking.methods.rise import Rise
     from captum_masking.methods.score_cam import ScoreCAM
 
-__all__ = ["AttentionRollout", "OptiCAM", "Rise", "ScoreCAM", "TransformerRelevance"]
+__all__ = ["AttentionRollout", "CAStream", "OptiCAM", "Rise", "ScoreCAM", "TransformerRelevance"]
 
 _HOMES = {
     "AttentionRollout": "attention",
+    "CAStream": "ca_stream",
     "OptiCAM": "opti_cam",
     "Rise": "rise",
     "ScoreCAM": "score_cam",

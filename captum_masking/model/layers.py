@@ -273,6 +273,18 @@ def pooled_map(classifier: nn.Module, example: Tensor, *extra: Any) -> str | Non
         >>> pooled_map(network, torch.zeros(1, 1, 16, 16))
         '4.input'
     """
+    found = pooling(classifier, example, *extra)
+    return None if found is None else found[0]
+
+
+def pooling(classifier: nn.Module, example: Tensor, *extra: Any) -> tuple[str, str] | None:
+    """Name the map that a classifier pools, as :func:`pooled_map` does, and the module that pools.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        >>> pooling(network, torch.zeros(1, 1, 16, 16))
+        ('1', '2')
+    """
     calls: list[tuple[str, Tensor, int]] = []  # with how often it was written to so far
 
     def keep(name: str, passed: Any) -> None:
@@ -286,7 +298,7 @@ def pooled_map(classifier: nn.Module, example: Tensor, *extra: Any) -> str | Non
 
 def _pooled(
     modules: dict[str, nn.Module], calls: list[tuple[str, Tensor, int]], example: Tensor
-) -> str | None:
+) -> tuple[str, str] | None:
     maps = [call for call in calls if call[1].dim() == example.dim() > 2 and _cells(call[1]) > 1]
     if not maps or maps[-1][0] in modules:
         return None  # something makes maps after the last pooling
@@ -303,9 +315,9 @@ def _pooled(
     makers = itertools.takewhile(lambda call: call[0] in modules, of_pooled)
     for name, version in [call for call in makers if not _repeats(modules[call[0]])][-1:]:
         if ran[name] == 1 and version == takes[pool]:
-            return name
+            return name, owner
     inside = all(name.startswith(f"{owner}.") for name in takes)
-    return pool if inside and ran[pool] == 1 else None
+    return (pool, owner) if inside and ran[pool] == 1 else None
 
 
 def _cells(output: Tensor) -> int:
