@@ -49,7 +49,7 @@ def patches(labels: Tensor) -> Tensor:
 
 
 def test_one_cell_of_two_holds_three_quarters_of_the_attention():
-    stream = Stream([1], project=False)
+    stream = Stream([1])
     nn.init.ones_(stream.token)
     token, scores = stream([torch.tensor([[[0.0, math.log(3)]]])])
     torch.testing.assert_close(scores, torch.tensor([[[0.0, math.log(3)]]]))
@@ -57,7 +57,7 @@ def test_one_cell_of_two_holds_three_quarters_of_the_attention():
 
 
 def test_two_maps_worked_by_hand():
-    stream = Stream([1, 4])
+    stream = Stream([1, 4], project=True)
     with torch.no_grad():
         stream.token.fill_(0.0)  # even attention: the mean of 2 and 4
         stream.steps[0].weight.copy_(torch.tensor([[1.0], [0.0], [0.0], [0.0]]))
@@ -119,7 +119,7 @@ def test_untrained_it_answers_as_the_classifier_and_looks_nowhere(dims):
 
 
 def test_the_map_is_that_of_the_last_scores_from_0_to_1():
-    method = CAStream(colours(), ["3"], project=False)
+    method = CAStream(colours(), ["3"])
     with torch.no_grad():
         method.network.stream.token.copy_(torch.tensor([0.0, 1.0, 0.0]))  # looks for green
     inputs = torch.zeros(1, 3, 4, 4)
@@ -134,7 +134,7 @@ def test_training_moves_all_of_the_stream_and_no_bit_of_the_classifier():
     classifier = mixed_modes(cnn())
     for each in classifier.parameters():
         each.grad = torch.ones_like(each)
-    before, method = everything(classifier), CAStream(classifier)
+    before, method = everything(classifier), CAStream(classifier, project=True)
     first = {n: p.clone() for n, p in method.network.stream.named_parameters()}
     labels = torch.tensor([0, 1, 2, 3])
     batches = [(torch.randn(4, 3, 16, 16), labels)] * 4
@@ -193,17 +193,17 @@ def test_a_training_goes_on_where_it_was_cut(tmp_path):
     assert_same(whole.network.state_dict(), rest.network.state_dict())
 
 
-def test_class_activation_maps_go_through_the_attention():
+@pytest.mark.parametrize("project", [True, False])
+def test_grad_cam_of_the_network_weighs_channels_as_the_projection_and_the_class_do(project):
+    # Scores add nothing to the gradient's mean: sum_p a_p (z_p - sum_r a_r z_r) = 0.
     classifier, inputs = cnn().eval(), torch.randn(2, 3, 16, 16)
-    method = CAStream(classifier, project=False)
+    method = CAStream(classifier, project=project)
     drawn(method.network.stream)
     found = LayerGradCam(method.network, classifier[5]).attribute(inputs, target=1)
-    maps = classifier[:6](inputs)
-    with torch.no_grad():
-        _, scores = method.network.stream([classifier[:3](inputs), maps])
-    assert found.shape == scores.shape
-    # In an even attention the gradient would be the same in each cell; here it is not.
-    assert found.flatten(1).std(1).min() > 0
+    weights, maps = classifier[9].weight[1], classifier[:6](inputs)
+    weights = weights @ method.network.stream.project.weight if project else weights
+    expected = torch.einsum("d,bdhw->bhw", weights, maps)[:, None] / maps[0, 0].numel()
+    torch.testing.assert_close(found, expected)
 
 
 def test_batch_norm_of_a_network_in_train_mode_stays():
@@ -231,7 +231,7 @@ def test_a_layer_that_is_not_the_one_pooled_is_refused():
 
 def test_what_is_saved_comes_back(tmp_path):
     classifier, inputs = cnn(), torch.randn(2, 3, 16, 16)
-    method = CAStream(classifier)
+    method = CAStream(classifier, project=True)
     drawn(method.network.stream)
     method.save(tmp_path / "stream", notes={"epochs": 3})
     loaded = CAStream.load(tmp_path / "stream", classifier)

@@ -351,9 +351,18 @@ def _relative(
 
 _one_step = partial(relatives.OptiCAM, steps=1)  # refused where one that weighs maps would be
 
+
+def untrained(classifier: nn.Module, layer: str, example: Tensor) -> str:
+    return (
+        "it has to be trained: method = CAStream(classifier); method.trainer().fit(loader); its "
+        "row is then as_method(method)"
+    )
+
+
 #: Masks optimized for each input, and the classes of :mod:`captum_masking.methods` by their names.
 RELATIVES = {
     "PerInput": _relative(MaskingSaliency, is_mask=True),
+    "CAStream": replace(_relative(relatives.CAStream, slow=False), obstacles=[untrained]),
     "OptiCAM": _relative(relatives.OptiCAM, _one_step, reads=True),
     "ScoreCAM": _relative(relatives.ScoreCAM, _one_step, reads=True),
     "Rise": _relative(relatives.Rise),

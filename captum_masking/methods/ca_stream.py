@@ -45,11 +45,11 @@ class Stream(nn.Module):
 
     Example:
         >>> maps = torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[1.0, 5.0]]])  # (B, d, cells)
-        >>> Stream([1, 1])(maps)[0]
-        tensor([[3.]], grad_fn=<AddmmBackward0>)
+        >>> Stream([1, 1])(maps)[0].detach()  # untrained, the mean of the last map
+        tensor([[3.]])
     """
 
-    def __init__(self, channels: Sequence[int], *, project: bool = True) -> None:
+    def __init__(self, channels: Sequence[int], *, project: bool = False) -> None:
         super().__init__()
         self.token = nn.Parameter(1 + torch.randn(channels[0]))
         self.steps = nn.ModuleList(nn.Linear(*each) for each in pairwise(channels))
@@ -155,7 +155,8 @@ class CAStream(Relative):
     a :class:`~captum_masking.MaskingTrainer`. Untrained it averages, and its map is empty.
 
     There is one map for all classes; ``target`` is checked and changes nothing. For a class take a
-    class activation map of :attr:`network`, such as Captum's ``LayerGradCam``.
+    class activation map of :attr:`network`, such as Captum's ``LayerGradCam``; without ``project``,
+    Grad-CAM of the last map is that of the classifier, for a mean over cells is all it reads.
 
     Args:
         forward_func: A classifier whose last map is pooled to a vector by a module. Used, not
@@ -164,7 +165,8 @@ class CAStream(Relative):
             the four deepest resolutions, and the pooled one.
         pool: The module whose output is replaced, or ``"<name>.input"`` to replace what one takes;
             None finds the module that pools the last map.
-        project: Whether the pooled vector goes through a linear layer before the classifier's own.
+        project: Whether the pooled vector goes through a linear layer before the classifier's own,
+            as in the authors' code; False leaves the attention alone to lower the loss.
         example_inputs: ``(B, C, *spatial)``, for a dry run; None makes zeros.
         additional_forward_args: What the classifier takes after its inputs, for the dry run alone.
         seed: Of the first weights.
@@ -175,9 +177,9 @@ class CAStream(Relative):
 
     Source:
         Torres, Zhang, Sicre, Ayache & Avrithis 2024 (arXiv 2404.14996), from the formulas of their
-        poster and the settings of their code, such as ``layers=["maxpool", "layer1", "layer2",
-        "layer3", "layer4"]`` for ResNet-50. Differs: the stream starts where the classifier is, not
-        at random; AdamW and a cosine for a few epochs, not SGD for 90.
+        poster and the settings of their code, which for ResNet-50 are ``project=True`` and
+        ``layers=["maxpool", "layer1", "layer2", "layer3", "layer4"]``. Differs: the stream starts
+        where the classifier is, not at random; AdamW and a cosine for a few epochs, not SGD for 90.
 
     Example:
         >>> classifier = nn.Sequential(
@@ -197,7 +199,7 @@ class CAStream(Relative):
         layers: Sequence[str] | None = None,
         *,
         pool: str | None = None,
-        project: bool = True,
+        project: bool = False,
         example_inputs: Tensor | None = None,
         additional_forward_args: Any = (),
         seed: int = 0,
