@@ -16,7 +16,6 @@ import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from time import process_time
 from typing import Any, NamedTuple
 
 import captum
@@ -90,19 +89,16 @@ def main() -> None:
         "lr": arguments.lr,
         "layers": list(method_of(classifier, arguments).network.layers),
         "images": {"train": len(labels), "val": len(truth)},
-        "cpu_s": {},
         "accuracy": {},
     }
     plain = FromMaps(classifier, "_avg_pooling", train.shapes).eval()
     figures["accuracy"]["average"] = accuracies(plain, held_out, truth)
     maps = {"Grad-CAM": grad_cam(plain, plain, held_out, truth)}
     for name, project in {"attention": False, "attention, projected": True}.items():
-        started = process_time()
         method = beside_maps(method_of(classifier, arguments, project=project), train)
         torch.manual_seed(arguments.seed)
         loader = DataLoader(TensorDataset(train.rows, labels), 50, shuffle=True)
         method.trainer(lr=arguments.lr).fit(loader, arguments.epochs, show_progress=False)
-        figures["cpu_s"][name] = round(process_time() - started)
         network = method.network.eval()
         figures["accuracy"][name] = accuracies(network, held_out, truth)
         maps[name] = attention(network, held_out)

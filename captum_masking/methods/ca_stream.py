@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -250,8 +250,8 @@ class CAStream(Relative):
 
         @torch.no_grad()
         def find(asked: Asked) -> list[Tensor]:
-            (one,) = asked.inputs
-            _, (scores,) = Taps(asked.function, ["attention"])(one, *asked.extra)
+            (one,), network = asked.inputs, cast(nn.Module, asked.function)
+            _, (scores,) = Taps(network, ["attention"])(one, *asked.extra)
             maps = linear(scores, one.shape[2:])
             places = tuple(range(2, maps.dim()))
             low, high = maps.amin(places, keepdim=True), maps.amax(places, keepdim=True)
@@ -268,8 +268,9 @@ class CAStream(Relative):
     ) -> MaskingTrainer:
         """Return a trainer of the stream alone: cross entropy of labels, classifier frozen.
 
-        In its records ``clean`` is the accuracy by attention; with validation images, masks made of
-        the attention are measured, too.
+        Labels are numbered as the classifier's outputs are; nothing checks that they fit. In the
+        records ``clean`` is the accuracy by attention; with validation images, masks made of the
+        attention are measured, too.
 
         Args:
             lr: Peak learning rate.
