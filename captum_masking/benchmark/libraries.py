@@ -27,7 +27,7 @@ from captum_masking.benchmark.methods import (
     Method,
     Reduce,
     as_method,
-    first_channel,
+    mean_of_channels,
     of_layer,
     of_pixels,
     one_by_one,
@@ -334,7 +334,7 @@ def _relative(
     def run(network: nn.Module, layer: nn.Module, images: Tensor, target: Tensor) -> Tensor:
         bar = {"show_progress": sys.stderr.isatty()} if slow else {}
         method = build(network, layer) if reads else build(network)
-        return first_channel(method.attribute(images, target=target, **bar), images.shape[2:])
+        return mean_of_channels(method.attribute(images, target=target, **bar), images.shape[2:])
 
     def refuses(classifier: nn.Module, layer: str, example: Tensor) -> str:
         network = twin(classifier)

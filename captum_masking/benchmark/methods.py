@@ -78,7 +78,8 @@ def as_method(given: Attribution | Explain | Method) -> Method:
 
     Attributions shaped as the images become one channel by the sum of absolute values; those of a
     layer by the positive part of their sum, enlarged. Masks of ours, and what a callable returns
-    in one channel, are taken as they are; other methods of ours repeat one channel, which is taken.
+    in one channel, are taken as they are; of other methods of ours it is the mean over channels,
+    most of which are alike.
 
     Example:
         >>> from captum.attr import Saliency
@@ -90,8 +91,10 @@ def as_method(given: Attribution | Explain | Method) -> Method:
     name = type(given).__name__
     if isinstance(given, Attribution):
         reduce, is_mask = of_layer if isinstance(given, LayerAttribution) else of_pixels, False
-        if isinstance(given, MaskingSaliency | Relative):
-            reduce, is_mask = first_channel, isinstance(given, MaskingSaliency)
+        if isinstance(given, MaskingSaliency):
+            reduce, is_mask = (lambda attributions, size: attributions[:, :1]), True
+        elif isinstance(given, Relative):
+            reduce = mean_of_channels
         explain = _attributed(given, reduce, warn=is_mask)
         return Method(explain, settings=name, is_mask=is_mask, module=module_of(given.forward_func))
     if not callable(given):
@@ -114,8 +117,8 @@ def of_pixels(attributions: Tensor, size: torch.Size) -> Tensor:
     return attributions.abs().sum(1, keepdim=True)
 
 
-def first_channel(attributions: Tensor, size: torch.Size) -> Tensor:
-    return attributions[:, :1]
+def mean_of_channels(attributions: Tensor, size: torch.Size) -> Tensor:
+    return attributions.mean(1, keepdim=True)
 
 
 def of_layer(attributions: Tensor, size: torch.Size) -> Tensor:
