@@ -11,8 +11,10 @@ import torch
 from networks import cnn
 from torch import Tensor
 
+from captum_masking.benchmark.methods import as_method
 from captum_masking.methods import Rise
 from captum_masking.methods.base import logit
+from captum_masking.metrics import min_max
 
 WEIGHTS, INPUTS = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([[1.0, 2.0, 4.0]])
 
@@ -148,3 +150,11 @@ def test_cells_that_do_not_fit_the_input_are_refused():
 def test_a_target_that_returns_no_score_for_each_example_is_refused(answer):
     with pytest.raises(ValueError, match=r"one score for each of 1 examples, \(1,\), but"):
         Rise(constant).attribute(torch.rand(1, 1, 8, 8), lambda output: answer)
+
+
+def test_a_benchmark_takes_the_one_channel_that_the_map_repeats(images):
+    method = Rise(cnn().eval(), masks=9)
+    target = torch.zeros(len(images), dtype=torch.long)
+    found = as_method(method).maps(images, target)
+    expected = min_max(method.attribute(images, target)[:, :1])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
