@@ -366,6 +366,16 @@ RELATIVES = {
     "OptiCAM": _relative(relatives.OptiCAM, _one_step, reads=True),
     "ScoreCAM": _relative(relatives.ScoreCAM, _one_step, reads=True),
     "Rise": _relative(relatives.Rise),
+    "AttentionRollout": _relative(
+        relatives.AttentionRollout, quick=relatives.AttentionRollout, slow=False
+    ),
+    "TransformerRelevance": _relative(
+        relatives.TransformerRelevance, quick=relatives.TransformerRelevance, slow=False
+    ),
+}
+# Others take a classifier and need nothing more; those that read a layer find it.
+RELATIVES |= {
+    name: _relative(getattr(relatives, name)) for name in relatives.__all__ if name not in RELATIVES
 }
 
 
