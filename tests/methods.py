@@ -12,9 +12,11 @@ from captum.attr import Attribution
 from networks import ViT, cnn
 from torch import Tensor, nn
 
+from captum_masking import MaskingModel
 from captum_masking.methods import (
     AttentionRollout,
     CAStream,
+    Ensemble,
     OptiCAM,
     Rise,
     ScoreCAM,
@@ -49,9 +51,17 @@ def stream(network: nn.Module) -> CAStream:
     return method
 
 
+def three(network: nn.Module) -> Ensemble:
+    classifier = getattr(network, "classifier", network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Ensemble([MaskingModel(classifier) for _ in range(3)])
+
+
 METHODS = {
     "AttentionRollout": Row(AttentionRollout, network=ViT),
     "CAStream": Row(stream),
+    "Ensemble": Row(three),
     "OptiCAM": Row(partial(OptiCAM, steps=4)),
     "Rise": Row(partial(Rise, masks=12, cells=3), anywhere=True),
     "ScoreCAM": Row(ScoreCAM),

@@ -359,10 +359,15 @@ def untrained(classifier: nn.Module, layer: str, example: Tensor) -> str:
     )
 
 
+def one_masker(classifier: nn.Module, layer: str, example: Tensor) -> str:
+    return "it needs several trained maskers: its row is then as_method(Ensemble(models))"
+
+
 #: Masks optimized for each input, and the classes of :mod:`captum_masking.methods` by their names.
 RELATIVES = {
     "PerInput": _relative(MaskingSaliency, is_mask=True),
     "CAStream": replace(_relative(relatives.CAStream, slow=False), obstacles=[untrained]),
+    "Ensemble": replace(_relative(relatives.Ensemble, slow=False), obstacles=[one_masker]),
     "OptiCAM": _relative(relatives.OptiCAM, _one_step, reads=True),
     "ScoreCAM": _relative(relatives.ScoreCAM, _one_step, reads=True),
     "Rise": _relative(relatives.Rise),

@@ -1,6 +1,7 @@
 """Methods beside masks, each as a Captum attribution, one file each.
 
-None of them is trained on data, but for ``CAStream``. Arguments that they share:
+None of them is trained on data, but for ``CAStream`` and the members of an ``Ensemble``. Arguments
+that they share:
 
 - ``forward_func``: a classifier, a ``MaskingModel`` or any callable that returns logits.
 - ``layer``, of those that read a feature map: a module, or its name; ``"avgpool.input"`` is what a
@@ -28,15 +29,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from captum_masking.methods.attention import AttentionRollout, TransformerRelevance
     from captum_masking.methods.ca_stream import CAStream
+    from captum_masking.methods.ensemble import Ensemble
     from captum_masking.methods.opti_cam import OptiCAM
     from captum_masking.methods.rise import Rise
     from captum_masking.methods.score_cam import ScoreCAM
 
-__all__ = ["AttentionRollout", "CAStream", "OptiCAM", "Rise", "ScoreCAM", "TransformerRelevance"]
+__all__ = [
+    "AttentionRollout",
+    "CAStream",
+    "Ensemble",
+    "OptiCAM",
+    "Rise",
+    "ScoreCAM",
+    "TransformerRelevance",
+]
 
 _HOMES = {
     "AttentionRollout": "attention",
     "CAStream": "ca_stream",
+    "Ensemble": "ensemble",
     "OptiCAM": "opti_cam",
     "Rise": "rise",
     "ScoreCAM": "score_cam",

@@ -169,6 +169,16 @@ class Relative(Attribution):
             score: What is asked of the logits, where the target is a class.
             ask: Makes what ``find`` is given.
         """
+        tensors, extra = self._checked(inputs, additional_forward_args)
+        maps: Sequence[Tensor] = tensors
+        if len(tensors[0]):
+            grads = torch.enable_grad()
+            with torch.inference_mode(False), grads, evaluated(self.forward_func) as function:
+                maps = find(ask(function, tensors, target, extra, score))
+        return self._shaped(maps, inputs)
+
+    def _checked(self, inputs: Any, additional_forward_args: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Return inputs as a tuple, and what the classifier takes after them."""
         tensors = as_tuple(inputs)
         extra = _format_additional_forward_args(additional_forward_args) or ()
         check_number_of_inputs(tensors, None)
@@ -178,16 +188,15 @@ class Relative(Attribution):
             check_inputs(tensor, vectors=True)
             check_same_device(tensor, module)
         check_same_batch(tensors)
-        maps: Sequence[Tensor] = tensors
-        if len(tensors[0]):
-            grads = torch.enable_grad()
-            with torch.inference_mode(False), grads, evaluated(self.forward_func) as function:
-                maps = find(ask(function, tensors, target, extra, score))
+        return tensors, extra
+
+    def _shaped(self, maps: Sequence[Tensor], inputs: Any) -> Any:
+        """Return maps shaped like the inputs, and in their dtype; a tuple for a tuple."""
         for each in maps:
             check_finite(each, "the map", "look for NaN, infinity or too large values in inputs.")
         shaped = tuple(
             each.detach().to(x.dtype).expand_as(x).clone(memory_format=torch.contiguous_format)
-            for each, x in zip(maps, tensors, strict=True)
+            for each, x in zip(maps, as_tuple(inputs), strict=True)
         )
         return shaped if isinstance(inputs, tuple) else shaped[0]
 
