@@ -291,6 +291,25 @@ def target_vit() -> str:
     return f"{_table(['', 'mean of the seeds'], rows)}\n\n{_command(found)}"
 
 
+def uncertainty() -> str:
+    """Show which numbers tell the images whose box an ensemble's map misses."""
+    found = _read("uncertainty")
+    rows = [
+        [found["words"][name], "{:.2f} [{:.2f}, {:.2f}]".format(*values)]
+        for name, values in found["auroc"].items()
+    ]
+    less, more = (
+        _percent(found[f"missed_in_half_with_{which}_spread"]) for which in ("less", "more")
+    )
+    text = (
+        f"{found['maskers']} maskers, {found['steps']} steps each, {found['images']} photographs: "
+        f"of the half with less spread the mean map misses the box in {less}, of the half with "
+        f"more in {more}."
+    )
+    table = _table(["number of an image", "AUROC for missed boxes, 95 % interval"], rows)
+    return f"{text}\n\n{table}\n\n{_command(found)}"
+
+
 def target() -> str:
     """Show what target-aware maps do where the class is not, and what they cost elsewhere."""
     found = _read("target")
@@ -411,5 +430,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "target_grid": target_grid,
     "target_maskers": target_maskers,
     "target_vit": target_vit,
+    "uncertainty": uncertainty,
     "whole_benchmark": whole_benchmark,
 }
