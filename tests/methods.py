@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from captum_masking import MaskingModel
 from captum_masking.methods import (
     AttentionRollout,
+    AttributionMask,
     CAStream,
     Ensemble,
+    ExtremalPerturbation,
     OptiCAM,
     Rise,
     ScoreCAM,
@@ -60,8 +62,10 @@ def three(network: nn.Module) -> Ensemble:
 
 METHODS = {
     "AttentionRollout": Row(AttentionRollout, network=ViT),
+    "AttributionMask": Row(AttributionMask, anywhere=True),
     "CAStream": Row(stream),
     "Ensemble": Row(three),
+    "ExtremalPerturbation": Row(partial(ExtremalPerturbation, steps=3, areas=0.3), anywhere=True),
     "OptiCAM": Row(partial(OptiCAM, steps=4)),
     "Rise": Row(partial(Rise, masks=12, cells=3), anywhere=True),
     "ScoreCAM": Row(ScoreCAM),

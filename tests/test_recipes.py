@@ -227,3 +227,28 @@ def test_rows_are_selected_by_name_and_pattern_in_the_order_of_the_table():
 def test_a_row_that_does_not_exist_is_refused_with_the_nearest_names(names, near):
     with pytest.raises(ValueError, match=rf"no row '{names}'; did you mean .*{near}"):
         select(names)
+
+
+# A setting of masks for each input.
+
+
+def test_meaningful_perturbations_have_the_published_penalty():
+    cells = torch.rand(28, 28, dtype=torch.float64)
+    rows = cells.diff(dim=0), cells.diff(dim=1)
+    squares = torch.zeros_like(cells)
+    squares[:-1] += rows[0] ** 2
+    squares[:, :-1] += rows[1] ** 2
+    expected = 1e-4 * cells.sum() + 1e-2 * squares.pow(1.5).sum()
+    found = recipes.meaningful().regularizer(cells[None, None], None)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_meaningful_perturbations_cover_what_the_class_rests_on():
+    x = torch.zeros(1, 1, 16, 16)
+    x[..., 4:9, 5:10] = torch.rand(5, 5, generator=torch.Generator().manual_seed(0)) - 0.5
+    edges = lambda x: 40 * x.diff(dim=-1).square().mean((1, 2, 3))  # noqa: E731
+    classify = lambda x: torch.stack([0 * edges(x), edges(x) - 0.5], 1)  # noqa: E731
+    how = recipes.meaningful(steps=60, grid=8, jitter_px=0)
+    mask = how(classify, x, target=1)[0, 0]
+    assert mask[4:9, 5:10].mean() > 0.6
+    assert mask[12:].mean() < 0.2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,6 +22,9 @@ from torch import Tensor
 
 from captum_masking._base.borrow import eval_mode, module_of, name_of, original, seeded
 from captum_masking._base.checks import TargetError, check_one_row, check_output
+
+#: A class in any form Captum takes, or a function from what a model returns to one score each.
+Target: TypeAlias = TargetType | Callable[[Any], Tensor]
 
 #: What users pass: one tensor, or several for a classifier that takes several.
 Inputs = Tensor | tuple[Tensor, ...]
@@ -57,9 +60,26 @@ def as_class_logits(output: Tensor) -> Tensor:
     return output.reshape(len(output), -1) if len(output) else output.reshape(0, 2)
 
 
-def class_indices(output: Tensor, target: TargetType) -> Tensor:
+def scores_of(target: Callable[[Any], Tensor], output: Any, count: int) -> Tensor:
+    """Have a callable target turn what a model returns into one score for each example."""
+    scores = target(output)
+    if not isinstance(scores, Tensor) or scores.shape != (count,):
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(
+            f"a target that is a callable must return one score for each of {count} examples, "
+            f"({count},), but returned {got}; sum over what belongs to one example."
+        )
+    return scores
+
+
+def class_indices(output: Tensor, target: Target) -> Tensor:
     """Turn any form of Captum's target, or None for the predicted class, into (B,) columns."""
     check_output(output)
+    if callable(target):
+        raise TargetError(
+            "target must be a class, for a masker answers for classes, but got a callable; masks "
+            "that are optimized for each input take one: MaskingSaliency(classifier)."
+        )
     output = two_classes(output)
     if target is None:
         check_one_row(output)

@@ -370,6 +370,7 @@ RELATIVES = {
     "Ensemble": replace(_relative(relatives.Ensemble, slow=False), obstacles=[one_masker]),
     "OptiCAM": _relative(relatives.OptiCAM, _one_step, reads=True),
     "ScoreCAM": _relative(relatives.ScoreCAM, _one_step, reads=True),
+    "ExtremalPerturbation": _relative(relatives.ExtremalPerturbation, is_mask=True),
     "Rise": _relative(relatives.Rise),
     "AttentionRollout": _relative(
         relatives.AttentionRollout, quick=relatives.AttentionRollout, slow=False

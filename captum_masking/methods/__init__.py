@@ -15,7 +15,8 @@ And of ``attribute``:
 
 - ``inputs``: ``(B, C, *spatial)`` or vectors ``(B, F)``, floating point; or a tuple of such.
 - ``target``: any form Captum takes; None is the predicted class. Or a callable that turns what the
-  model returns into one score for each example, ``(B,)``.
+  model returns into one score for each example, ``(B,)``; :mod:`captum_masking.methods.targets` has
+  some for detectors and segmentation.
 - ``additional_forward_args``: passed on; a tensor with one row for each example goes with it.
 - ``perturbations_per_eval``: copies of each example in one forward pass; bounds the memory.
 - ``show_progress``: whether to show a bar.
@@ -28,16 +29,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captum_masking.methods.attention import AttentionRollout, TransformerRelevance
+    from captum_masking.methods.attribution_mask import AttributionMask
     from captum_masking.methods.ca_stream import CAStream
     from captum_masking.methods.ensemble import Ensemble
+    from captum_masking.methods.extremal import ExtremalPerturbation
     from captum_masking.methods.opti_cam import OptiCAM
     from captum_masking.methods.rise import Rise
     from captum_masking.methods.score_cam import ScoreCAM
 
 __all__ = [
     "AttentionRollout",
+    "AttributionMask",
     "CAStream",
     "Ensemble",
+    "ExtremalPerturbation",
     "OptiCAM",
     "Rise",
     "ScoreCAM",
@@ -46,8 +51,10 @@ __all__ = [
 
 _HOMES = {
     "AttentionRollout": "attention",
+    "AttributionMask": "attribution_mask",
     "CAStream": "ca_stream",
     "Ensemble": "ensemble",
+    "ExtremalPerturbation": "extremal",
     "OptiCAM": "opti_cam",
     "Rise": "rise",
     "ScoreCAM": "score_cam",

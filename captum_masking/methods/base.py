@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import draws, evaluated, module_of, seeded
+from captum_masking._base.captum import Target as Target
 from captum_masking._base.captum import (
-    TargetType,
     ToLogits,
     _format_additional_forward_args,
     as_class_logits,
@@ -20,6 +20,7 @@ from captum_masking._base.captum import (
     as_tuple,
     class_indices,
     find_to_logits,
+    scores_of,
 )
 from captum_masking._base.checks import (
     channels_in_words,
@@ -36,9 +37,6 @@ from captum_masking.model.taps import like_weights, logits_of, tap_of
 
 #: Called as ``score(logits, classes)`` with ``(B, K)`` and ``(B,)``; returns ``(B,)``.
 Score = Callable[[Tensor, Tensor], Tensor]
-
-#: A class in any form Captum takes, or a function from what a model returns to one score each.
-Target: TypeAlias = TargetType | Callable[[Any], Tensor]
 
 
 def logit(logits: Tensor, classes: Tensor) -> Tensor:
@@ -59,6 +57,17 @@ def probability(logits: Tensor, classes: Tensor) -> Tensor:
         tensor([0.5000])
     """
     return logit(logits.softmax(1), classes)
+
+
+def lead(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return how far the logit of a class is above the highest other one.
+
+    Example:
+        >>> lead(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([1]))
+        tensor([1.])
+    """
+    others = logits.scatter(1, classes[:, None], -torch.inf).amax(1)
+    return logit(logits, classes) - others
 
 
 class Asked:
@@ -122,14 +131,7 @@ class Asked:
         if self.classes is not None:
             logits = as_class_logits(self._to_logits(with_rows(logits_of(output), inputs)))
             return self.score(logits, self.classes.repeat(len(logits) // len(self.classes)))
-        scores = self.target(output)
-        if not isinstance(scores, Tensor) or scores.shape != inputs.shape[:1]:
-            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise ValueError(
-                f"a target that is a callable must return one score for each of {len(inputs)} "
-                f"examples, ({len(inputs)},), but returned {got}; sum over what belongs to one."
-            )
-        return scores
+        return scores_of(self.target, output, len(inputs))
 
     def _repeated(self, argument: Any, copies: int) -> Any:
         if isinstance(argument, Tensor) and argument.shape[:1] == self.inputs[0].shape[:1]:

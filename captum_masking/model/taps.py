@@ -315,6 +315,26 @@ def cuts_in_words(judge: Callable[..., Any]) -> Iterator[None]:
         raise _cut(judge) from error
 
 
+def check_differentiable(scores: Tensor, judge: Callable[..., Any]) -> None:
+    """Refuse a network whose answer does not lead back to what it was asked about."""
+    if not scores.requires_grad:
+        raise _cut(judge)
+
+
+def gradients_of(loss: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
+    """Differentiate a loss; None for what it does not depend on."""
+    try:
+        return torch.autograd.grad(loss, of, allow_unused=True)
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        raise RuntimeError(
+            "expected weights to stay while a mask is optimized, but something was changed in "
+            "place between a pass and its gradient; where another thread trains the network, "
+            "explain a copy of it, copy.deepcopy(network)."
+        ) from error
+
+
 def _cut(judge: Callable[..., Any]) -> RuntimeError:
     return RuntimeError(
         f"expected {name_of(judge)} to answer so that its logits can be differentiated by its "

@@ -278,9 +278,25 @@ class SizeTarget:
         check_weights(weight=self.weight)
 
     def __call__(self, mask: Tensor, judgement: Judgement | None) -> Tensor:
-        ones, values = _brightest(mask, self.area), _from_the_highest(mask)
+        values = _from_the_highest(mask)
+        ones = _shared_by_equals(_brightest(mask, self.area), values)
         distance = ones * (1 - values).square() + (1 - ones) * values.square()  # (B, pixels)
         return self.weight * distance.mean()
+
+
+def _shared_by_equals(ones: Tensor, values: Tensor) -> Tensor:
+    """Give each of the sorted values ``(B, pixels)`` the mean of ``ones`` over those equal to it.
+
+    The loss is the same, but its gradient treats them alike, whatever order sorting left them in.
+    """
+    with torch.no_grad():
+        lower = values.diff(dim=1) < -4 * torch.finfo(values.dtype).eps
+        group = torch.nn.functional.pad(lower.cumsum(1), (1, 0))
+        ones = ones.expand_as(values)
+        total, count = (
+            torch.zeros_like(values).scatter_add(1, group, x) for x in (ones, torch.ones_like(ones))
+        )
+        return (total / count.clamp_min(1)).gather(1, group)
 
 
 @dataclass(frozen=True)

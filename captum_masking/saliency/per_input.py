@@ -15,18 +15,20 @@ from torch.nn.functional import pad
 
 from captum_masking._base.borrow import draws, evaluated, module_of, original, seeded
 from captum_masking._base.captum import (
-    TargetType,
+    Target,
+    ToLogits,
     as_class_logits,
     as_they_are,
     class_indices,
     find_to_logits,
     progress,
+    scores_of,
 )
 from captum_masking._base.checks import channels_in_words, check_area, check_count, with_rows
-from captum_masking.model.taps import cuts_in_words, leading_back, logits_of
+from captum_masking.model.taps import cuts_in_words, gradients_of, leading_back, logits_of
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masker import linear
-from captum_masking.parts.masking import mask_images
+from captum_masking.parts.masking import fill, mask_images
 from captum_masking.parts.objective import Dual, Judgement, Objective
 from captum_masking.parts.regularizer import Regularizer, smooth
 
@@ -37,6 +39,7 @@ Budget = float | Callable[[float], float]
 
 _VARIATION = 0.02  # weight of the mask's variation, for each nat that the objective can gain
 _LEAST = 1e-3  # an improvement of the loss by less counts as none
+_SURE = math.log(99)  # the log odds of 99 %
 _HALVINGS = 50  # of an interval of some dozens of logits: down to rounding
 
 
@@ -104,7 +107,7 @@ class PerInput:
         self,
         forward_func: Callable[..., Tensor],
         inputs: Tensor,
-        target: TargetType = None,
+        target: Target = None,
         *,
         additional_forward_args: tuple = (),
         show_progress: bool = False,
@@ -115,7 +118,9 @@ class PerInput:
             forward_func: Maps ``inputs, *additional_forward_args`` to ``(B, *classes)`` logits.
             inputs: ``(B, C, *spatial)``, floating point; or vectors ``(B, F)``, whose masks have a
                 value for each element, and neither grid nor jitter.
-            target: Any form Captum takes; None is the predicted class.
+            target: Any form Captum takes; None is the predicted class. Or a callable that turns
+                what ``forward_func`` returns into one score for each input, ``(B,)``: the score of
+                the infilled image is read as a guess, that of the image as 99 % sure.
             additional_forward_args: Passed on; a tensor with one row per input goes with it.
             show_progress: Whether to show a progress bar.
         """
@@ -176,10 +181,12 @@ class _Search:
         options: PerInput,
         forward_func: Callable[..., Tensor],
         inputs: Tensor,
-        target: TargetType,
+        target: Target,
         extra: tuple[Any, ...],
     ) -> None:
         self.options, self.forward_func = options, forward_func
+        if callable(target):
+            self.forward_func = _Scored(forward_func, target)
         # Copies: a tensor made in inference mode cannot take part in a backward pass.
         self.inputs = inputs.detach().clone()
         self.extra = tuple(a.clone() if isinstance(a, Tensor) else a for a in extra)
@@ -192,10 +199,11 @@ class _Search:
         )
         # The first pass tells the classes, and whether network or infill draw random numbers.
         self.seeded = seeded if draws(inputs, self._begin) else lambda *_: nullcontext()
-        ask = lambda others: forward_func(others, *self.extra)  # noqa: E731
-        to_logits = find_to_logits(forward_func, self.output, (self.inputs,), ask)
-        self.to_logits = to_logits or as_they_are
+        # The rows that are judged: those of a callable target have to stand where they stood.
+        self.everyone = torch.arange(batch, device=inputs.device) if callable(target) else None
+        self.to_logits = self._graded() if callable(target) else self._told()
         output = self.to_logits(self.output)
+        target = 1 if callable(target) else target
         self.classes, self.logits = class_indices(output, target), as_class_logits(output).detach()
         # With the usual eps of 1e-8, what rounding leaves of a gradient of 0 makes full steps.
         self.optimizer = torch.optim.Adam([self.mask_logits], lr=options.lr, eps=1e-4)
@@ -214,6 +222,28 @@ class _Search:
         self.output = self.forward_func(self.inputs, *self.extra)
         mask_images(self.inputs[:1], self.mask(None)[:1], self.options.infill)
 
+    def _told(self) -> ToLogits:
+        """Find out what a classifier answers."""
+        ask = lambda others: self.forward_func(others, *self.extra)  # noqa: E731
+        return find_to_logits(self.forward_func, self.output, (self.inputs,), ask) or as_they_are
+
+    @torch.no_grad()
+    def _graded(self) -> ToLogits:
+        """Read scores as log odds: 0 for the infilled image, as a guess has, and sure for it."""
+        blank = []
+        for image in self.inputs.split(1):
+            with self.seeded(image, self.options.seed):
+                blank.append(fill(image, torch.ones_like(image[:, :1]), self.options.infill))
+        least = self.forward_func(torch.cat(blank), *self.extra)
+        extent = (self.output - least).abs()
+        unit = torch.where(extent > 0, extent, 1) / _SURE
+
+        def to_logits(scores: Tensor) -> Tensor:
+            copies = len(scores) // len(unit)
+            return (scores - least.repeat(copies)) / unit.repeat(copies)
+
+        return to_logits
+
     def mask(self, area: float | None) -> Tensor:
         """Return the masks of all inputs as they stand."""
         return self._mask(self.mask_logits, area).to(self.inputs.dtype)
@@ -226,18 +256,7 @@ class _Search:
     def step(self, area: float | None) -> None:
         """Improve the masks of those inputs that are not done."""
         losses = self._losses(area)
-        try:
-            self.mask_logits.grad, slope = torch.autograd.grad(
-                losses.sum(), (self.mask_logits, self.seen), allow_unused=True
-            )
-        except RuntimeError as error:
-            if "modified by an inplace operation" not in str(error):
-                raise
-            raise RuntimeError(
-                "expected weights to stay while a mask is optimized, but something was changed in "
-                "place between a pass and its gradient; where another thread trains the network, "
-                "explain a copy of it, copy.deepcopy(network)."
-            ) from error
+        self.mask_logits.grad, slope = gradients_of(losses.sum(), self.mask_logits, self.seen)
         if self.judging is None:  # the first step
             self.judging = nullcontext
             if slope is None or not slope.any():
@@ -266,9 +285,11 @@ class _Search:
 
     def _losses(self, area: float | None) -> Tensor:
         """Return the loss of each input that is not done."""
-        rows = self.active
+        rows = self.active if self.everyone is None else self.everyone
         mask = self._mask(self.mask_logits[rows], area)  # (rows, 1, *spatial)
-        self.seen = halves = self._masked(mask.to(self.inputs.dtype))  # (2 * rows, C, *spatial)
+        self.seen = halves = self._masked(
+            rows, mask.to(self.inputs.dtype)
+        )  # (2 * rows, C, *spatial)
         extra = [torch.cat([a[rows]] * 2) if self._has_rows(a) else a for a in self.extra]
         with (self.judging or nullcontext)(self.forward_func):
             output = self.forward_func(shift(halves, self._jitter()), *extra)
@@ -283,13 +304,14 @@ class _Search:
         for row, its_mask in enumerate(mask.split(1)):
             its = judgement.only(slice(row, row + 1))
             losses.append(self.options.objective(its) + self.regularizer(its_mask, its))
-        return torch.stack(losses)
+        stacked = torch.stack(losses)
+        return stacked if self.everyone is None else stacked[self.active]
 
-    def _masked(self, mask: Tensor) -> Tensor:
+    def _masked(self, rows: Tensor, mask: Tensor) -> Tensor:
         """Mask each image by itself, with the same random numbers for all; first all masked-in."""
         seed = int(torch.randint(2**31, (), generator=self.random))
         halves = []
-        for image, its_mask in zip(self.inputs[self.active].split(1), mask.split(1), strict=True):
+        for image, its_mask in zip(self.inputs[rows].split(1), mask.split(1), strict=True):
             with self.seeded(image, seed):
                 halves.append(mask_images(image, its_mask, self.options.infill))
         masked_in, masked_out = zip(*halves, strict=True)
@@ -343,7 +365,7 @@ def _mean(mask: Tensor) -> Tensor:
 def optimize_each(
     function: Callable[..., Any],
     tensors: tuple[Tensor, ...],
-    target: TargetType,
+    target: Target,
     extra: tuple,
     origins: tuple[Tensor | float | None, ...],
     options: PerInput,
@@ -353,7 +375,7 @@ def optimize_each(
     with evaluated(function) as lent:
         masks = []
         for index, (tensor, origin) in enumerate(zip(tensors, origins, strict=True)):
-            seen: Callable[..., Tensor] = _OneOfSeveral(lent, index, len(tensors))
+            seen: Callable[..., Any] = _OneOfSeveral(lent, index, len(tensors), callable(target))
             rest = (*tensors[:index], *tensors[index + 1 :], *extra)
             search = options
             if origin is not None:
@@ -368,25 +390,39 @@ def optimize_each(
 
 
 class _OneOfSeveral:
-    """A classifier as a function of one of its inputs, then the others, to logits."""
+    """A classifier as a function of one of its inputs, then the others, to logits or to its all."""
 
-    def __init__(self, function: Callable[..., Any], index: int, count: int) -> None:
-        self.function, self.index, self.count = function, index, count
+    def __init__(
+        self, function: Callable[..., Any], index: int, count: int, whole: bool = False
+    ) -> None:
+        self.function, self.index, self.count, self.whole = function, index, count, whole
         self.__self__, self._twin_of = module_of(function), original(function)
 
-    def __call__(self, one: Tensor, *rest: Any) -> Tensor:
+    def __call__(self, one: Tensor, *rest: Any) -> Any:
         others, extra = rest[: self.count - 1], rest[self.count - 1 :]
         inputs = (*others[: self.index], one, *others[self.index :])
         with channels_in_words(self.__self__, inputs[0]):
-            return with_rows(logits_of(self.function(*inputs, *extra)), one)
+            output = self.function(*inputs, *extra)
+        return output if self.whole else with_rows(logits_of(output), one)
+
+
+class _Scored:
+    """A model as a function to the score of each example that a callable target gives it."""
+
+    def __init__(self, function: Callable[..., Any], target: Callable[[Any], Tensor]) -> None:
+        self.function, self.target = function, target
+        self.__self__, self._twin_of = module_of(function), original(function)
+
+    def __call__(self, inputs: Tensor, *extra: Any) -> Tensor:
+        return scores_of(self.target, self.function(inputs, *extra), len(inputs))
 
 
 class _From:
     """A classifier as a function of distance from a baseline, of which a mask takes some off."""
 
-    def __init__(self, function: Callable[..., Tensor]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.__self__, self._twin_of = module_of(function), original(function)
 
-    def __call__(self, distance: Tensor, start: Tensor, *rest: Any) -> Tensor:
+    def __call__(self, distance: Tensor, start: Tensor, *rest: Any) -> Any:
         return self.function(start + distance, *rest)

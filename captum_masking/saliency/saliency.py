@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_masking._base.borrow import evaluated, module_of
 from captum_masking._base.captum import (
-    TargetType,
+    Target,
     TensorOrTupleOfTensorsGeneric,
     _format_additional_forward_args,
     as_class_logits,
@@ -101,7 +101,7 @@ class MaskingSaliency(Attribution):
     def attribute(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,
-        target: TargetType = None,
+        target: Target = None,
         additional_forward_args: Any = None,
         *,
         baselines: Baselines | None = None,
@@ -114,7 +114,10 @@ class MaskingSaliency(Attribution):
         Args:
             inputs: ``(B, C, *spatial)`` or vectors ``(B, F)``, floating point; or a tuple of such
                 tensors, as the classifier takes them: each gets a mask of its own.
-            target: The class, in any form Captum takes; None is the predicted class.
+            target: The class, in any form Captum takes; None is the predicted class. Where masks
+                are optimized, also a callable that turns what the model returns into one score for
+                each example, ``(B,)``, as :mod:`captum_masking.methods.targets` has for detectors
+                and segmentation.
             additional_forward_args: Passed to the classifier after the inputs.
             baselines: What fills the holes while a mask is optimized, in place of ``infill``: a
                 number, a tensor shaped like ``inputs`` or one example for all of them; a tuple of
@@ -266,7 +269,7 @@ class MaskingSaliency(Attribution):
 def _predict(
     model: MaskingModel,
     tensors: tuple[Tensor, ...],
-    target: TargetType,
+    target: Target,
     extra: tuple,
     area: float | Tensor | None,
 ) -> tuple[tuple[Tensor, ...], bool]:
