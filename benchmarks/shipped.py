@@ -1,9 +1,13 @@
-"""The masker that ships beside CAM: the box and the outline of the object, paired over images.
+"""Maskers beside CAM, paired over images: outline, box, and what is recognized at equal area.
 
 CAM is Grad-CAM at the map that the classifier pools, where the two are one, for the label (pets:
-the prediction). Both are cut at their mean; intervals are of 4,000 resamples of the images.
+the prediction); the maskers are asked for the same class. Maps are cut at their mean; "at best
+cut" is the best one of all for these images, for each row. Of several models, which differ in
+their seed, scores are means over them, and their spread is given. Intervals are of 4,000 resamples
+of the images.
 
     python benchmarks/shipped.py --data $DATA --json benchmarks/shipped.json
+    python benchmarks/shipped.py --data $DATA --model seed-0 seed-1 seed-2 --json seeds.json
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared import table
+from shared import keep_freed_memory, table
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -23,10 +27,52 @@ from captum_masking import zoo
 from captum_masking.benchmark.images import Batch, Images
 from captum_masking.benchmark.libraries import default_methods
 from captum_masking.benchmark.measures import draw, interval, mean
+from captum_masking.benchmark.methods import Method
 from captum_masking.data import BoxedImages, SegmentedImages
-from captum_masking.metrics import best_box_iou, mask_iou
+from captum_masking.metrics import MaxBoxAcc, MaxBoxAccV2, best_box_iou, mask_iou
+from captum_masking.metrics.maps import most_salient
 
-METHODS = ("MaskingSaliency", "pytorch-grad-cam GradCAM")
+CAM = "pytorch-grad-cam GradCAM"
+AREAS = (0.37, 0.5)
+LOWER = ("missed", *(f"out at {area:.0%}" for area in AREAS))  # is better
+
+
+class Scored:
+    """What one method's maps are worth: a number for each image, and some for all of them."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self.columns: dict[str, list[Tensor]] = {}
+        self.best = {"missed at best cut": MaxBoxAcc(), "MaxBoxAccV2": MaxBoxAccV2()}
+
+    @torch.no_grad()
+    def add(self, batch: Batch, classifier: torch.nn.Module) -> None:
+        """Score the maps of one batch."""
+        with torch.enable_grad():
+            maps = self.method.maps(batch.inputs, batch.target).detach()
+        iou = scores_of(maps, batch)
+        found = {"IoU": iou, "missed": (iou <= 0.5).float()}
+        if batch.boxes is not None:
+            for best in self.best.values():
+                best.update(maps, batch.boxes)
+        for area in AREAS:
+            shown = most_salient(maps, area)
+            for side, mask in (("in", shown), ("out", 1 - shown)):
+                said = classifier(batch.inputs * mask).argmax(1)
+                found[f"{side} at {area:.0%}"] = (said == batch.target).float()
+        for name, values in found.items():
+            self.columns.setdefault(name, []).append(values)
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """Return the scores of all images by name."""
+        return {name: torch.cat(parts).numpy() for name, parts in self.columns.items()}
+
+    def of_all(self) -> dict[str, float]:
+        """Return what has one value for all images."""
+        found = {n: float(b.compute()) for n, b in self.best.items() if b.update_called}
+        if "missed at best cut" in found:
+            found["missed at best cut"] = 1 - found["missed at best cut"]
+        return found
 
 
 def scores_of(maps: Tensor, batch: Batch) -> Tensor:
@@ -37,39 +83,54 @@ def scores_of(maps: Tensor, batch: Batch) -> Tensor:
     return mask_iou(judged, batch.pixels.object[:, None])
 
 
-def compare(data: Any, model: Any) -> dict[str, Any]:
-    """Score both on all images of a data set."""
-    images = Images(data, limit=None, seed=0, batch_size=16)
-    methods = default_methods(model, images.example())[0]
-    scores: dict[str, list[Tensor]] = {name: [] for name in METHODS}
-    batches = images.batches(model.classifier, predicted=isinstance(data, SegmentedImages))
+def compare(data: Any, models: list[Any]) -> dict[str, Any]:
+    """Score the maskers, and CAM, on all images of a data set."""
+    images, first = Images(data, limit=None, seed=0, batch_size=16), models[0]
+    ours = [Scored(default_methods(m, images.example())[0]["MaskingSaliency"]) for m in models]
+    cam = Scored(default_methods(first, images.example())[0][CAM])
+    batches = images.batches(first.classifier, predicted=isinstance(data, SegmentedImages))
     for batch in tqdm(batches, total=-(-len(images) // 16)):
-        for name, found in scores.items():
-            found.append(scores_of(methods[name].maps(batch.inputs, batch.target), batch))
-    return summary(*(torch.cat(found).numpy() for found in scores.values()))
+        for each in (*ours, cam):
+            each.add(batch, first.classifier)
+    return {"images": len(images), **summary(ours, cam)}
 
 
-def summary(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """Give each mean, and how much better ours is, with its interval; LE is a share of misses."""
-    draws = draw(len(ours), resamples=4000, seed=0)
-    found: dict[str, Any] = {"images": len(ours)}
-    for name, a, b in (
-        ("iou", ours, theirs),
-        ("hit", ours > 0.5, theirs > 0.5),
-    ):
-        better = interval(mean(a.astype(float) - b.astype(float), draws))
+def summary(ours: list[Scored], cam: Scored) -> dict[str, Any]:
+    """Give each mean, its spread over models, and how much better ours is, with an interval."""
+    found: dict[str, Any] = {}
+    theirs = cam.scores()
+    for name, b in theirs.items():
+        a = np.stack([each.scores()[name] for each in ours])
+        sign = -1 if name in LOWER else 1
+        draws = draw(len(b), resamples=4000, seed=0)
+        better = interval(mean(sign * (a.mean(0) - b).astype(float), draws))
         by = [better.mean, better.low, better.high]
-        found[name] = {"ours": float(a.mean()), "cam": float(b.mean()), "better": by}
+        found[name] = spread(a.mean(1)) | {"cam": float(b.mean()), "better": by}
+    of_cam = cam.of_all()
+    each_of_all = [each.of_all() for each in ours]
+    for name, value in of_cam.items():
+        found[name] = spread([each[name] for each in each_of_all]) | {"cam": value}
     return found
+
+
+def spread(values: Any) -> dict[str, Any]:
+    """Give the mean over models, and their standard deviation."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"ours": float(np.mean(values)), "deviation": deviation}
 
 
 def main() -> None:
     """Score three sets of photographs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--model", nargs="+", default=[zoo.SHIPPED], help="folders; default: shipped"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    model, preprocess = zoo.efficientnet_lite0()
+    keep_freed_memory()
+    loaded = [zoo.load(folder) for folder in options.model]
+    models, preprocess = [model for model, _ in loaded], loaded[0][1]
     sets = {
         "imagenet1k": BoxedImages(
             options.data / "imagenet1k/val.csv", transform=preprocess, label_column="label1k"
@@ -79,18 +140,25 @@ def main() -> None:
         ),
         "pets": SegmentedImages(options.data / "pets/val.csv", transform=preprocess),
     }
-    found = {name: compare(images, model) for name, images in sets.items()}
-    rows = [
-        [name, key, *(f"{100 * each[key][who]:.1f}" for who in ("ours", "cam"))]
-        + ["{:.1f} [{:.1f}, {:.1f}]".format(*(100 * value for value in each[key]["better"]))]
-        for name, each in found.items()
-        for key in ("iou", "hit")
-    ]
+    found = {name: compare(images, models) for name, images in sets.items()}
+    rows = [line(name, key, each) for name, s in found.items() for key, each in list(s.items())[1:]]
     print(table(["images", "", "ours", "CAM", "better by"], rows))
     if options.json:
         command = "python benchmarks/shipped.py --data $DATA --json benchmarks/shipped.json"
+        if options.model != [zoo.SHIPPED]:
+            command += f" --model {' '.join(Path(each).name for each in options.model)}"
         said = {"sets": found, "command": command, "torch": torch.__version__}
         options.json.write_text(json.dumps(said, indent=1) + "\n")
+
+
+def line(name: str, key: str, each: dict[str, Any]) -> list[str]:
+    """Lay out one figure in points of a hundred."""
+    ours = f"{100 * each['ours']:.1f}"
+    if each["deviation"] is not None:
+        ours += f" ± {100 * each['deviation']:.1f}"
+    by = each.get("better")
+    better = "" if by is None else "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in by))
+    return [name, key, ours, f"{100 * each['cam']:.1f}", better]
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ The grid pointing game against Captum's methods, absent classes, localization be
 is told nothing, sanity checks, and what the masks alone give away. Photographs before --first were
 used to choose settings and are left out of every figure.
 
-  python benchmarks/target.py --train imagenet1k/train.csv --model aware
-  python benchmarks/target.py --model aware --data imagenet1k/val.csv --also imagenette/val.csv \
+  python benchmarks/target.py --train all.csv --beside untold
+  python benchmarks/target.py --beside untold --data imagenet1k/val.csv --also imagenette/val.csv \
       --first 100 --json target.json
 """
 
@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
-from captum_masking.benchmark.libraries import captum_methods
+from captum_masking.benchmark.libraries import captum_methods, module_at, twin
 from captum_masking.benchmark.methods import of_layer
 from captum_masking.data import BoxedImages
 from captum_masking.metrics import (
@@ -42,7 +42,6 @@ from captum_masking.metrics import (
 from captum_masking.parts.infill import Mean
 from captum_masking.parts.masking import mask_images
 from captum_masking.parts.questions import mosaics
-from captum_masking.training.gate import gated, train_gate
 
 Explain = Callable[[Tensor, Tensor], Tensor]
 
@@ -65,7 +64,7 @@ def main() -> None:
         "versions": {"captum": captum.__version__, "torch": torch.__version__},
         "captum_masking": captum_masking.__version__,
         "model": str(arguments.model),
-        "beside": arguments.beside,
+        "beside": arguments.beside.name,
         "images": len(images),
         "first": arguments.first,
         "grid_pointing": pointing(model, agnostic, images, labels, slow=arguments.slow_mosaics),
@@ -87,14 +86,11 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Read the options."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, type=Path, help="folder of the model")
-    parser.add_argument("--train", type=Path, metavar="CSV", help="train it on these, and stop")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument(
-        "--whole", action="store_true", help="train the mask too, not only a gate for --beside"
-    )
+    parser.add_argument("--model", default="efficientnet-lite0", help="folder; default: shipped")
+    parser.add_argument("--beside", required=True, type=Path, help="folder of one told nothing")
+    parser.add_argument("--train", type=Path, metavar="CSV", help="train --beside on it, and stop")
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--beside", default="efficientnet-lite0", help="the model told nothing")
     parser.add_argument("--data", type=Path, metavar="CSV", help="with boxes and label1k")
     parser.add_argument(
         "--also", type=Path, metavar="CSV", help="localization and leakage here too"
@@ -108,21 +104,14 @@ def parse() -> argparse.Namespace:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train a gate for a masker that is told nothing, or all of a target-aware model."""
+    """Train a masker that is told no class as the shipped one was trained."""
     torch.manual_seed(arguments.seed)
-    agnostic, preprocess = zoo.load(arguments.beside)
+    classifier, preprocess = zoo.load_classifier("efficientnet-lite0")
     images = BoxedImages(arguments.train, transform=preprocess.augmented)
-    loader = DataLoader(images, 16, shuffle=True, drop_last=True)
-    started = perf_counter()
-    if arguments.whole:
-        model = MaskingModel(agnostic.classifier, target_aware=True)
-        trainer = MaskingTrainer(model, train_classifier=False)
-        trainer.fit(loader, arguments.epochs, show_progress=False)
-    else:
-        model = gated(agnostic)
-        print(f"nats, by epoch: {train_gate(model, loader, arguments.epochs)}")
-    print(f"{perf_counter() - started:.0f} s")
-    model.save(arguments.model, notes=preprocess.notes())
+    model = MaskingModel(classifier, target_aware=False)
+    trainer = MaskingTrainer(model, train_classifier=False, memory_format=torch.channels_last)
+    trainer.fit(DataLoader(images, 16, shuffle=True, drop_last=True), arguments.epochs)
+    model.save(arguments.beside, notes=preprocess.notes())
 
 
 def read(
@@ -164,9 +153,8 @@ def explainers(
     """List ours and Captum's, as functions to maps whose positive part counts."""
     layer = model.layers[-1]
     captums, left_out = captum_methods(model.classifier, layer, pictures)
-    by_activation = LayerGradientXActivation(
-        model.classifier, model.classifier.get_submodule(layer)
-    )
+    network = twin(model.classifier)
+    by_activation = LayerGradientXActivation(network, module_at(network, layer))
     methods: dict[str, Explain] = {
         "MaskingSaliency (target-aware)": MaskingSaliency(model).attribute,
         "MaskingSaliency (told nothing)": lambda x, t: agnostic.mask(x),

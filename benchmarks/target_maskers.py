@@ -35,7 +35,7 @@ from captum_masking.parts.questions import mosaics
 
 CLASSES = 10
 MASKERS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
-    "told nothing": ("`Masker`", dict),
+    "told nothing": ("`Masker`", lambda: {"target_aware": False}),
     "gate that reads the evidence": ("`GatedMasker`", lambda: aware()),
     "evidence beside the features": (
         "`Masker(evidence=True)`",

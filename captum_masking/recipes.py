@@ -153,7 +153,7 @@ def ca(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     Example:
         >>> from torchvision.models import resnet18
         >>> ca(resnet18()).pool
-        History(size=30, every=100, past=0.5, seed=0)
+        History(size=30, every=100, past=0.5, after=0, seed=0)
     """
     parts = (
         _GRID

@@ -57,7 +57,7 @@ def three(network: nn.Module) -> Ensemble:
     classifier = getattr(network, "classifier", network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Ensemble([MaskingModel(classifier) for _ in range(3)])
+        return Ensemble([MaskingModel(classifier, target_aware=False) for _ in range(3)])
 
 
 METHODS = {

@@ -431,12 +431,12 @@ def test_masks_beyond_halfway_from_the_range_to_an_end_are_restarted_and_it_is_s
 def test_a_restart_makes_masks_of_one_half_and_draws_no_random_number(classifier, images, logit):
     flat = MaskingModel(classifier, masker=Flat(logit))
     model = MaskingModel(classifier)
-    nn.init.constant_(model.masker.final.bias, logit)
+    nn.init.constant_(model.masker.masker.final.bias, logit)
     random = torch.get_rng_state()
     for each in (flat, model):
         zero_last_layer(each.masker)
     assert torch.equal(random, torch.get_rng_state())
-    assert (flat.mask(images) == 0.5).all() and (model.mask(images) == 0.5).all()
+    assert (flat.mask(images) == 0.5).all() and (model.train().mask(images) == 0.5).all()
 
 
 def test_a_restart_reaches_the_mask_of_each_of_several_inputs():
@@ -490,7 +490,8 @@ def after_training(trained, training, regularizer, *callbacks, steps: int, bias:
     """Train a masker whose logits start at ``bias``; return the figures on held-out images."""
     torch.manual_seed(0)
     training.random.manual_seed(0)
-    model = MaskingModel(copy.deepcopy(trained), sampler=Sigmoid())  # as the masks are trained
+    # As the masks are trained: without a lean, and without a gate.
+    model = MaskingModel(copy.deepcopy(trained), target_aware=False, sampler=Sigmoid())
     nn.init.constant_(model.masker.final.bias, bias)
     learner = MaskingTrainer(model, train_classifier=False, lr=5e-3, regularizer=regularizer)
     at = trainer(model=model, optimizers=learner.optimizers, regularizer=regularizer, is_main=False)

@@ -173,7 +173,7 @@ def test_another_architecture_is_refused_and_left_unchanged(tmp_path, inputs):
 
 def test_saving_again_replaces_the_model_and_leaves_nothing_beside_it(saved, inputs):
     model, folder, classifier = saved
-    nn.init.ones_(model.masker.final.bias)
+    nn.init.ones_(model.masker.masker.final.bias)
     model.save(folder)
     assert os.listdir(folder.parent) == ["model"] and os.listdir(folder) == ["model.safetensors"]
     assert torch.equal(MaskingModel.load(folder, classifier).mask(inputs), model.mask(inputs))
@@ -182,7 +182,7 @@ def test_saving_again_replaces_the_model_and_leaves_nothing_beside_it(saved, inp
 def test_a_save_that_fails_leaves_the_old_model(saved, inputs, monkeypatch):
     model, folder, classifier = saved
     before = model.mask(inputs)
-    nn.init.ones_(model.masker.final.bias)
+    nn.init.ones_(model.masker.masker.final.bias)
 
     def full_disk(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -252,7 +252,7 @@ def test_a_save_killed_at_any_moment_leaves_the_old_model_or_the_new(saved, inpu
     died = True
     while died:
         before = MaskingModel.load(folder, classifier).mask(inputs)
-        nn.init.constant_(model.masker.final.bias, float(call + 1))
+        nn.init.constant_(model.masker.masker.final.bias, float(call + 1))
         after = model.mask(inputs)
         died = killed_before(call, lambda: model.save(folder))
         mask = MaskingModel.load(folder, classifier).mask(inputs)
@@ -286,7 +286,7 @@ def test_where_a_link_points_to_is_replaced_and_not_the_link(saved, inputs):
     model, folder, classifier = saved
     link = folder.with_name("best")
     link.symlink_to(folder)
-    nn.init.ones_(model.masker.final.bias)
+    nn.init.ones_(model.masker.masker.final.bias)
     model.save(link)
     assert link.is_symlink() and sorted(os.listdir(folder.parent)) == ["best", "model"]
     assert torch.equal(MaskingModel.load(folder, classifier).mask(inputs), model.mask(inputs))

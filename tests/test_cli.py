@@ -415,7 +415,7 @@ def test_a_range_is_kept_with_the_model_and_may_be_given_anew(folder, capsys):
     rows = [[f"{index}.tif", index % 2] for index in range(12)]
     write_csv(folder / "data.csv", rows, header=("file", "label"))
     assert train("--frozen") == 1
-    assert re.search(r"--range -?\d+ \d+", capsys.readouterr().err)
+    assert re.search(r"--range -?\d+ -?\d+", capsys.readouterr().err)
     assert train("--frozen", "--range", "-1000", "1040") == 0
     assert explain("0.tif") == 0
     assert main(["evaluate", "--model", "model", "--data", "data.csv"]) == 0

@@ -268,15 +268,19 @@ def test_torchrun_trains_in_two_processes_what_one_trains_and_writes_once(folder
     assert done.stdout.count("model: two") == done.stdout.count("last epoch: ") == 1
     assert done.stdout.count("no image of 12 was found that cannot be read") == 2
     one, two = (load_file(f"{name}/model.safetensors") for name in ("one", "two"))
+    for each in (one, two):  # each process draws its own questions for the gate
+        for name in [name for name in each if ".gate." in name]:
+            del each[name]
     torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
     assert len(list(Path("kept").iterdir())) == len(list(Path("two-pictures").iterdir())) == 2
 
 
 def test_a_target_aware_masker_is_trained_and_a_trained_one_gets_a_gate(folder):
-    assert train("--frozen", "--target-aware") == 0
-    assert load_model_of("model").target_aware
-    assert train("--frozen", "--out", "plain") == 0
-    assert not load_model_of("plain").target_aware
+    assert train("--frozen") == 0
+    model, preprocess = zoo.load("model")
+    assert model.target_aware
+    untold = MaskingModel(model.classifier, target_aware=False)
+    untold.save("plain", notes=preprocess.notes())
     assert train("--frozen", "--target-aware", "--start", "plain", "--out", "gated") == 0
     assert load_model_of("gated").target_aware
 

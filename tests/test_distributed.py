@@ -66,7 +66,8 @@ def build(
 ) -> MaskingTrainer:
     torch.manual_seed(100 * seed + rank())
     classifier = cnn(dropout=0.0, seed=rank()) if classifier is None else classifier()
-    model = MaskingModel(classifier, sampler=sampler).to(dtype)
+    # A gate would draw questions, which are others in each process.
+    model = MaskingModel(classifier, sampler=sampler, target_aware=False).to(dtype)
     pool = History(size=2, every=2, past=0.5) if how else None
     return MaskingTrainer(model, train_classifier=how, pool=pool, **options)
 

@@ -172,7 +172,7 @@ FAULTS = pytest.mark.parametrize(
 def fallible(objective: Any, how: Any = JOINT, **options: Any) -> MaskingTrainer:
     """The default masker, with the batch norm that a batch moves before its loss is known."""
     torch.manual_seed(0)
-    model = MaskingModel(cnn(dropout=0.0))
+    model = MaskingModel(cnn(dropout=0.0), target_aware=False)
     return MaskingTrainer(model, train_classifier=how, objective=objective, **options)
 
 
@@ -357,7 +357,7 @@ def test_channels_last_trains_the_same_weights(how, images, labels):
 @pytest.mark.parametrize("dims", [1, 3])
 def test_channels_last_leaves_signals_and_volumes_as_they_are(dims):
     inputs, labels = torch.randn(4, 3, *[16] * dims), torch.arange(4)
-    model = MaskingModel(cnn(dims=dims, dropout=0.0), example_inputs=inputs)
+    model = MaskingModel(cnn(dims=dims, dropout=0.0), target_aware=False, example_inputs=inputs)
     plain = MaskingTrainer(copy.deepcopy(model))
     last = MaskingTrainer(model, memory_format=torch.channels_last)
     plain.step(inputs, labels)

@@ -167,7 +167,7 @@ def test_gradients_reach_every_parameter_of_a_masker_that_is_told_class_and_size
 
 
 def test_the_map_follows_the_target_if_and_only_if_the_masker_is_told_the_class(classifier, images):
-    plain = MaskingSaliency(MaskingModel(classifier))
+    plain = MaskingSaliency(MaskingModel(classifier, target_aware=False))
     assert torch.equal(plain.attribute(images, target=0), plain.attribute(images, target=3))
     told = MaskingSaliency(MaskingModel(classifier, masker=partial(Masker, classes=4)))
     one, other = (told.attribute(images, target=target) for target in (0, 3))

@@ -377,7 +377,7 @@ def test_a_map_that_ignores_the_model_does_not_change_and_one_that_reads_it_does
 def test_the_mask_changes_with_what_it_reads_and_not_with_a_head_that_it_does_not(
     classifier, images, layers, reads_head
 ):
-    model = MaskingModel(classifier, layers)
+    model = MaskingModel(classifier, layers, target_aware=False)
     saliency = MaskingSaliency(model)
 
     def maps():

@@ -125,8 +125,9 @@ def test_the_logits_are_found_in_whatever_the_classifier_returns(classifier, ima
     model = MaskingModel(Returns(classifier, wrap)).eval()
     assert torch.equal(model(images), expected)
     assert torch.equal(model.explain(images)[0], expected)
+    target = torch.ones(len(images), dtype=torch.long, device=images.device)
     attribution = MaskingSaliency(model).attribute(images, target=1)
-    assert torch.equal(attribution[:, :1], model.mask(images))
+    assert torch.equal(attribution[:, :1], model.mask(images, target=target))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_signals_images_and_volumes_run_through_the_same_code(spatial, upsample,
     logits, mask = model.train().explain(inputs)
     mask.mean().backward()
     assert logits.shape == (3, 4) and mask.shape == (3, 1, *spatial)
-    assert all(p.grad is not None for p in model.masker.parameters())
+    assert all(p.grad is not None for p in model.masker.masker.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
@@ -275,7 +276,7 @@ def test_no_gradient_of_the_mask_reaches_the_classifier(model, images):
     mask = model.train().mask(images)
     (mask * torch.randn_like(mask)).sum().backward()
     assert all(p.grad is None for p in model.classifier.parameters()) and images.grad is None
-    assert all(p.grad is not None and p.grad.any() for p in model.masker.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in model.masker.masker.parameters())
 
 
 def test_gradients_of_the_logits_still_reach_the_classifier(model, images):

@@ -105,13 +105,13 @@ def test_the_state_that_is_chosen_is_the_one_left_in_the_model(images, labels):
 
     class Weights(Callback):
         def on_epoch(self, trainer, record) -> None:
-            seen.append(trainer.model.masker.final.bias.clone())
+            seen.append(trainer.model.masker.masker.final.bias.clone())
 
     trainer = build(seed=0)
     odd = Measure(lambda *batch: {"odd": torch.tensor([1.0, 5.0, 2.0][trainer.epochs_done])})
     keep = KeepBest("val_odd", higher_is_better=True)
     fit(trainer, [(images, labels)], epochs=3, keep=keep, extra=[odd, Weights()])
-    assert torch.equal(trainer.model.masker.final.bias, seen[1])
+    assert torch.equal(trainer.model.masker.masker.final.bias, seen[1])
 
 
 # Learning rates

@@ -555,12 +555,13 @@ def test_a_masking_model_is_explained_in_one_pass_of_its_classifier(device, pair
 
 
 def test_the_attribution_of_a_masking_model_is_its_mask(model, pair):
+    target = torch.ones(len(pair), dtype=torch.long, device=pair.device)
     attribution = MaskingSaliency(model).attribute(pair, target=1)
-    assert torch.equal(attribution[:, :1], model.eval().mask(pair))
+    assert torch.equal(attribution[:, :1], model.eval().mask(pair, target=target))
 
 
-def test_the_target_does_not_change_the_map_of_a_masking_model(model, pair):
-    saliency = MaskingSaliency(model)
+def test_the_target_does_not_change_the_map_of_a_model_told_nothing(classifier, pair):
+    saliency = MaskingSaliency(MaskingModel(classifier, target_aware=False))
     assert torch.equal(saliency.attribute(pair, target=0), saliency.attribute(pair, target=3))
 
 
@@ -710,7 +711,8 @@ def test_a_model_is_found_in_a_wrapper_that_only_calls_it(model, images, wrap):
     with warnings.catch_warnings(action="error"):
         saliency = MaskingSaliency(wrapped)
         found = [saliency.attribute(images) for _ in range(2)]
-        several = saliency.attribute_targets(images, torch.zeros(len(images), 1).long())
+        said = copy.deepcopy(model).eval()(images).argmax(1)
+        several = saliency.attribute_targets(images, said[:, None])
     assert all(torch.equal(each, expected) for each in found)
     assert torch.equal(several[:, 0], expected)
     assert_same(before, everything(model))

@@ -48,6 +48,11 @@ def aware(classifier) -> MaskingModel:
     return MaskingModel(classifier, target_aware=True).eval()
 
 
+@pytest.fixture
+def told_nothing(classifier) -> MaskingModel:
+    return MaskingModel(classifier, target_aware=False)
+
+
 def colors(classes: int = 3) -> nn.Module:
     """Says how much there is of each color: the evidence for a class is the area of its color."""
     network = nn.Sequential(
@@ -414,12 +419,15 @@ def test_evidence_is_exported_where_it_is_a_product_and_refused_where_it_is_a_gr
         HeatmapModule(MaskingModel(deeper, target_aware=True))
 
 
-def test_by_default_a_masker_reads_the_evidence_for_the_prediction_where_it_is_a_product():
+def test_a_model_told_nothing_reads_the_evidence_for_the_prediction_where_it_is_a_product():
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     deeper = nn.Sequential(*head[:2], nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
     body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU())
-    model = MaskingModel(nn.Sequential(*body, *head)).eval()
+    model = MaskingModel(nn.Sequential(*body, *head), target_aware=False).eval()
     assert model.reads_evidence and not model.target_aware
+    default = MaskingModel(model.classifier)
+    assert default.target_aware and default.layers == model.layers
+    assert default.masker.masker.settings["evidence"]
     assert not MaskingModel(nn.Sequential(*body, *deeper)).reads_evidence
     assert not MaskingModel(model.classifier, model.layers).reads_evidence  # as it was asked for
     inputs = torch.rand(2, 3, 16, 16)
@@ -433,8 +441,8 @@ def test_by_default_a_masker_reads_the_evidence_for_the_prediction_where_it_is_a
 
 
 @pytest.mark.filterwarnings("default::UserWarning")
-def test_a_map_that_does_not_depend_on_the_target_says_so_once(model, images):
-    saliency, said = MaskingSaliency(model), model.eval()(images).argmax(1)
+def test_a_map_that_does_not_depend_on_the_target_says_so_once(told_nothing, images):
+    saliency, said = MaskingSaliency(told_nothing), told_nothing.eval()(images).argmax(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         saliency.attribute(images)
@@ -446,9 +454,9 @@ def test_a_map_that_does_not_depend_on_the_target_says_so_once(model, images):
     assert warning.filename == __file__  # it points at the caller's line
 
 
-def test_several_targets_of_a_model_that_is_told_none_say_so_too(model, images):
+def test_several_targets_of_a_model_that_is_told_none_say_so_too(told_nothing, images):
     with pytest.warns(UserWarning, match="does not depend on it"):
-        MaskingSaliency(model).attribute_targets(images, torch.zeros(len(images), 2).long())
+        MaskingSaliency(told_nothing).attribute_targets(images, torch.zeros(len(images), 2).long())
 
 
 def test_a_target_aware_model_does_not_warn(aware, images):
@@ -498,7 +506,7 @@ def test_in_train_mode_the_mask_is_the_one_behind_the_gate(classifier, images):
 
 
 def test_a_trained_masker_gets_a_gate_and_is_left_bit_identical(images, labels):
-    model = MaskingModel(cnn(dropout=0.0)).eval()
+    model = MaskingModel(cnn(dropout=0.0), target_aware=False).eval()
     before = everything(model)
     aware = gated(model)
     batches = [(images, labels)] * 2
@@ -536,9 +544,9 @@ def test_a_gate_is_not_trained_on_what_cannot_be_counted(aware, batches, said):
         train_gate(aware, batches, 2)
 
 
-def test_only_a_gated_masker_has_a_gate_to_train(model):
+def test_only_a_gated_masker_has_a_gate_to_train(told_nothing):
     with pytest.raises(TypeError, match=r"gated\(model\)"):
-        train_gate(model, [(torch.zeros(1, 3, 8, 8), torch.tensor([0]))])
+        train_gate(told_nothing, [(torch.zeros(1, 3, 8, 8), torch.tensor([0]))])
 
 
 def test_tiles_are_asked_for_each_image_and_for_an_absent_class():
@@ -873,6 +881,6 @@ def test_how_much_mask_an_absent_class_gets_can_be_watched(classifier, images, l
     assert 0 < found["absent_to_present"] < 2
 
 
-def test_a_trainer_of_a_model_that_is_told_nothing_is_as_before(model):
-    trainer = MaskingTrainer(model, train_classifier=False)
+def test_a_trainer_of_a_model_that_is_told_nothing_is_as_before(told_nothing):
+    trainer = MaskingTrainer(told_nothing, train_classifier=False)
     assert trainer.questions == AsLabeled()

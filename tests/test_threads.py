@@ -354,7 +354,7 @@ def test_sanity_checks_in_threads_take_turns():
 
 def test_a_training_is_the_same_bit_by_bit_while_threads_explain_its_model():
     batches = [(PICTURES.flatten(0, 1), torch.arange(len(PICTURES)) % 4)]
-    alone, watched = (MaskingModel(cnn(dropout=0.0)) for _ in range(2))
+    alone, watched = (MaskingModel(cnn(dropout=0.0), target_aware=False) for _ in range(2))
     watched.load_state_dict(alone.state_dict())
     done = threading.Event()
 

@@ -31,16 +31,14 @@ def test_a_new_masker_reads_the_layers_that_the_shipped_one_reads(photographs):
     assert shipped.layers == ("_blocks.10", "_avg_pooling.input")
 
 
-def test_only_the_target_aware_model_answers_for_the_target(photographs):
-    for is_aware in (False, True):
-        model, preprocess = zoo.efficientnet_lite0(target_aware=is_aware)
-        inputs = preprocess(photographs["cat"])[None]
-        cat, fish = (
-            MaskingSaliency(model).attribute(inputs, target=preprocess.number(name))
-            for name in ("Egyptian cat", "goldfish")
-        )
-        assert torch.equal(cat, fish) != is_aware
-        assert (fish.mean() < 0.2 * cat.mean()) == is_aware
+def test_the_shipped_model_answers_for_the_target(photographs):
+    model, preprocess = zoo.efficientnet_lite0()
+    inputs = preprocess(photographs["cat"])[None]
+    cat, fish = (
+        MaskingSaliency(model).attribute(inputs, target=preprocess.number(name))
+        for name in ("Egyptian cat", "goldfish")
+    )
+    assert fish.mean() < 0.2 * cat.mean()
 
 
 def test_an_explanation_is_of_the_class_asked_for_or_of_the_predicted_one(photographs):

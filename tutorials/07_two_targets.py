@@ -6,8 +6,6 @@ next to nothing for a class that is not there. First with a model that comes wit
 with one of your own, whose masker gets the ability afterwards.
 """
 
-import warnings
-
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from skimage.data import chelsea, coffee
@@ -26,10 +24,10 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # A cat and a cup
 # ---------------
 #
-# EfficientNet-Lite0 with a target-aware masker, which comes with the package. Two photographs side
-# by side make one picture of two classes.
+# EfficientNet-Lite0 with the masker that comes with the package. Two photographs side by side make
+# one picture of two classes.
 
-model, preprocess = zoo.efficientnet_lite0(target_aware=True)
+model, preprocess = zoo.efficientnet_lite0()
 both = torch.cat([preprocess(photo()) for photo in (chelsea, coffee)], dim=2)
 pixels = to_pixels(both, preprocess.mean, preprocess.std)
 
@@ -51,21 +49,8 @@ for name, each in zip(names, maps, strict=True):
 # %%
 # The cat's map lies on the cat, that of the espresso on the cup. *Tabby* is not wrong either: to
 # the classifier it is another likely name for this cat, so there is evidence, and the map shows it.
-# For the dog there is next to none. The masker has seen one photograph of each of 1,000 classes,
-# their labels, and no box.
-#
-# What the masker of the paper does here
-# --------------------------------------
-#
-# It is told nothing, and gives one map for all that is recognized, whatever the target. It says so
-# in a warning when asked for another class than the predicted one.
-
-saliency = MaskingSaliency(zoo.efficientnet_lite0()[0])
-with warnings.catch_warnings(record=True) as warned:
-    warnings.simplefilter("always")
-    cat, cup = (saliency.attribute(both[None], preprocess.number(name)) for name in names[:2])
-print(f"the same map for both: {torch.equal(cat, cup)}")
-print(f"warning: {warned[-1].message}")
+# For the dog there is next to none. The masker has seen photographs with labels,
+# and no box.
 
 # %%
 # Your own classifier
@@ -109,11 +94,12 @@ print(f"recognized: {recognized.float().mean():.0%} of {len(classes)} digits not
 # A masker, and then a gate for it
 # --------------------------------
 #
-# First the masker of the paper. Then :func:`~captum_masking.training.gate.gated` puts a gate in
-# front of
-# it, which reads the classifier's evidence for the class asked for. It learns from the same
+# This classifier takes the maximum of its last map, so its masker is that of the paper: told no
+# class, with one map for all. Then :func:`~captum_masking.training.gate.gated` puts a gate in front
+# of it, which reads the classifier's evidence for the class asked for. It learns from the same
 # pictures, put together to mosaics: how a mosaic was made says where each class is. Classifier and
-# masker stay as they are. (``MaskingModel(classifier, target_aware=True)`` trains both at once.)
+# masker stay as they are. (``MaskingModel(classifier, target_aware=True)`` trains both at once, as
+# every model does whose classifier pools the mean.)
 
 untold = MaskingModel(classifier)
 MaskingTrainer(untold, train_classifier=False, lr=3e-3).fit(loader, epochs=1, show_progress=False)

@@ -32,7 +32,7 @@ _PICTURE, _BASIS = "captum-masking picture", "captum-masking basis"
 def run(options: Options) -> dict[str, Any]:
     """Explain one batch of pictures after the other; those that cannot be read are named."""
     masked = options.method == NAMES[0]
-    name = options.model or SHIPPED[options.target is not None and masked]
+    name = options.model or SHIPPED
     model, preprocess = _loaded(name, options, masked=masked)
     given = (_files(Path(each), preprocess.suffixes) for each in options.pictures)
     files = list(dict.fromkeys(file for listed in given for file in listed))

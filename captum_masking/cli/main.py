@@ -107,10 +107,9 @@ COMMANDS = [
         class, the map, the picture masked in and masked out, with the probabilities of the class
         in each. One that cannot be read is named, and the others are done. Works out of the box
         on the thousand classes of ImageNet; --model takes a folder written by `captum-masking
-        train`. With --target, the map is the evidence for that class, if the model is target-aware;
-        the shipped one then is. With --method, the map is that of another method, for the model's
-        classifier. If --model explains sounds, PICTURES are sound files, and beside each PNG there
-        is a WAV of what the mask leaves of the sound.""",
+        train`. With --target, the map is the evidence for that class. With --method, it is that of
+        another method, for the model's classifier. If --model explains sounds, PICTURES are sound
+        files, and beside each PNG there is a WAV of what the mask leaves of the sound.""",
         """\
   captum-masking explain cat.jpg --out maps
   captum-masking explain *.jpg --target 'Egyptian cat' --out maps
@@ -121,8 +120,7 @@ COMMANDS = [
             _text(
                 "--model",
                 "FOLDER|NAME",
-                "a folder written by train, or a shipped masker for EfficientNet-Lite0: "
-                "efficientnet-lite0, or efficientnet-lite0-targets, the default with --target; for "
+                "a folder written by train; default: efficientnet-lite0, which is shipped; for "
                 "another --method also a classifier as train takes it",
             ),
             _text("--target", "CLASS", "number or name of the class; default: the predicted one"),
@@ -180,8 +178,9 @@ COMMANDS = [
             ),
             _flag(
                 "--target-aware",
-                "maps follow the class asked for, and are next to empty where it is not; the "
-                "masker of --start then gets a gate",
+                "maps follow the class asked for also where the classifier does not pool its last "
+                "map, by running its last layers back; a masker of --start that is told nothing "
+                "gets a gate",
             ),
             _path(
                 "--start",

@@ -158,7 +158,7 @@ def _option(name: str) -> str:
 
 def _trainer(options: Options, classifier: nn.Module, accelerator: Accelerator) -> MaskingTrainer:
     if options.start is None:
-        model, lr = MaskingModel(classifier, target_aware=options.target_aware), 1e-3
+        model, lr = MaskingModel(classifier, target_aware=options.target_aware or None), 1e-3
     else:
         model, lr = MaskingModel.load(options.start, classifier), 5e-4
         model = gated(model) if options.target_aware and not model.target_aware else model

@@ -83,8 +83,9 @@ class MaskingModel(nn.Module):
         layers: Names of the modules that the masker reads, or ``"<name>.input"`` for what one
             takes; None finds them in a dry run, by
             :func:`~captum_masking.model.layers.find_layers`.
-        target_aware: Whether the mask depends on the target. The default masker is then a
-            :class:`~captum_masking.parts.gate.GatedMasker`.
+        target_aware: Whether the mask depends on the target, by a
+            :class:`~captum_masking.parts.gate.GatedMasker`. None says yes where the classifier
+            pools its last map before one linear layer: evidence for a class is then a product.
         masker: A module called as ``masker(features, grid, question)`` that returns mask logits
             ``(B, 1, *grid)``, or a function that makes one, called as
             ``masker(channels, dims=dims)`` with the channels of the maps that are read. The default
@@ -129,7 +130,7 @@ class MaskingModel(nn.Module):
         classifier: nn.Module,
         layers: Sequence[str] | None = None,
         *,
-        target_aware: bool = False,
+        target_aware: bool | None = None,
         masker: nn.Module | Callable[..., nn.Module] = Masker,
         sampler: nn.Module | None = None,
         stride: int | None = None,
@@ -144,7 +145,7 @@ class MaskingModel(nn.Module):
         classifier = unwrapped(classifier)
         if isinstance(classifier, MaskingModel):
             raise TypeError("a MaskingModel has a masker; for another one pass model.classifier.")
-        finds_masker = masker is Masker and layers is None and not target_aware
+        finds_masker = masker is Masker and layers is None
         if target_aware:
             masker = _target_aware(masker)
         layers = [layers] if isinstance(layers, str) else layers
@@ -173,7 +174,10 @@ class MaskingModel(nn.Module):
                 self.layers = _layers_for(self.classifier, example, extra, guessed=guessed)
                 read = finds_masker and _with_evidence(self.classifier, self.layers, example, extra)
                 if read:
-                    self.layers, masker = read, _OF_PREDICTION
+                    self.layers = read
+                    # Images put together, from which a gate learns, have no arguments besides.
+                    follows = not extra if target_aware is None else target_aware
+                    masker = _OF_TARGET if follows else _OF_PREDICTION
             maps = self.dry_run(example, extra)
             if target_aware:
                 _check_target_aware(example, has_maps=bool(self.layers))
@@ -511,7 +515,8 @@ def _layers_for(
         return ()
 
 
-#: Reads, beside features, the evidence for the predicted class.
+#: Read, beside features, the evidence for a class: the target, or the predicted one.
+_OF_TARGET = partial(GatedMasker, evidence=True)
 _OF_PREDICTION = partial(Masker, evidence=True, target_aware=False)
 
 

@@ -113,8 +113,15 @@ class GatedMasker(MaskerBase):
             "evidence": evidence,
         }
         self.lean = lean
-        self.masker = Masker(channels, width=width, dims=dims, evidence=evidence)
+        self.masker = Masker(
+            channels, width=width, dims=dims, evidence=evidence, target_aware=not evidence
+        )
         self.gate = Gate(channels[-1], width=gate_width, dims=dims)
+
+    @property
+    def heads(self) -> list[nn.Module]:
+        """What makes the mask that is trained by the loss."""
+        return [self.masker]
 
     def forward(
         self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()

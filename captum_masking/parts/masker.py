@@ -211,17 +211,19 @@ class Masker(MaskerBase):
         }
         self.target_aware = classes > 0 or (evidence and target_aware)
         self.sized, self.reads_evidence = sized, evidence
-        appended = width * (classes > 0) + sized + EVIDENCE * evidence  # channels
+        # How sure the classifier is, the last of them, says whether the class is there.
+        told = (EVIDENCE if target_aware else EVIDENCE - 1) * evidence
+        appended = width * (classes > 0) + sized + told  # channels
         self.embedding = nn.Embedding(classes, width) if classes else None
-        self.scale = BATCH_NORMS[dims](EVIDENCE) if evidence else None  # logits have any scale
+        self.scale = BATCH_NORMS[dims](told) if evidence else None  # logits have any scale
         self.reduce = nn.ModuleList(
             nn.Identity() if index in raw else _block(n + appended, width, dims, kernel=1)
             for index, n in enumerate(channels)
         )
         widths = [n + appended if index in raw else width for index, n in enumerate(channels)]
-        self.final = _final_convolution(sum(widths) + EVIDENCE * evidence, dims, outputs)
+        self.final = _final_convolution(sum(widths) + told, dims, outputs)
         if evidence:
-            _start_with(self.final)
+            _start_with(self.final, told)
 
     def forward(
         self, features: Sequence[Tensor], grid: Sequence[int], question: Question = Question()
@@ -232,7 +234,8 @@ class Masker(MaskerBase):
         if self.sized:
             appended.append(question.area.to(features[0])[:, None])  # type: ignore[union-attr]
         if self.scale is not None:
-            direct.append(self.scale(question.evidence.to(features[0])))  # type: ignore[union-attr]
+            told = question.evidence[:, : self.scale.num_features]  # type: ignore[index]
+            direct.append(self.scale(told.to(features[0])))
         reduced = [
             reduce(_append(maps, [*appended, *direct]))
             for reduce, maps in zip(self.reduce, features, strict=True)
@@ -373,10 +376,11 @@ def _block(channels: int, width: int, dims: int, kernel: int = 3) -> nn.Module:
     return nn.Sequential(convolution, BATCH_NORMS[dims](width), nn.ReLU())
 
 
-def _start_with(final: nn.Module) -> None:
+def _start_with(final: nn.Module, told: int) -> None:
     """Let a new mask follow the evidence; one that hardly does shrinks for all classes alike."""
     weight = final.get_parameter("weight").detach().flatten(2)  # (outputs, channels, 3 ** dims)
-    weight[:, -EVIDENCE:-1, weight.shape[2] // 2] = 0.5
+    first = weight.shape[1] - told
+    weight[:, first : first + 2, weight.shape[2] // 2] = 0.5
 
 
 def _append(maps: Tensor, more: Sequence[Tensor]) -> Tensor:

@@ -51,10 +51,10 @@ class MaskingSaliency(Attribution):
     forward pass of the classifier. Given any other classifier or callable it is optimized for
     each input under the same objective, which is slow; a warning says so once.
 
-    A target-aware model's map is the evidence for ``target``, and next to empty where that class
-    is not there; an optimized mask is for ``target`` too. Any other model gives one mask per image,
-    for whatever the classifier may recognize in it, and a warning says so once when the target is
-    another class than the predicted one.
+    The map is the evidence for ``target``, and next to empty where that class is not there. A model
+    whose masker is told no class gives one mask per image, for whatever the classifier may
+    recognize in it, and a warning says so once when the target is another class than the predicted
+    one.
 
     Args:
         forward_func: A ``MaskingModel``, any classifier, or any callable that returns logits. A

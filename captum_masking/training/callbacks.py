@@ -20,7 +20,14 @@ from captum_masking._base.borrow import eval_mode
 from captum_masking._base.checks import check_count, needed
 from captum_masking._base.files import replacing
 from captum_masking.parts.objective import Judgement
-from captum_masking.parts.regularizer import Area, PowerArea, Regularizer, Sum, UngatedArea
+from captum_masking.parts.regularizer import (
+    Area,
+    AskedArea,
+    PowerArea,
+    Regularizer,
+    Sum,
+    UngatedArea,
+)
 from captum_masking.training.records import Metric, Record, metric_of
 from captum_masking.viz import Panel, in_unit, montage, overlay
 
@@ -382,7 +389,7 @@ def forget(optimizers: Iterable[torch.optim.Optimizer], parameters: Iterable[nn.
 
 
 #: The regularizers that are steered.
-AREAS = (Area, UngatedArea, PowerArea)
+AREAS = (Area, AskedArea, UngatedArea, PowerArea)
 
 _MARGIN = 0.1  # of the range from low to high: nearer to its ends nothing returns
 _RETURN = 0.1  # power of the factor: ten windows to undo what one did

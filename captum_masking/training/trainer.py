@@ -87,7 +87,7 @@ class MaskingTrainer:
             be ``(B, classes)`` then.
         pool: Draws the judge of each step; None is the classifier as it is now,
             :class:`~captum_masking.parts.pool.Latest`, and in joint training
-            :class:`History(after=1000) <captum_masking.parts.pool.History>`.
+            :class:`~captum_masking.parts.pool.History`.
         lr: Peak learning rate of the masker's Adam.
         schedule: Called as ``schedule(optimizer, steps)`` for each network, with the steps in which
             it learns; by default rates rise for the first tenth and fall to zero along a cosine.
@@ -163,7 +163,7 @@ class MaskingTrainer:
         size = asked_area if aware else smooth
         self.objective = default_objective() if objective is None else objective
         self.regularizer = size() if regularizer is None else regularizer
-        default = History(after=1000) if self.joint else Latest()
+        default = History() if self.joint else Latest()
         self.pool: Pool = default if pool is None else pool
         self.pool_is_current = False
         self.judging: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
@@ -476,7 +476,8 @@ class MaskingTrainer:
         if context and self.model.target_aware:
             raise ValueError(
                 "a target-aware masker learns from images put together, but a batch has tensors "
-                "besides its inputs; have a module around the classifier fill them in."
+                "besides its inputs; take MaskingModel(..., target_aware=False), or have a module "
+                "around the classifier fill them in."
             )
         several = self.questions.multi_label and not self.joint
         several = several and isinstance(target, Tensor) and target.dim() == 2

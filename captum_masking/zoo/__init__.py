@@ -45,8 +45,8 @@ __all__ = [
     "small_classifier",
 ]
 
-#: Models that :func:`load` knows by name; the maps of the second follow the target.
-SHIPPED = ("efficientnet-lite0", "efficientnet-lite0-targets")
+#: The model that :func:`load` knows by name.
+SHIPPED = "efficientnet-lite0"
 
 _LONGEST_SIDE = 512  # pictures are drawn no larger
 
@@ -212,12 +212,8 @@ def _square_side(sizes: tuple[float, ...]) -> int:
 # ---- Models with their classifier
 
 
-def efficientnet_lite0(*, target_aware: bool = False) -> tuple[MaskingModel, Preprocess]:
+def efficientnet_lite0() -> tuple[MaskingModel, Preprocess]:
     """Load EfficientNet-Lite0, trained on ImageNet, with the masker that ships with the package.
-
-    Args:
-        target_aware: Whether maps follow the ``target``; otherwise there is one map for all that
-            is recognized.
 
     Example:
         >>> from skimage.data import chelsea
@@ -228,7 +224,7 @@ def efficientnet_lite0(*, target_aware: bool = False) -> tuple[MaskingModel, Pre
         >>> model.mask(inputs).shape
         torch.Size([1, 1, 224, 224])
     """
-    return load(SHIPPED[target_aware])
+    return load(SHIPPED)
 
 
 @torch.inference_mode(False)  # what is made in it can never have a gradient
@@ -236,10 +232,10 @@ def load(model: str | Path) -> tuple[MaskingModel, Preprocess]:
     """Load a model with its classifier, in eval mode, and the classifier's preprocessing.
 
     Args:
-        model: A folder written by ``captum-masking train``, or the name of a shipped model,
-            ``efficientnet-lite0`` or ``efficientnet-lite0-targets``.
+        model: A folder written by ``captum-masking train``, or ``efficientnet-lite0``, the shipped
+            model.
     """
-    folder = Path(__file__).with_name(str(model)) if model in SHIPPED else Path(model)
+    folder = Path(__file__).with_name(str(model)) if model == SHIPPED else Path(model)
     notes = read_model(folder)[0]["notes"]
     if "sample_rate" in notes:
         raise CheckpointError(folder, "it explains sounds", "use captum_masking.zoo.sound")
