@@ -34,6 +34,7 @@ PROMISED = {
     "10": "Is it faithful?",
     "11": "Train on a cluster",
     "12": "Add a method",
+    "13": "What does a detector look at?",
 }
 
 each_tutorial = pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
