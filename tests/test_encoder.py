@@ -17,6 +17,7 @@ from captum_masking.model.export import HeatmapModule
 from captum_masking.model.layers import NoMapsError, find_layers, pooled_map
 from captum_masking.model.layouts import ChannelsFirst, ChannelsLast, Tokens, layout_of
 from captum_masking.model.taps import Taps, logits_of
+from captum_masking.parts.masker import Masker
 from captum_masking.parts.other_maskers import StandaloneMasker
 from captum_masking.parts.regularizer import Area
 
@@ -86,7 +87,8 @@ def test_a_torchvision_network_is_read_where_its_stages_end(name):
 
 
 def test_resnet50_gets_the_published_masker():
-    model = MaskingModel(torchvision_network("resnet50"), example_inputs=torch.zeros(1, 3, 64, 64))
+    network, example = torchvision_network("resnet50"), torch.zeros(1, 3, 64, 64)
+    model = MaskingModel(network, masker=partial(Masker), example_inputs=example)
     assert model.layers == ("layer3", "layer4")
     assert sum(parameter.numel() for parameter in model.masker.parameters()) == 198_017
 
