@@ -55,6 +55,7 @@ nitpick_ignore_regex = [
     # Internal classes behind public functions.
     ("py:class", r"captum_masking\.(parts|metrics)\..*(_[A-Z]\w+|Posed|Relabeled)"),
     ("py:class", r"captum_masking\._base\.text\.Named"),
+    ("py:class", r"captum_masking\.methods\..*(Relative|OfLayer)"),
 ]
 python_maximum_signature_line_length = 88
 intersphinx_mapping = addresses.write(HERE / "_build" / "inventories")

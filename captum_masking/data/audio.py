@@ -248,7 +248,7 @@ class LogMagnitude(Spectrogram):
     Silence is 0, so :class:`~captum_masking.parts.infill.Mean` is its infill: masked in is
     ``mask * picture``, masked out ``(1 - mask) * picture``, and a masked picture has a sound, its
     magnitudes with the phase of the original. A mask of one half leaves
-    ``sqrt(1 + |S|) - 1`` of a magnitude |S|, of 3 for example 1, and half of a very small one.
+    ``sqrt(1 + |S|) - 1`` of a magnitude ``|S|``, of 3 for example 1, and half of a very small one.
 
     Source:
         Paissan et al. 2024 (L-MAC), as in their code. Differs: the window is as long as ``n_fft``;

@@ -21,7 +21,7 @@ class OptiCAM(OfLayer):
 
     .. math::
         S(u) = \sum_k \mathrm{softmax}(u)_k A_k, \qquad
-        u^* = \arg\max_u f_c\big(x \odot n(S(u))\big)
+        u^* = \arg\max_u f_c(x \odot n(S(u)))
 
     :math:`A_k` are the maps of a layer, :math:`n` enlarges a map linearly and scales it to [0, 1].
     All weights start equal. Each example is optimized by itself: it is done when its score changes

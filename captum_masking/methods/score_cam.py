@@ -24,8 +24,8 @@ class ScoreCAM(OfLayer):
     r"""How much of the class does each feature map leave, taken as a mask?
 
     .. math::
-        S = \mathrm{relu}\Big(\sum_k w_k A_k\Big), \qquad
-        w = \mathrm{softmax}_k\, f_c\big(x \odot n(A_k)\big)
+        S = \mathrm{relu}(\sum_k w_k A_k), \qquad
+        w = \mathrm{softmax}_k\, f_c(x \odot n(A_k))
 
     :math:`A_k` are the maps of a layer, :math:`n` enlarges a map linearly and scales it to [0, 1];
     a map that is the same everywhere hides all. The score of a baseline, which the paper takes off,
