@@ -1,7 +1,8 @@
 """Saliency maps that are learned, fast and honest, inside Captum."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from captum_masking._base import lazily
 
 if TYPE_CHECKING:
     from captum_masking.model.model import MaskingModel
@@ -27,16 +28,4 @@ _HOMES = {
     "MaskingTrainer": "training.trainer",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a class when it is first asked for: ``captum-masking --help`` needs none of them."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    """List what there is, whether it has been imported or not."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -24,8 +24,9 @@ And of ``attribute``:
 Maps are shaped like the inputs, one value for each place, repeated over channels.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from captum_masking._base import lazily
 
 if TYPE_CHECKING:
     from captum_masking.methods.attention import AttentionRollout, TransformerRelevance
@@ -49,6 +50,7 @@ __all__ = [
     "TransformerRelevance",
 ]
 
+# The command line lists them without torch.
 _HOMES = {
     "AttentionRollout": "attention",
     "AttributionMask": "attribution_mask",
@@ -61,16 +63,4 @@ _HOMES = {
     "TransformerRelevance": "attention",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a method when it is first asked for: the command line lists them without torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    """List what there is, whether it has been imported or not."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -19,7 +19,7 @@ from captum_masking._base.captum import (
     unpacked,
 )
 from captum_masking._base.checks import TargetError, check_count
-from captum_masking.methods.base import Asked, Relative, Score, Target, logit
+from captum_masking.methods.base import Asked, Relative, Score, Target, logit, stretched
 from captum_masking.model.taps import cuts_in_words, gradients_of
 
 
@@ -150,10 +150,7 @@ class AttributionMask(Relative):
         """Stretch from 0 to 1 over all places."""
         if not self.per_channel and attribution.dim() > 2:
             attribution = attribution.sum(1, keepdim=True)
-        axes = tuple(range(2 if attribution.dim() > 2 else 1, attribution.dim()))
-        least, most = attribution.amin(axes, keepdim=True), attribution.amax(axes, keepdim=True)
-        extent = most - least
-        return (attribution - least) / torch.where(extent > 0, extent, 1)
+        return stretched(attribution)
 
 
 def _named(asked: Asked, target: Target) -> Target | TargetType:

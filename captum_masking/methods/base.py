@@ -70,6 +70,18 @@ def lead(logits: Tensor, classes: Tensor) -> Tensor:
     return logit(logits, classes) - others
 
 
+def stretched(maps: Tensor) -> Tensor:
+    """Scale maps ``(B, N, *spatial)`` or vectors ``(B, F)`` to [0, 1]; what is constant becomes 0.
+
+    Example:
+        >>> stretched(torch.tensor([[-1.0, 0.0, 3.0]]))
+        tensor([[0.0000, 0.2500, 1.0000]])
+    """
+    places = tuple(range(2 if maps.dim() > 2 else 1, maps.dim()))
+    low, high = maps.amin(places, keepdim=True), maps.amax(places, keepdim=True)
+    return (maps - low) / (high - low).where(high > low, 1)
+
+
 class Asked:
     """A classifier asked about examples, and about copies of them that were changed.
 

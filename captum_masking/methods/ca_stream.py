@@ -17,12 +17,12 @@ from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, as_tuple,
 from captum_masking._base.checks import check_number_of_inputs
 from captum_masking._base.files import plain
 from captum_masking.methods.base import Asked, Relative, Target, network_of
+from captum_masking.methods.feature_maps import normalized
 from captum_masking.model.files import CheckpointError, check_classifier, fingerprint, read, write
 from captum_masking.model.layers import dry_run_inputs, find_layers, layouts_of, pooling
 from captum_masking.model.layouts import ChannelsFirst, Layout, first_tensor
 from captum_masking.model.model import MaskingModel
 from captum_masking.model.taps import Taps, check_tappable, hooked, like_weights, tap_of
-from captum_masking.parts.masker import linear
 from captum_masking.parts.sampler import Sigmoid
 from captum_masking.training.classifier import FineTune
 from captum_masking.training.trainer import MaskingTrainer
@@ -252,10 +252,7 @@ class CAStream(Relative):
         def find(asked: Asked) -> list[Tensor]:
             (one,), network = asked.inputs, cast(nn.Module, asked.function)
             _, (scores,) = Taps(network, ["attention"])(one, *asked.extra)
-            maps = linear(scores, one.shape[2:])
-            places = tuple(range(2, maps.dim()))
-            low, high = maps.amin(places, keepdim=True), maps.amax(places, keepdim=True)
-            return [(maps - low) / (high - low).where(high > low, 1)]
+            return [normalized(scores, one.shape[2:])]
 
         return self._explained(inputs, target, additional_forward_args, find)
 

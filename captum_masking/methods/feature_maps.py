@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captum_masking._base.borrow import draws, seeded
 from captum_masking._base.captum import unpacked
-from captum_masking.methods.base import Asked, Relative, layer_name, network_of
+from captum_masking.methods.base import Asked, Relative, layer_name, network_of, stretched
 from captum_masking.model.layers import find_layers, layouts_of, pooled_map
 from captum_masking.model.layouts import first_tensor
 from captum_masking.model.taps import Taps
@@ -85,10 +85,7 @@ def normalized(maps: Tensor, size: Sequence[int]) -> Tensor:
         >>> normalized(torch.tensor([[[-1.0, 0.0, 3.0]]]), [3])
         tensor([[[0.0000, 0.2500, 1.0000]]])
     """
-    maps = linear(maps, size)
-    places = tuple(range(2, maps.dim()))
-    low, high = maps.amin(places, keepdim=True), maps.amax(places, keepdim=True)
-    return (maps - low) / (high - low).where(high > low, 1)
+    return stretched(linear(maps, size))
 
 
 def weighted(maps: Tensor, weights: Tensor) -> Tensor:
