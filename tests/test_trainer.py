@@ -37,6 +37,7 @@ from captum_masking.parts.objective import Dual, Judgement, KeepRecognizing
 from captum_masking.parts.pool import History, Latest
 from captum_masking.parts.regularizer import Area, Sum, TotalVariation
 from captum_masking.training.callbacks import CSVLog
+from captum_masking.training.records import warn_if_collapsed
 
 FROZEN, GENTLE, SCRATCH = False, FineTune(), FromScratch()
 NAMES = ["frozen", "gentle", "scratch"]
@@ -552,6 +553,15 @@ def test_a_masker_with_something_to_say_is_not_called_collapsed(classifier, batc
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         MaskingTrainer(model, train_classifier=False).fit(batches, 2, show_progress=False)
+
+
+@pytest.mark.parametrize("masked_out, warns", [(0.3, False), (1.0, True)])
+def test_small_masks_are_collapsed_only_if_they_keep_less_than_they_leave(masked_out, warns):
+    record = {"area": 0.02, "area_in_image_std": 0.1, "masked_in": 0.9, "masked_out": masked_out}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_if_collapsed(record)
+    assert bool(caught) is warns
 
 
 class Deceitful:

@@ -35,6 +35,7 @@ PROMISED = {
     "11": "Train on a cluster",
     "12": "Add a method",
     "13": "What does a detector look at?",
+    "14": "Color and depth",
 }
 
 each_tutorial = pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)

@@ -184,11 +184,13 @@ class Records:
 
 def warn_if_collapsed(record: Record) -> None:
     area, spread = record["area"], record["area_in_image_std"]
+    # Small objects have small masks, which keep more of the evidence than they leave.
+    keeps_less = record.get("masked_in", 1) < record.get("masked_out", 0)
     kind = (
         "all ones; raise the area weights"
         if area > 0.97
         else "all zeros; lower the area weights"
-        if area < 0.03
+        if area < 0.03 and (spread < 0.02 or keeps_less)
         else "constant over each image; train longer, raise lr, or tap other layers"
         if spread < 0.02
         else None
