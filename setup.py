@@ -29,6 +29,7 @@ HUB = ["huggingface_hub>=0.23"]  # share a model, and fetch one
 BENCHMARK = ["pandas>=2", "jinja2>=3"]  # reports of a benchmark
 METRICS = ["scikit-learn", "scikit-image"]  # the leakage audit, HOG in the sanity checks
 AUDIO = ["soundfile"]  # reads and writes sound files
+APP = ["gradio>=6"]  # the page of captum-masking serve
 WATCHING = ["tensorboard"]  # the callback of that name
 
 # Only the tests need these: the package works with their models without knowing them.
@@ -95,6 +96,7 @@ setup(
         "click>=8.1.7",
     ],
     extras_require={
+        "app": [*DEMO, *APP],
         "audio": AUDIO,
         "benchmark": BENCHMARK,
         "demo": [*DEMO, *BENCHMARK],
@@ -108,6 +110,8 @@ setup(
             *FAMILIES,
             *EXPORT,
             *AUDIO,
+            *APP,
+            "playwright",  # drives that page in a browser
             *LOOPS,
             *WATCHING,
             *HUB,

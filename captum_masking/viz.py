@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -152,7 +154,15 @@ def compare(
     figure = _figure([panels])
     scale = ScalarMappable(Normalize(0, 1), cmap="inferno")
     figure.colorbar(scale, ax=figure.axes, fraction=0.02, ticks=[0, 0.5, 1])
+    # Notebooks know how to show a figure only once pyplot was imported.
+    figure._repr_png_ = partial(_as_png, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _as_png(figure: Figure) -> bytes:
+    held = BytesIO()
+    figure.savefig(held, format="png")
+    return held.getvalue()
 
 
 def _one_image(tensor: Tensor, name: str) -> Tensor:

@@ -668,7 +668,7 @@ def test_help_names_the_commands_and_the_exit_statuses(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
     order = [said.index(f"\n  {name} ") for name in app.commands]
-    assert order == sorted(order) and len(order) == 6
+    assert order == sorted(order) and len(order) == 7
     assert "exit status:" in said and "130  ended by Ctrl-C" in said
 
 

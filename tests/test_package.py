@@ -102,7 +102,7 @@ def test_every_requirement_has_a_floor_or_belongs_to_an_extra(metadata):
 
 def test_the_extras_are_those_that_errors_and_docs_name(metadata):
     assert set(metadata.get_all("Provides-Extra")) == {
-        *("audio", "benchmark", "demo", "docs", "hub"),
+        *("app", "audio", "benchmark", "demo", "docs", "hub"),
         *("metrics", "tensorboard", "test"),
     }
 

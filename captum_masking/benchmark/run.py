@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import borrowed, eval_mode
 from captum_masking._base.captum import as_they_are

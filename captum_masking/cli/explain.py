@@ -37,7 +37,7 @@ def run(options: Options) -> dict[str, Any]:
     given = (_files(Path(each), preprocess.suffixes) for each in options.pictures)
     files = list(dict.fromkeys(file for listed in given for file in listed))
     target = None if options.target is None else preprocess.number(options.target)
-    maps = None if masked else _Maps(options.method, model)
+    maps = None if masked else Maps(options.method, model)
     made_by = [model] if masked else [model.classifier, options.method]
     basis = sha256(*made_by, preprocess, target)
     found: list[dict[str, Any]] = []
@@ -78,12 +78,13 @@ def run(options: Options) -> dict[str, Any]:
     return {"model": name, "pictures": found, "skipped": skipped, "failed": failed}
 
 
-def _of_classifier(spec: str) -> tuple[MaskingModel, Preprocess]:
+def of_classifier(spec: str) -> tuple[MaskingModel, Preprocess]:
+    """Load a classifier as train takes it, for methods that need no masker."""
     classifier, preprocess = load_classifier(spec)
     return MaskingModel(classifier), preprocess  # nothing is asked of its masker
 
 
-class _Maps:
+class Maps:
     """The maps of another method than the masker, made for a classifier at its first pictures."""
 
     def __init__(self, method: str, model: MaskingModel) -> None:
@@ -91,6 +92,7 @@ class _Maps:
         self.row: Method | None = None
 
     def __call__(self, inputs: Tensor, target: Tensor) -> Tensor:
+        """Return maps ``(B, 1, H, W)``; refuse a method that does not apply, with the reason."""
         if self.row is None:
             found, left_out = default_methods(self.model, inputs[:1], names=[self.method])
             if not found:
@@ -108,7 +110,7 @@ def _loaded(name: str, options: Options, *, masked: bool) -> tuple[MaskingModel,
         if options.range:
             raise ValueError(f"--range is that of pictures, but {name} explains sounds.")
         return load_sounds(name)
-    model, preprocess = _of_classifier(name) if not masked and ":" in name else load(name)
+    model, preprocess = of_classifier(name) if not masked and ":" in name else load(name)
     return model, replace(preprocess, value_range=options.range or preprocess.value_range)
 
 

@@ -141,6 +141,27 @@ COMMANDS = [
         ],
     ),
     _command(
+        "serve",
+        """Serve a page on which to drop pictures and look at their maps.
+
+        The page shows a picture, its map, and the picture masked in and masked out, each with the
+        classes seen in it. It is open to this machine only, and keeps no picture. Pages need
+        gradio: pip install 'captum-masking[app]'.""",
+        """\
+  captum-masking serve
+  captum-masking serve --model my-model --model efficientnet-lite0 --port 8000""",
+        [
+            _text(
+                "--model",
+                "FOLDER|NAME",
+                "as for explain; default: efficientnet-lite0; several can be chosen from",
+                multiple=True,
+            ),
+            _text("--host", "ADDRESS", "to listen on; 0.0.0.0 lets others in", default="127.0.0.1"),
+            _number("--port", "to listen on; default: the first free one from 7860"),
+        ],
+    ),
+    _command(
         "train",
         """Train a masker for a classifier, together with it or with the classifier frozen.
 

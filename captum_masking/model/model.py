@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from html import escape
 from pathlib import Path
 from threading import get_ident
 from types import FunctionType, ModuleType
@@ -425,9 +426,27 @@ class MaskingModel(nn.Module):
         listed = ", ".join(f"{name}={value}" for name, value in parts.items())
         return f"MaskingModel({type(self.classifier).__name__}, {listed})"
 
+    def _repr_html_(self) -> str:
+        """Say in a notebook what the model is made of, and which class its map is for."""
+        follows = "the class asked for" if self.target_aware else "one map for all classes"
+        rows = {
+            "classifier": _in_words(self.classifier),
+            "layers read": ", ".join(self.layers) or "none: the masker reads the input",
+            "masker": _in_words(self.masker),
+            "sampler": repr(self.sampler),
+            "map for": follows,
+        }
+        cells = (f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in rows.items())
+        return f"<b>MaskingModel</b><table>{''.join(cells)}</table>"
+
     def extra_repr(self) -> str:
         """List the layers that are read."""
         return f"layers={self.layers}, stride={self.stride}"
+
+
+def _in_words(module: nn.Module) -> str:
+    count = sum(each.numel() for each in module.parameters())
+    return f"{type(module).__name__}, {count:,} parameters"
 
 
 def _to_logits(config: Mapping[str, Any], folder: str | Path) -> ToLogits | None:

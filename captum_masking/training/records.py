@@ -6,6 +6,8 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from html import escape
+from io import StringIO
 from typing import Any
 
 import torch
@@ -93,6 +95,9 @@ def metric_of(name: str, record: Record) -> float:
     )
 
 
+_SHARES = ("clean", "masked_in", "masked_out", "area")  # of 1, in the curves
+
+
 class Means:
     """Running means of records, weighted by the number of images."""
 
@@ -115,6 +120,39 @@ class Means:
 
     def record(self) -> Record:
         return {name: value / self.counts[name] for name, value in self.sums.items()}
+
+
+class EpochRecords(list[Record]):
+    """A record for each epoch, which notebooks show as a table with curves."""
+
+    def _repr_html_(self) -> str:
+        names = list(dict.fromkeys(name for record in self for name in record))
+        rows = [[f"{record[n]:.4g}" if n in record else "" for n in names] for record in self]
+        cells = (("th", names), *(("td", row) for row in rows))
+        lines = ("".join(f"<{tag}>{escape(c)}</{tag}>" for c in line) for tag, line in cells)
+        return f"{self._curves()}<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+    def _curves(self) -> str:
+        """Draw what was measured of the pictures, dashed on the training set."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 2.6), layout="constrained")
+        for axis, names in zip(figure.subplots(1, 2), (_SHARES, ("loss",)), strict=True):
+            for color, name in enumerate(names):
+                for key, style in ((name, "--"), (f"val_{name}", "-")):
+                    points = [(r["epoch"], r[key]) for r in self if key in r and "epoch" in r]
+                    axis.plot(
+                        *zip(*points, strict=True) if points else ([], []),
+                        f"C{color}{style}",
+                        marker=".",
+                        label=key.replace("_", " ") if points else None,
+                    )
+            axis.set_xlabel("epoch")
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend(fontsize=7)
+        held = StringIO()
+        figure.savefig(held, format="svg")
+        return held.getvalue().partition("<!DOCTYPE")[2].partition(">")[2]  # as a part of a page
 
 
 def summary(record: Record) -> str:

@@ -47,6 +47,7 @@ from captum_masking.training.classifier import ClassifierTraining, FineTune
 from captum_masking.training.epochs import Loading
 from captum_masking.training.gate import questions_for
 from captum_masking.training.records import (
+    EpochRecords,
     Means,
     Metric,
     Record,
@@ -289,7 +290,7 @@ class MaskingTrainer:
 
         Returns:
             One record per epoch: the means of what :meth:`step` returns and, with the prefix
-            ``val_``, of the validation set.
+            ``val_``, of the validation set. A notebook shows them as curves.
 
         Raises:
             ValueError: If a batch cannot be used, or the checkpoint is of other settings.
@@ -325,7 +326,7 @@ class MaskingTrainer:
                 callback.on_end(self, self.records)
         if show_progress and self.is_main:
             self._say_what_moved(loader, validation)
-        return self.records
+        return EpochRecords(self.records)
 
     @torch.no_grad()
     def evaluate(self, loader: Any, *, metrics: Sequence[Metric] = ()) -> Record:

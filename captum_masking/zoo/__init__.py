@@ -524,14 +524,8 @@ def explain_batch(
     """
     asked = None if target is None else preprocess.number(target)
     inputs = torch.stack([each for each, _ in pictures])
-    if maps is None:
-        masks = MaskingSaliency(model).attribute(inputs, target=asked)[:, :1]
-    else:
-        with evaluated(model) as network:
-            masks = maps(inputs, class_indices(model.logits_of(network(inputs)), asked))
-    images = torch.cat([inputs, *mask_images(inputs, masks, Mean())])
-    with evaluated(model) as network:
-        probabilities = model.logits_of(network(images)).softmax(1).unflatten(0, (3, -1))
+    masks = masks_of(model, inputs, asked, maps)
+    probabilities = probabilities_of(model, inputs, masks)
     check_class_names(preprocess.class_names, probabilities.shape[2])
     for number, ((_, small), mask) in enumerate(zip(pictures, masks, strict=True)):
         rows = probabilities[:, number]
@@ -541,3 +535,25 @@ def explain_batch(
         other = f"\n({preprocess.name(seen)} {rows[2, seen]:.0%})" if seen != index else ""
         found = Explanation(index, preprocess.name(index), *figures)  # type: ignore[arg-type]
         yield preprocess.shown(found, small, mask[None], other)
+
+
+@torch.no_grad()
+def masks_of(
+    model: MaskingModel,
+    inputs: Tensor,
+    target: int | None,
+    maps: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Return the masks ``(B, 1, H, W)`` of the masker, or of ``maps(inputs, classes)``."""
+    if maps is None:
+        return MaskingSaliency(model).attribute(inputs, target=target)[:, :1]
+    with evaluated(model) as network:
+        return maps(inputs, class_indices(model.logits_of(network(inputs)), target))
+
+
+@torch.no_grad()
+def probabilities_of(model: MaskingModel, inputs: Tensor, masks: Tensor) -> Tensor:
+    """Return ``(3, B, classes)``: of the images whole, masked in and masked out."""
+    images = torch.cat([inputs, *mask_images(inputs, masks, Mean())])
+    with evaluated(model) as network:
+        return model.logits_of(network(images)).softmax(1).unflatten(0, (3, -1))
