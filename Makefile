@@ -21,9 +21,10 @@ test: $(VENV)/.installed-test ## run the tests and the examples in the docstring
 tutorials: $(VENV)/.installed-test ## run every tutorial from its first line to its last
 	$(BIN)/python -m pytest tests/test_tutorials.py
 
-lint: $(VENV)/.installed-test ## style, formatting, and that imports go one way; seconds
+lint: $(VENV)/.installed-test ## style, formatting, spelling, and that imports go one way; seconds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/lint-imports --no-logo
 
 check: lint $(VENV)/.installed-docs ## lint, types, docs without a warning

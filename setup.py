@@ -40,6 +40,7 @@ CHECKS = [
     "pytest>=8",
     "pytest-xdist",
     "hypothesis",
+    "codespell>=2.3",
     "ruff>=0.9",
     "import-linter>=2.2",  # imports go one way
     "mypy>=1.13",

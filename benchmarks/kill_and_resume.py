@@ -40,7 +40,7 @@ EPOCHS, BATCH_SIZE, SEED = 3, 16, 0
 
 
 class Noisy(Dataset[tuple[Tensor, int]]):
-    """Images mirrored by lot, with random noise: so that random numbers matter."""
+    """Images mirrored at random, with random noise, so that random numbers matter."""
 
     def __init__(self, images: Any) -> None:
         self.images = images

@@ -153,7 +153,7 @@ def maps_of(models: dict[str, MaskingModel], pictures: Tensor, seed: int) -> dic
     cams = cam.attribute(pictures, target=target, relu_attributions=True).detach()
     rows = MelRows(8000.0, stride=1)(cams, pictures.shape[2:])
     gradient = Saliency(classifier).attribute(pictures, target=target)
-    grey = {
+    gray = {
         "Grad-CAM": min_max(linear(rows, pictures.shape[2:])),
         "Saliency": min_max(gradient),
     }
@@ -162,8 +162,8 @@ def maps_of(models: dict[str, MaskingModel], pictures: Tensor, seed: int) -> dic
     order = torch.rand(learned.flatten(1).shape, generator=random).argsort(1)
     return {
         **masks,
-        **grey,
-        **{f"{name}, as 0 and 1": most_salient(m, area) for name, m in grey.items()},
+        **gray,
+        **{f"{name}, as 0 and 1": most_salient(m, area) for name, m in gray.items()},
         "L-MAC, as 0 and 1": most_salient(learned, area),
         "loudest bins": most_salient(pictures, area),
         "random bins": most_salient(torch.rand(learned.shape, generator=random), area),

@@ -1,6 +1,6 @@
-"""Masks optimised per image beside a trained masker: quality and cost on photographs with boxes.
+"""Masks optimized per image beside a trained masker: quality and cost on photographs with boxes.
 
-Rows are the shipped masker, several settings of ``PerInput``, a centred square and the whole frame;
+Rows are the shipped masker, settings of ``PerInput``, a centered square and the whole frame;
 all on the same images, for the class in the label column. ``--first`` and ``--images`` cut a slice,
 so that settings can be chosen on one and reported on another.
 
@@ -145,7 +145,7 @@ def compare(
         name: Row(missed=float(localization_error_of_boxes(box, photographs.boxes).mean()))
         for name, box in (
             ("whole frame", whole_frame(*size)),
-            ("centred square", centered_square(*size)),
+            ("centered square", centered_square(*size)),
         )
     }
     with eval_mode(model):

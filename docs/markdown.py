@@ -9,7 +9,7 @@ def to_rst(text: str) -> str:
     r"""Convert headings below the first, lists, code and links.
 
     Links to ``docs/page.rst`` lead to the page; links to other files of the project keep their
-    words only, since a page has no such neighbours.
+    words only, since a page has no such neighbors.
 
     Example:
         >>> print(to_rst("# Title\n\n## Part\n\nSee `x` and [how](docs/how-it-works.rst).\n"))

@@ -175,7 +175,7 @@ def mixed_modes(module: nn.Module) -> nn.Module:
     return module
 
 
-def colours(sharpness: float = 10.0) -> nn.Sequential:
+def colors(sharpness: float = 10.0) -> nn.Sequential:
     """Tells red, green and blue pictures apart, without an error and without training."""
     network = nn.Sequential(
         *(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1, 2), nn.ReLU()),
@@ -190,8 +190,8 @@ def colours(sharpness: float = 10.0) -> nn.Sequential:
     return network
 
 
-def coloured(labels: Tensor, side: int = 8) -> Tensor:
-    """Pictures ``(B, 3, side, side)`` of one colour each, a little noisy."""
+def colored(labels: Tensor, side: int = 8) -> Tensor:
+    """Pictures ``(B, 3, side, side)`` of one color each, a little noisy."""
     pictures = nn.functional.one_hot(labels, 3).float()[..., None, None].repeat(1, 1, side, side)
     return pictures + 0.1 * torch.rand_like(pictures)
 

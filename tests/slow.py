@@ -47,7 +47,7 @@ def masker_loss(
 
 
 def energy(mask: Any) -> Any:
-    """Squared differences of neighbours, and 0.3 times the squares along the four border lines.
+    """Squared differences of neighbors, and 0.3 times the squares along the four border lines.
 
     The border's 0.3 is published for a side of 224 and scales with the side, as is documented.
     """
@@ -113,7 +113,7 @@ def size_range(values: Sequence[float], least: int, most: int) -> float:
 
 
 def bilinear(plane: Any, height: int, width: int) -> list[list[float]]:
-    """Bilinear resampling with half-pixel centres, one value at a time."""
+    """Bilinear resampling with half-pixel centers, one value at a time."""
     rows, columns = len(plane), len(plane[0])
 
     def taps(index: int, new: int, old: int) -> tuple[int, int, float]:

@@ -417,7 +417,7 @@ def test_the_mask_covers_the_tone_that_identifies_the_class_and_one_hears_it(dev
     assert mask[there].mean() > 0.2 and mask[there].mean() > 10 * mask[~there].mean()
     row = mask.mean(3).argmax(2)  # (B, 1), where the mask is widest
     assert near.gather(1, row).float().mean() > 0.95
-    # And in the sound made of the masked-in picture, analysed again; of a hole only, by chance.
+    # And in the sound made of the masked-in picture, analyzed again; of a hole only, by chance.
     masked_in, _ = mask_images(pictures, mask, infill)
     mute, _ = mask_images(pictures, torch.zeros_like(mask), infill)
     heard, unheard = (spectrogram(spectrogram.render(sounds, p)) for p in (masked_in, mute))

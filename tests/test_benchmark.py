@@ -162,7 +162,7 @@ def test_the_numbers_are_those_of_the_metrics():
     # the whole frame holds the square of 64 of 256 pixels: an IoU of one quarter
     assert result["whole frame"].values["box_iou"].mean == pytest.approx(0.25)
     assert result["whole frame"].values["average_drop"].mean < 0.05
-    assert result["centred square"].values["area"].mean == pytest.approx(0.5, abs=0.1)
+    assert result["centered square"].values["area"].mean == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_predicted_class_can_be_explained_where_labels_are_not_the_classifiers():
@@ -245,8 +245,8 @@ def test_a_judge_without_its_batch_norm_gives_the_numbers_of_the_one_with_it():
     order = Images(data, limit=None, seed=0, batch_size=4).indices
     inputs, target = data.images[order], torch.tensor(data.labels)[order]
     found = run(data, {"m": lambda x, t: maps[:0]}, model=judge, measures="masked,half,curves")
-    values = found["centred square"].values
-    square = trivial_methods()["centred square"].maps(inputs, target)
+    values = found["centered square"].values
+    square = trivial_methods()["centered square"].maps(inputs, target)
     for name, score in masked_scores(judge, inputs, square, target).items():
         if name in values:
             assert values[name].mean == pytest.approx(float(score.mean()), abs=1e-5)

@@ -33,7 +33,7 @@ from captum_masking.cli import names
 from captum_masking.metrics import masks_to_boxes, min_max
 
 CAM_ROWS = [f"pytorch-grad-cam {kind}" for kind in CAMS]
-TRIVIAL = ["whole frame", "centred square", "random", "edge detector"]
+TRIVIAL = ["whole frame", "centered square", "random", "edge detector"]
 LEARNED = [*RECIPES, *CAM_ROWS]
 each = pytest.mark.parametrize("name", [*LEARNED, *TRIVIAL])
 each_learned = pytest.mark.parametrize("name", LEARNED)
@@ -510,7 +510,7 @@ def test_the_box_of_the_whole_frame_is_the_whole_frame(size):
 
 
 def test_the_centred_square_covers_half_of_the_frame():
-    masks = trivial_methods()["centred square"].maps(torch.rand(1, 3, 224, 224), TARGET[:1])
+    masks = trivial_methods()["centered square"].maps(torch.rand(1, 3, 224, 224), TARGET[:1])
     assert masks_to_boxes(masks).tolist() == [[33, 33, 191, 191]]  # 158 = round(224 / sqrt(2))
     assert masks.sum() == 158**2
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from networks import assert_same, cnn, colours, everything, mixed_modes
+from networks import assert_same, cnn, colors, everything, mixed_modes
 from torch import Tensor, nn
 
 from captum_masking import MaskingModel
@@ -40,7 +40,7 @@ def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def patches(labels: Tensor) -> Tensor:
-    """Dark pictures (B, 3, 8, 8), with a patch of the label's colour in a corner at random."""
+    """Dark pictures (B, 3, 8, 8), with a patch of the label's color in a corner at random."""
     pictures = 0.1 * torch.rand(len(labels), 3, 8, 8)
     corners = 4 * torch.randint(2, (len(labels), 2))
     for picture, label, (row, column) in zip(pictures, labels, corners.tolist(), strict=True):
@@ -119,7 +119,7 @@ def test_untrained_it_answers_as_the_classifier_and_looks_nowhere(dims):
 
 
 def test_the_map_is_that_of_the_last_scores_from_0_to_1():
-    method = CAStream(colours(), ["3"])
+    method = CAStream(colors(), ["3"])
     with torch.no_grad():
         method.network.stream.token.copy_(torch.tensor([0.0, 1.0, 0.0]))  # looks for green
     inputs = torch.zeros(1, 3, 4, 4)
@@ -161,7 +161,7 @@ def test_a_step_keeps_no_graph_of_the_classifier():
 
 def test_it_learns_to_look_where_the_evidence_is():
     torch.manual_seed(0)
-    classifier = colours(sharpness=3.0)  # an average over the picture leaves it unsure
+    classifier = colors(sharpness=3.0)  # an average over the picture leaves it unsure
     method = CAStream(classifier)
     labels = torch.randint(3, (48,))
     batches = list(zip(patches(labels).split(16), labels.split(16), strict=True))
@@ -240,7 +240,7 @@ def test_what_is_saved_comes_back(tmp_path):
     with pytest.warns(UserWarning, match="other weights than this classifier's"):
         CAStream.load(tmp_path / "stream", cnn(seed=1))
     with pytest.raises(CheckpointError, match="does not fit"):
-        CAStream.load(tmp_path / "stream", colours())
+        CAStream.load(tmp_path / "stream", colors())
     with pytest.raises(CheckpointError, match="it has no model"):
         MaskingModel.load(tmp_path / "stream", classifier)
     with pytest.raises(CheckpointError, match=r"CAStream.save"):

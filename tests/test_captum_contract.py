@@ -160,7 +160,7 @@ def test_c2_a_call_of_integrated_gradients_by_name_is_a_call_of_ours(model, sali
 
 @no_masker
 @pytest.mark.parametrize("value", [0, 0.5, -2])
-def test_c2_a_number_as_baseline_is_an_infill_of_that_colour(classifier, pair, value):
+def test_c2_a_number_as_baseline_is_an_infill_of_that_color(classifier, pair, value):
     expected = MaskingSaliency(classifier, infill=Color(value)).attribute(pair, **FEW)
     found = MaskingSaliency(classifier).attribute(pair, baselines=value, **FEW)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

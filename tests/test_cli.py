@@ -488,7 +488,7 @@ def test_the_demo_runs(folder, capsys):
     sizes = ["--images", "128", "--epochs", "1", "--held-out", "20"]
     assert main(["demo", "--out", "out", *sizes]) == 0
     printed = capsys.readouterr().out
-    for method in ("centred square", "IntegratedGradients", "MaskingSaliency"):
+    for method in ("centered square", "IntegratedGradients", "MaskingSaliency"):
         assert method in printed
     written = {path.name for path in (folder / "out").iterdir()}
     assert written == {"digits.png", "photographs.png", "benchmark"}
@@ -505,7 +505,7 @@ def test_benchmark_writes_a_report_of_the_methods_asked_for(folder, capsys):
     assert (
         benchmark("--methods", "masking*,saliency", "--measures", "all", "--curve-images", "4") == 0
     )
-    assert "centred square" in capsys.readouterr().out
+    assert "centered square" in capsys.readouterr().out
     found = json.loads((folder / "bench" / "result.json").read_text())
     assert [row["name"] for row in found["rows"]][4:] == ["MaskingSaliency", "Saliency"]
     assert str(folder) not in json.dumps(found["setting"])
@@ -539,7 +539,7 @@ def test_two_models_are_two_rows_of_one_benchmark_and_json_prints_it(folder, cap
     command = ["benchmark", "--data", "data.csv", "--out", "bench", *models, *rows, "--json"]
     assert main(command) == 0
     document, said = printed_json(capsys)
-    assert "centred square" in said and document["report"].endswith("report.html")
+    assert "centered square" in said and document["report"].endswith("report.html")
     found = json.loads((folder / "bench" / "result.json").read_text())
     assert found["rows"] == document["rows"]
     names = [row["name"] for row in found["rows"]]

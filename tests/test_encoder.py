@@ -23,7 +23,7 @@ from captum_masking.parts.regularizer import Area
 
 
 class SkipInit(TorchFunctionMode):
-    """Leaves weights unset: finding layers looks at shapes, and initialising VGG takes seconds."""
+    """Leaves weights unset: finding layers looks at shapes, and initializing VGG takes seconds."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if getattr(function, "__module__", None) == "torch.nn.init":

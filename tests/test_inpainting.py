@@ -36,7 +36,7 @@ def stripes(count: int) -> Tensor:
 
 
 def gradients(count: int) -> Tensor:
-    """Colours that change smoothly in one direction, 3 x 32 x 32."""
+    """Colors that change smoothly in one direction, 3 x 32 x 32."""
     ends = torch.randn(count, 3, 2)
     across = ends[:, :, None, :1].lerp(ends[:, :, None, 1:], torch.linspace(0, 1, 32))
     across = across.expand(-1, -1, 32, -1)

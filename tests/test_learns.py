@@ -112,12 +112,12 @@ def doubt(classifier: nn.Module, pictures: Tensor) -> float:
 def assert_finds_the_patch(model: MaskingModel, held_out) -> None:
     pictures, labels, boxes = held_out
     mask = MaskingSaliency(model).attribute(pictures, target=labels)[:, :1]
-    centre = localization_error_of_boxes(centered_square(SIDE, SIDE), boxes).mean()
+    center = localization_error_of_boxes(centered_square(SIDE, SIDE), boxes).mean()
     missed = localization_error(mask.cpu(), boxes).mean()
-    assert centre > 0.8 and missed < 0.1
+    assert center > 0.8 and missed < 0.1
     # Patches cover 0.14 to 0.32 of the frame.
     assert 0.05 < mask.mean() < 0.4
-    # What is kept is recognised as before; what is left raises doubt (of at most log 4 = 1.39).
+    # What is kept is recognized as before; what is left raises doubt (of at most log 4 = 1.39).
     assert accuracy(model, pictures * mask, labels) > 0.9
     assert doubt(model, pictures * (1 - mask)) > doubt(model, pictures) + 0.15
 

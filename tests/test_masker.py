@@ -52,7 +52,7 @@ def test_the_masker_counts_its_parameters_in_any_number_of_dimensions(dims):
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 def test_masks_start_near_one_half_and_not_saturated(train):
-    # With the published initialisation 70 % of the values lie outside [0.05, 0.95].
+    # With the published initialization 70 % of the values lie outside [0.05, 0.95].
     for seed in range(5):
         torch.manual_seed(seed)
         masker = Masker([1024, 2048]).train(train)
@@ -81,7 +81,7 @@ def test_the_masker_equals_a_slow_loop_over_the_published_architecture():
     with torch.no_grad():
         mask_logits = masker(features, grid)[0, 0].tolist()
 
-    planes = []  # four of them: two channels of each feature map, normalised and on the grid
+    planes = []  # four of them: two channels of each feature map, normalized and on the grid
     for reduce, maps in zip(masker.reduce, features, strict=True):
         convolution, norm, _ = reduce
         for k in range(2):

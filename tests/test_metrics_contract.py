@@ -364,8 +364,8 @@ def test_a_value_of_nan_makes_the_mean_nan():
 def test_a_function_without_one_value_an_image_and_an_unknown_option_are_refused():
     with pytest.raises(ValueError, match=r"one value per image, \(B,\), but returned \(\)"):
         MeanOf(torch.mean).update(torch.ones(2))
-    with pytest.raises(ValueError, match="colour"):
-        MeanOf(brightness, colour=1)
+    with pytest.raises(ValueError, match="color"):
+        MeanOf(brightness, color=1)
 
 
 def test_a_collection_does_not_take_two_metrics_for_one_that_begin_alike():

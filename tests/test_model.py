@@ -340,9 +340,9 @@ def test_upsampling_before_the_sampler_keeps_edges_sharp_and_after_it_blurs_them
     )
     row = model.mask(images)[0, 0, 0]
     assert row[0] == 0 and row[-1] == 1 and (row.diff() >= 0).all()
-    # Linear between the centres of the two cells, at pixels 3.5 and 11.5: greys of odd 16ths.
-    greys = [] if upsample_first else [(2 * k + 1) / 16 for k in range(8)]
-    assert [value for value in row.tolist() if 0 < value < 1] == pytest.approx(greys)
+    # Linear between the centers of the two cells, at pixels 3.5 and 11.5: grays of odd 16ths.
+    grays = [] if upsample_first else [(2 * k + 1) / 16 for k in range(8)]
+    assert [value for value in row.tolist() if 0 < value < 1] == pytest.approx(grays)
 
 
 # Whatever subset of layers.

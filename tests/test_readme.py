@@ -11,7 +11,7 @@ TABLE = re.search(
     r"(\| method \| LE.*?)\n\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
 )[1].splitlines()
 NAMES = {
-    "centred square of half the area": "centred square",
+    "centered square of half the area": "centered square",
     "Captum NoiseTunnel (SmoothGrad)": "NoiseTunnel",
     "LayerCAM": "pytorch-grad-cam LayerCAM",
     "EigenGradCAM": "pytorch-grad-cam EigenGradCAM",

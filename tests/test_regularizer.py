@@ -277,7 +277,7 @@ def test_total_variation_counts_the_frame_and_corners_twice():
 
 
 def test_total_variation_has_the_reference_values_of_the_published_code():
-    # one criterion at 0.001: a centerd square of 158 pixels, and a mask of ones
+    # one criterion at 0.001: a centered square of 158 pixels, and a mask of ones
     square = torch.zeros(1, 1, 224, 224, dtype=torch.float64)
     square[..., 33:191, 33:191] = 1
     assert TotalVariation(weight=0.001)(square, None).item() == pytest.approx(0.316, abs=5e-4)

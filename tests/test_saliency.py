@@ -24,7 +24,7 @@ from captum_masking._base.checks import TargetError
 from captum_masking.saliency.per_input import PerInput
 from captum_masking.training.gate import gated, train_gate
 
-# An input optimised for few steps keeps every promise but that of being good.
+# An input optimized for few steps keeps every promise but that of being good.
 FEW = {"steps": 3}
 DISGUISES = ["module", "lambda", "bound method", "traced", "scripted", "exported", "compiled"]
 

@@ -19,8 +19,8 @@ from networks import (
     Lookup,
     assert_same,
     cnn,
-    coloured,
-    colours,
+    colored,
+    colors,
     everything,
     mixed_modes,
     same_weights,
@@ -294,7 +294,7 @@ def test_the_drawn_judge_is_the_one_that_judges(exact, how):
     model, inputs, target = exact
     trainer = MaskingTrainer(model, train_classifier=how, pool=Pool(), max_gradient_norm=1e9)
     record = trainer.step(inputs, target)
-    # Four logits of zero: target 0 is "recognised" in both halves, the others are missed.
+    # Four logits of zero: target 0 is "recognized" in both halves, the others are missed.
     assert record["masked_in"] == record["masked_out"] == (target == 0).double().mean()
     assert record["entropy_out"] == pytest.approx(math.log(4))
 
@@ -569,7 +569,7 @@ class Deceitful:
 
     def __init__(self, device: torch.device, honest_epochs: int) -> None:
         self.labels = torch.arange(12, device=device) % 3
-        self.images = coloured(self.labels)
+        self.images = colored(self.labels)
         self.epochs_left = honest_epochs
 
     def __len__(self) -> int:
@@ -585,14 +585,14 @@ class Deceitful:
 @pytest.fixture
 def honest(device) -> list:
     labels = torch.arange(9, device=device) % 3
-    return [(coloured(labels), labels)]
+    return [(colored(labels), labels)]
 
 
 def test_labels_counted_from_1_are_refused_before_the_first_step(device):
     labels = torch.arange(48, device=device) % 3
-    trainer = MaskingTrainer(MaskingModel(colours().to(device)), train_classifier=False)
+    trainer = MaskingTrainer(MaskingModel(colors().to(device)), train_classifier=False)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    shifted = [(coloured(labels), (labels + 1) % 3)]
+    shifted = [(colored(labels), (labels + 1) % 3)]
     with pytest.raises(ValueError, match=r"right for 0 of 48 .*\(label 0 as 2, label 1 as 0"):
         trainer.fit(shifted, 1, show_progress=False)
     assert trainer.steps_done == 0
@@ -607,7 +607,7 @@ def reckless() -> FineTune:
 
 
 def test_a_fall_of_accuracy_on_validation_data_is_said_aloud(device, honest):
-    model = MaskingModel(colours().to(device))
+    model = MaskingModel(colors().to(device))
     trainer = MaskingTrainer(model, train_classifier=reckless())
     with pytest.warns(UserWarning, match=r"lost accuracy: \d+\.\d%.*100\.0% before"):
         trainer.fit(Deceitful(device, 0), 2, validation=honest, show_progress=False)
@@ -615,7 +615,7 @@ def test_a_fall_of_accuracy_on_validation_data_is_said_aloud(device, honest):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_state_from_before_the_fall_is_kept(device, honest):
-    model = MaskingModel(colours().to(device))
+    model = MaskingModel(colors().to(device))
     trainer = MaskingTrainer(model, train_classifier=reckless())
     records = trainer.fit(Deceitful(device, 1), 3, validation=honest, show_progress=False)
     assert records[0]["val_clean"] == 1 and records[-1]["val_clean"] < 0.5
@@ -628,7 +628,7 @@ def test_the_state_from_before_the_fall_is_kept(device, honest):
 @pytest.mark.filterwarnings("error:the classifier has lost:UserWarning")
 @pytest.mark.filterwarnings("ignore:the masker has collapsed")
 def test_gentle_training_of_a_good_classifier_keeps_its_accuracy(device, honest):
-    model = MaskingModel(colours().to(device))
+    model = MaskingModel(colors().to(device))
     trainer = MaskingTrainer(model)
     records = trainer.fit(honest, 20, validation=honest, show_progress=False)
     assert all(record["val_clean"] == 1 for record in records)
@@ -863,8 +863,8 @@ def test_signals_and_volumes_train_too(device, labels, dims):
 
 def test_training_lowers_the_loss(device):
     labels = torch.arange(12, device=device) % 3
-    model = MaskingModel(colours().to(device))
-    _, records = fit(model, [(coloured(labels), labels)], 40, train_classifier=False, lr=0.01)
+    model = MaskingModel(colors().to(device))
+    _, records = fit(model, [(colored(labels), labels)], 40, train_classifier=False, lr=0.01)
     assert records[-1]["loss"] < records[0]["loss"] - 0.1
 
 

@@ -105,7 +105,7 @@ print(f"area       {mask.mean():.0%}")
 
 # %%
 # Masked-in should be close to the whole image, masked-out close to the 10 % of guessing, and the
-# area small: all three together, since any one of them can be had for nothing.
+# area small: all three together, since each is trivial to optimize on its own.
 #
 # And does the map find the digit? *Localization error* is the share of images in which the box
 # around the map's largest part overlaps the digit's box by less than half (by IoU). A square in the

@@ -1,7 +1,7 @@
 """Your own classifier and data
 ============================
 
-You will have a masker for a network of your own, on grey-scale images of your own. And you will
+You will have a masker for a network of your own, on gray-scale images of your own. And you will
 know the four things to mind when you bring them.
 """
 
@@ -23,26 +23,26 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # The data
 # --------
 #
-# Pixels and labels, in whatever form you have them. Here they are digits on textures, turned grey:
+# Pixels and labels, in whatever form you have them. Here they are digits on textures, turned gray:
 # one channel, values in [0, 1].
 
 
-def grey(digits: DigitsOnTextures) -> tuple[Tensor, Tensor]:
+def gray(digits: DigitsOnTextures) -> tuple[Tensor, Tensor]:
     """Return pixels ``(n, 1, 48, 48)`` in [0, 1] and labels ``(n,)``."""
     luma = torch.tensor([0.3, 0.59, 0.11])[:, None, None]
     return (digits.images / 255 * luma).sum(1, keepdim=True), torch.tensor(digits.labels)
 
 
-pixels, labels = grey(DigitsOnTextures(3000, size=48))
+pixels, labels = gray(DigitsOnTextures(3000, size=48))
 held_out = DigitsOnTextures(300, size=48, train=False, seed=1)
-held_out_pixels, held_out_labels = grey(held_out)
+held_out_pixels, held_out_labels = gray(held_out)
 
 
 show([[Panel(pixels[i, 0].numpy(), f"a {labels[i]}") for i in range(5)]])
 
 # %%
 # The first thing to mind: **normalize to your own mean.** Holes are filled with 0 by default, and
-# only then 0 is the mean grey. On raw pixels it would be black, which is a color like any other.
+# only then 0 is the mean gray. On raw pixels it would be black, which is a color like any other.
 
 mean, std = float(pixels.mean()), float(pixels.std())
 inputs = (held_out_pixels - mean) / std
@@ -64,7 +64,7 @@ def convolution(before: int, after: int, stride: int) -> nn.Sequential:
 
 
 class Reader(nn.Module):
-    """A small network for grey-scale digits."""
+    """A small network for gray-scale digits."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -208,7 +208,7 @@ Player(**{"warble": sounds[2], "its evidence": evidence[2], "the rest": rest[2]}
 # What the classifier hears
 # -------------------------
 #
-# Sounds can be analysed again, so the classifier can be asked about the very sounds you heard.
+# Sounds can be analyzed again, so the classifier can be asked about the very sounds you heard.
 
 
 @torch.no_grad()

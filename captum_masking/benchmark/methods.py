@@ -201,11 +201,11 @@ def trivial_methods() -> dict[str, Method]:
 
     Example:
         >>> list(trivial_methods())
-        ['whole frame', 'centred square', 'random', 'edge detector']
+        ['whole frame', 'centered square', 'random', 'edge detector']
     """
     return {
         "whole frame": Method(_whole_frame, TRIVIAL, "1, but 0 in the last pixel", is_mask=True),
-        "centred square": Method(_centered_square, TRIVIAL, "half of the area", is_mask=True),
+        "centered square": Method(_centered_square, TRIVIAL, "half of the area", is_mask=True),
         "random": Method(_noise, TRIVIAL, "uniform noise, seeded by the image"),
         "edge detector": Method(_edges, TRIVIAL, "Sobel, 3 x 3, norm over channels"),
     }

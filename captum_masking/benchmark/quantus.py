@@ -1,6 +1,6 @@
 """Our maps in the metrics of `Quantus <https://quantus.readthedocs.io>`_, which is installed apart.
 
-Nothing here imports it, and this package does not depend on it (its licence is the LGPL).
+Nothing here imports it, and this package does not depend on it (its license is the LGPL).
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def benchmark(
         out: A folder for tables, pictures and the report, which need pandas and jinja2. What was
             measured is kept there too, and a run that was interrupted goes on from it; rows whose
             settings have changed since are measured anew.
-        limit: Use a random sample of so many images; None takes all.
+        limit: Use a random sample of this size; None takes all images.
         predicted: Explain the class that the classifier predicts, in place of the label.
         check_accuracy: Whether to refuse labels of which the classifier knows nothing.
         measures: Names, or one text with commas between: ``le`` (by boxes), ``iou`` (by pixel
@@ -99,7 +99,7 @@ def benchmark(
         >>> classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 10))
         >>> result = benchmark(classifier, DigitsOnTextures(4), {}, cost_seconds=0.1)
         >>> [row.name for row in result.rows]
-        ['whole frame', 'centred square', 'random', 'edge detector']
+        ['whole frame', 'centered square', 'random', 'edge detector']
     """
     names = asked(measures)
     if out is not None:  # now rather than after hours

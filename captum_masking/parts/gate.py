@@ -74,8 +74,8 @@ class GatedMasker(MaskerBase):
     Args:
         width: Of the masker, as for :class:`~captum_masking.parts.masker.Masker`.
         gate_width: Channels of the gate's convolutions.
-        lean: What is added to the gate's logits in eval mode; below 0, it is shut in doubt. The
-            default was chosen on images that no figure is reported on.
+        lean: Added to the gate's logits in eval mode; negative values close the gate when it is
+            uncertain. The default was chosen on images that no figure is reported on.
         evidence: Whether the masker reads the evidence too, here that for the target.
 
     Source:

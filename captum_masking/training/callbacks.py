@@ -571,7 +571,7 @@ class Pictures(Callback):
 
     Args:
         images: ``(B, C, H, W)``, normalized as the classifier expects; about eight fit.
-        every: Every so many epochs, >= 1.
+        every: Epochs from one picture to the next, >= 1.
         show: Turns inputs ``(B, C, H, W)`` into pictures ``(B, 1 or 3, H, W)`` in ``[0, 1]``, as
             ``lambda inputs: inputs * std + mean`` does. Other numbers of channels are averaged.
     """
@@ -631,7 +631,7 @@ class TensorBoard(Callback):
 
     Args:
         folder: Made if need be. Look at it with ``tensorboard --logdir folder``.
-        every: Figures of every so many steps are written, >= 1; those of epochs always.
+        every: Steps from one value to the next, >= 1; values of epochs are always written.
     """
 
     def __init__(self, folder: str | Path, *, every: int = 1) -> None:
