@@ -253,24 +253,6 @@ def _with_error(score: dict[str, float]) -> str:
     return f"{100 * score['mean']:.1f} ± {100 * score['standard_error']:.1f} %"
 
 
-def target_maskers() -> str:
-    """Show every way of telling a masker the class, trained alike."""
-    found = _read("target_maskers")
-    rows = []
-    for name, masker in found["maskers"].items():
-        absent = masker.get("absent", {"area_to_present_median_random": 1.0})
-        rows.append(
-            [
-                f"{name}, {masker['code'].replace('`', '``')}",
-                _percent(masker["grid_pointing"]["mean"]),
-                f"{absent['area_to_present_median_random']:.2f}",
-                _percent(masker["localization"]["LE_label"]),
-            ]
-        )
-    header = ["masker", "grid pointing ↑", "area, absent over present ↓", "LE ↓"]
-    return f"{_table(header, rows)}\n\n{_command(found)}"
-
-
 def target_vit() -> str:
     """Show what a vision transformer's target-aware masker finds."""
     found = _read("target_vit")
@@ -427,7 +409,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "step": step,
     "target": target,
     "target_grid": target_grid,
-    "target_maskers": target_maskers,
     "target_vit": target_vit,
     "uncertainty": uncertainty,
     "whole_benchmark": whole_benchmark,

@@ -1,4 +1,4 @@
-"""The README's figures are those that were measured."""
+"""The README is short, and its figures are those that were measured."""
 
 import json
 import re
@@ -7,52 +7,51 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TABLE = re.search(
-    r"(\| method \| LE.*?)\n\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
-)[1].splitlines()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLE = re.search(r"(\| method \|.*?)\n\n", README, re.S)[1].splitlines()
 NAMES = {
-    "centered square of half the area": "centered square",
-    "Captum NoiseTunnel (SmoothGrad)": "NoiseTunnel",
-    "LayerCAM": "pytorch-grad-cam LayerCAM",
-    "EigenGradCAM": "pytorch-grad-cam EigenGradCAM",
-    "**MaskingSaliency**, frozen classifier": "MaskingSaliency (frozen1k)",
-    "**MaskingSaliency**, trained jointly": "MaskingSaliency (j1k)",
+    "MaskingSaliency": "MaskingSaliency",
+    "Captum LayerGradCam": "LayerGradCam",
+    "Captum IntegratedGradients": "IntegratedGradients",
+    "Captum Saliency": "Saliency",
+    "pytorch-grad-cam HiResCAM": "pytorch-grad-cam HiResCAM",
+    "pytorch-grad-cam LayerCAM": "pytorch-grad-cam LayerCAM",
+    "pytorch-grad-cam Grad-CAM++": "pytorch-grad-cam GradCAMPlusPlus",
+    "centered square of half the area": "centred square",
 }
-SCORES = {
-    "LE ↓": ("imagenet1k", "error_at_mean"),
-    "LE, best cut ↓": ("imagenet1k", "error_at_best"),
-    "pets: IoU ↑": ("pets", "mask_iou_at_best"),
-    "SM ↓": ("imagenet1k", "saliency_metric"),
-    "masked-in ↑": ("imagenet1k", "masked_in_accuracy"),
-    "masked-out ↓": ("imagenet1k", "masked_out_accuracy"),
-    "forwards ↓": ("imagenet1k", "forwards"),
-}
+SCORES = {"missed ↓": "error_at_mean", "box IoU ↑": "box_iou", "forwards ↓": "forwards"}
 
 
 def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    return [cell.strip().strip("*") for cell in line.strip("|").split("|")]
 
 
 @pytest.fixture(scope="module")
-def measured() -> dict[tuple[str, str, str], float]:
-    found = {}
-    for data in ("imagenet1k", "pets"):
-        text = (ROOT / "benchmarks" / data / "result.json").read_text(encoding="utf-8")
+def measured() -> dict[tuple[str, str], float]:
+    costs = json.loads((ROOT / "benchmarks" / "attribute_cost.json").read_text(encoding="utf-8"))
+    ours = costs["costs"]["efficientnet-lite0, batch 16"]["forwards"]
+    found: dict[tuple[str, str], float] = {("MaskingSaliency", "forwards"): ours}
+    for folder in ("shipped", "imagenet1k"):  # rows that the first lacks are of the second
+        text = (ROOT / "benchmarks" / folder / "result.json").read_text(encoding="utf-8")
         for row in json.loads(text)["rows"]:
-            for score, value in row["values"].items():
-                if value is not None:
-                    found[row["name"], data, score] = value["mean"]
-            found[row["name"], data, "forwards"] = row["cost"]["forwards"]
+            for score in SCORES.values():
+                value = row["values"].get(score)
+                mean = row["cost"]["forwards"] if score == "forwards" else value and value["mean"]
+                found.setdefault((row["name"], score), mean)
     return found
+
+
+def test_it_is_read_in_one_sitting():
+    assert len(README.splitlines()) <= 120
 
 
 @pytest.mark.parametrize("line", TABLE[2:])
 def test_each_figure_of_the_table_is_the_one_that_was_measured(line, measured):
     name, *figures = cells(line)
-    name = NAMES.get(name, name.removeprefix("Captum "))
-    for column, figure in zip(cells(TABLE[0])[1:], figures, strict=True):
-        data, score = SCORES[column]
-        value = measured[name, data, score] * (100 if figure.endswith("%") else 1)
-        digits = re.sub(r"[ %]", "", figure)
-        after_point = len(digits.partition(".")[2])
-        assert float(digits) == pytest.approx(value, abs=0.501 * 10**-after_point)
+    columns = cells(TABLE[0])[1:]
+    for column, figure in zip(columns, figures, strict=True):
+        if column in SCORES:
+            value = measured[NAMES[name], SCORES[column]] * (100 if figure.endswith("%") else 1)
+            digits = re.sub(r"[ %]", "", figure)
+            after_point = len(digits.partition(".")[2])
+            assert float(digits) == pytest.approx(value, abs=0.501 * 10**-after_point)
