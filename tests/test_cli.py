@@ -439,7 +439,7 @@ def test_another_method_explains_by_the_same_panels(folder, capsys):
         assert found["name"] == "dark" and 0 <= found["masked_in"] <= 1
         drawn[method] = (folder / "maps/3-explained.png").read_bytes()
         assert explain("3.png", "--method", method, "--target", "dark", "--skip-existing") == 0
-        assert "1 pictures were explained before" in capsys.readouterr().out
+        assert "skipped, explained before: 1" in capsys.readouterr().out
     assert len(set(drawn.values())) == 3
 
 
@@ -568,7 +568,7 @@ def test_pixel_masks_named_in_the_csv_bring_their_columns(folder):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--methods", "nothing"], "no method is called 'nothing'"),
+        (["--methods", "nothing"], "unknown method 'nothing'"),
         (["--data", "none.csv"], "does not exist"),
         (["--model", "none"], "none"),
     ],

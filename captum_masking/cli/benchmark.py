@@ -1,4 +1,4 @@
-"""Compare saliency methods on the same images, with the methods that a command names."""
+"""Compare saliency methods on the same images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from captum_masking.zoo import Preprocess, load
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Measure, print, write; return what was found."""
+    """Run, print and write the benchmark."""
     loaded = [load(folder) for folder in options.model]
     model, preprocess = loaded[0][0], as_asked(options, loaded[0][1])
     images = read_images(options, model.classifier, preprocess)
@@ -72,7 +72,7 @@ def read_images(options: Options, classifier: nn.Module, preprocess: Preprocess)
 
 
 def _rows_of(folders: Sequence[str], models: Sequence[MaskingModel]) -> dict[str, Method]:
-    """Make a row of each model, named by its folder if there are several."""
+    """Make one row per model, named by its folder if there are several."""
     rows = {}
     for folder, model in zip(folders, models, strict=True):
         short = Path(folder).name
@@ -80,8 +80,8 @@ def _rows_of(folders: Sequence[str], models: Sequence[MaskingModel]) -> dict[str
         rows[name] = ours_of(model, settings=f"{short}, weights {digest(model)}")
     if len(rows) < len(models):
         raise ValueError(
-            f"--model: rows are named by the folders, but got {', '.join(folders)}; give "
-            "folders of different names."
+            f"--model: expected folders with different names, but got {', '.join(folders)}; "
+            "rename one."
         )
     return rows
 
@@ -92,11 +92,7 @@ def wanted(
     images: Dataset[Any],
     ours: Mapping[str, Method] | None = None,
 ) -> tuple[dict[str, Method], list[str]]:
-    """Choose among the methods that apply to a model, by names with commas between.
-
-    Returns rows by name, ``ours`` in place of the model's own, and a note on each method that does
-    not apply.
-    """
+    """Return rows by name, and a note on each method that does not apply to the model."""
     known = [*({NAMES[0]: None} if ours is None else ours), *NAMES[1:]]
     names = None if patterns is None else _matching(patterns.split(","), known)
     found, left_out = default_methods(model, images[0][0][None], names=names)
@@ -104,12 +100,12 @@ def wanted(
         kept = {name: row for name, row in ours.items() if names is None or name in names}
         found = {**kept, **{name: row for name, row in found.items() if row.family != "ours"}}
     if not found:
-        raise ValueError(f"--methods: none of them applies; {'; '.join(in_words(left_out))}.")
+        raise ValueError(f"--methods: no method applies; {'; '.join(in_words(left_out))}.")
     return found, in_words(left_out)
 
 
 def _matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Return the names that match any pattern, in their own order.
+    """Return the names that match any pattern, in the order of ``names``.
 
     >>> _matching(["*cam", "saliency"], ["Saliency", "LayerGradCam", "Occlusion"])
     ['Saliency', 'LayerGradCam']
@@ -118,13 +114,13 @@ def _matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
     for pattern in wanted:
         if not fnmatch.filter(map(str.lower, names), pattern):
             raise ValueError(
-                f"--methods: no method is called {pattern!r}; there are {', '.join(names)}."
+                f"--methods: unknown method {pattern!r}; choose from {', '.join(names)}."
             )
     return [n for n in names if any(fnmatch.fnmatchcase(n.lower(), w) for w in wanted)]
 
 
 def setting(data: str, classifier: str) -> dict[str, Any]:
-    """Describe how a benchmark was made, without the folders of this machine."""
+    """Describe how a benchmark was made, without absolute paths."""
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     versions = {package: version(package) for package in ("captum", "torch", "numpy")}
     return {

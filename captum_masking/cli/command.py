@@ -1,4 +1,4 @@
-"""How a command runs and ends: its libraries are imported now, and an error is one line."""
+"""Run a command: import its libraries, and print an error as one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Command", "Options", "Terminated", "terminable"]
 
 
 class Command(click.Command):
-    """Runs ``run(options)`` of the module of its name, which is imported no earlier."""
+    """Calls ``run(options)`` of ``captum_masking.cli.NAME``, imported only now."""
 
     def invoke(self, context: click.Context) -> int:
         """Return the exit status."""
@@ -34,11 +34,11 @@ class Command(click.Command):
         except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
             _print("error:", error)
             return 1
-        return int(isinstance(document, dict) and bool(document.get("failed")))  # a part of it
+        return int(isinstance(document, dict) and bool(document.get("failed")))
 
 
 def _run(name: str, options: Options) -> Any:
-    """With ``--json`` standard output is one document, and what a person reads goes to stderr."""
+    """Run a command; with ``--json``, print one document and send all other text to stderr."""
     prints_document = getattr(options, "json", None) in (True, "-")
     with ExitStack() as around:
         around.enter_context(terminable())
@@ -55,7 +55,7 @@ def _run(name: str, options: Options) -> Any:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as schedulers of clusters send: like Ctrl-C, but the exit status is 143."""
+    """SIGTERM, as cluster schedulers send it; like Ctrl-C, but the exit status is 143."""
 
 
 @contextmanager

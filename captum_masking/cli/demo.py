@@ -1,4 +1,4 @@
-"""Train a small classifier and its masker on digits, compare with Captum, explain photographs."""
+"""Run the whole method in minutes: train on digits, compare, explain photographs."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def run(options: Options) -> dict[str, float]:
 def answers(
     classifier: nn.Module, images: Dataset, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give logits and labels of pictures from everywhere."""
+    """Yield logits and labels in a random order."""
     drawn = torch.Generator().manual_seed(0)
     batches = DataLoader(images, batch_size, shuffle=True, generator=drawn)
     for labels, output in outputs_of(lambda inputs: logits_of(classifier(inputs)), batches):
@@ -55,7 +55,7 @@ def answers(
 
 
 def as_asked(options: Options, preprocess: Preprocess) -> Preprocess:
-    """Take the names and the column of labels that a command names."""
+    """Apply the options for class names, label column and value range."""
     return replace(
         preprocess,
         class_names=options.class_names or preprocess.class_names,
@@ -65,7 +65,7 @@ def as_asked(options: Options, preprocess: Preprocess) -> Preprocess:
 
 
 def reading(preprocess: Preprocess) -> dict[str, Any]:
-    """Say how to read data whose classes :func:`match_labels` will number."""
+    """Return arguments to read data whose classes :func:`match_labels` will number."""
     same = {name: getattr(preprocess, name) for name in ("label_column", "value_range")}
     return {**same, "class_names": ()}
 
@@ -101,7 +101,7 @@ def _localize(mask: Tensor, fractions: Tensor) -> Record:
 
 
 def still(source: Path, classifier: nn.Module, preprocess: Preprocess) -> BoxedImages:
-    """Read whole pictures, as for validation."""
+    """Read whole pictures, without augmentation."""
     images = BoxedImages(source, transform=preprocess, **reading(preprocess))
     match_labels(images, classifier, preprocess)
     return images
@@ -118,12 +118,14 @@ def match_labels(
     outputs = _count_classes(classifier, preprocess.image_size)
     names = preprocess.class_names
     check_class_names(names, outputs)
-    if from_scratch and not names:  # any order will do: it is learned
+    if from_scratch and not names:  # an untrained classifier learns any order
         names = (*images.found, *[""] * (outputs - len(images.found)))
     images.number(names, outputs)
     low, high = min(images.labels), max(images.labels)
     if high >= outputs:
-        what = f"in 0..{outputs - 1} for {preprocess.spec}, but {images.source} has {low}..{high}"
+        what = (
+            f"in 0..{outputs - 1} for {preprocess.spec}, but got {low}..{high} in {images.source}"
+        )
         way_out = "subtract 1 if they count from 1, or choose another --label-column"
         raise ValueError(f"labels must lie {what}; {way_out}.")
     return replace(preprocess, class_names=names or tuple(images.class_names or ()))

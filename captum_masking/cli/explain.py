@@ -30,7 +30,7 @@ _PICTURE, _BASIS = "captum-masking picture", "captum-masking basis"
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Explain one batch of pictures after the other; those that cannot be read are named."""
+    """Explain the pictures batch by batch; report those that cannot be read."""
     masked = options.method == NAMES[0]
     name = options.model or SHIPPED
     model, preprocess = _loaded(name, options, masked=masked)
@@ -71,7 +71,7 @@ def run(options: Options) -> dict[str, Any]:
             bar.update(min(options.batch_size, len(files) - first))
             sys.stdout.flush()
     if skipped:
-        print(f"{len(skipped)} pictures were explained before")
+        print(f"skipped, explained before: {len(skipped)}")
     if failed and len(files) > 1:
         words = f"{len(failed)} of {len(files)} pictures could not be explained: "
         print(f"captum-masking: error: {words}{', '.join(failed)}", file=sys.stderr)
@@ -79,20 +79,20 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def of_classifier(spec: str) -> tuple[MaskingModel, Preprocess]:
-    """Load a classifier as train takes it, for methods that need no masker."""
+    """Load a classifier for methods that need no masker."""
     classifier, preprocess = load_classifier(spec)
-    return MaskingModel(classifier), preprocess  # nothing is asked of its masker
+    return MaskingModel(classifier), preprocess  # its masker is not used
 
 
 class Maps:
-    """The maps of another method than the masker, made for a classifier at its first pictures."""
+    """The maps of another method than the masker; chosen at the first pictures."""
 
     def __init__(self, method: str, model: MaskingModel) -> None:
         self.method, self.model = method, model
         self.row: Method | None = None
 
     def __call__(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Return maps ``(B, 1, H, W)``; refuse a method that does not apply, with the reason."""
+        """Return maps ``(B, 1, H, W)``."""
         if self.row is None:
             found, left_out = default_methods(self.model, inputs[:1], names=[self.method])
             if not found:
@@ -105,17 +105,17 @@ class Maps:
 
 
 def _loaded(name: str, options: Options, *, masked: bool) -> tuple[MaskingModel, Any]:
-    """Load a model of pictures or of sounds, and how these are read."""
+    """Load a model of pictures or of sounds, and its preprocessing."""
     if is_of_sounds(name):
         if options.range:
-            raise ValueError(f"--range is that of pictures, but {name} explains sounds.")
+            raise ValueError(f"--range applies to pictures, but {name} explains sounds; omit it.")
         return load_sounds(name)
     model, preprocess = of_classifier(name) if not masked and ":" in name else load(name)
     return model, replace(preprocess, value_range=options.range or preprocess.value_range)
 
 
 def _files(given: Path, suffixes: Sequence[str]) -> list[Path]:
-    """List a picture, or the pictures of a folder and of the folders in it."""
+    """List a picture, or all pictures under a folder."""
     if not given.is_dir():
         return [given]
     inside = [entry for entry in given.rglob("*") if entry.is_symlink() or not entry.is_dir()]
@@ -126,12 +126,12 @@ def _files(given: Path, suffixes: Sequence[str]) -> list[Path]:
     say_left_out(given, left_out, suffixes)
     if not chosen:
         kinds = "pictures" if suffixes is SUFFIXES else f"sounds ({' '.join(suffixes)})"
-        raise ValueError(f"expected {kinds} in {given}, but there are none; give another folder.")
+        raise ValueError(f"expected {kinds} in {given}, but found none; give another folder.")
     return chosen
 
 
 def _place(out: Path, file: Path) -> Path:
-    """Name the file of a picture's map, with a number if another picture's has that name."""
+    """Name the file of a picture's map, with a number if the name is taken."""
     stem = file.stem.encode(errors="surrogateescape")[:200].decode(errors="ignore")  # a file's name
     places = (out / f"{stem}{f'-{n}' if n > 1 else ''}{_ENDING}" for n in count(1))
     who = sha256(str(file.resolve()))
@@ -148,5 +148,5 @@ def _notes_in(place: Path, *, is_whole: bool = False) -> dict[Any, Any]:
             if is_whole:
                 picture.load()
             return picture.info
-    except Exception:  # there is none, or it was not written by us, or not to its end
+    except Exception:  # missing, incomplete, or not ours
         return {}

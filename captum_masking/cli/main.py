@@ -1,4 +1,4 @@
-"""The commands of ``captum-masking`` and their options; no library is imported to list them."""
+"""The commands of ``captum-masking`` and their options; listing them imports no library."""
 
 from __future__ import annotations
 
@@ -40,21 +40,24 @@ def _path(name: str, metavar: str, help: str, **more: Any) -> Option:
     return Option([name], type=kind, metavar=metavar, help=help, **more)
 
 
-def _data(help: str = "a CSV, or a folder per class") -> Option:
+_IMAGES = "CSV file, or folder with one folder per class"
+
+
+def _data(help: str = _IMAGES) -> Option:
     return _path("--data", "CSV", help, required=True)
 
 
-def _range(default: str = "by the depth") -> Option:
-    words = f"values of black and white in pictures of more than 8 bits; default: {default}"
+def _range(default: str = "the bit depth's") -> Option:
+    words = f"black and white level of pictures with more than 8 bits; default: {default}"
     return Option(["--range"], type=float, nargs=2, metavar="LOW HIGH", help=words)
 
 
 def _labels() -> tuple[Option, Option]:
-    names = _path("--class-names", "FILE", "the classifier's: a line an output; or JSON")
-    return names, _flag("--untrained", "go on though the classifier does not know the labels")
+    names = _path("--class-names", "FILE", "class names of the classifier: one per line, or JSON")
+    return names, _flag("--untrained", "continue even if the classifier does not know the labels")
 
 
-def _out(help: str = "for the results") -> Option:
+def _out(help: str = "output folder") -> Option:
     return _path("--out", "DIR", help, required=True)
 
 
@@ -75,25 +78,23 @@ def _command(name: str, help: str, examples: str, params: list[click.Parameter])
 COMMANDS = [
     _command(
         "demo",
-        """Train a small classifier and its masker on digits, compare with Captum, explain
-        photographs.
+        """Run the whole method in minutes: train on digits, compare, explain photographs.
 
-        Offline, in a few minutes on two cores: real handwritten digits at random places on
-        photographed textures; a benchmark beside Captum's own methods on held-out images, with a
-        report; a montage; then the CC0 photographs of scikit-image through an ImageNet
-        classifier.""",
+        Works offline. Trains a small classifier and its masker on handwritten digits that lie on
+        photographed textures. Compares the masker with Captum's methods on held-out images and
+        writes a report. Then explains CC0 photographs with an ImageNet classifier.""",
         """\
   captum-masking demo --out demo-output
   captum-masking demo --images 1000 --epochs 3 --methods 'Masking*,LayerGradCam' --out quick""",
         [
-            _path("--out", "DIR", "for the results", default="demo-output"),
-            _number("--images", "to train on", 4000),
-            _number("--epochs", "passes over them", 12),
-            _number("--held-out", "images to measure on", 400),
+            _path("--out", "DIR", "output folder", default="demo-output"),
+            _number("--images", "number of training images", 4000),
+            _number("--epochs", "passes over the training images", 12),
+            _number("--held-out", "number of test images", 400),
             _text(
                 "--methods",
                 "NAME,...",
-                "to compare, with * for any letters",
+                "methods to compare; * matches any letters",
                 default="MaskingSaliency,Saliency,IntegratedGradients,LayerGradCam",
             ),
             _number("--seed", "of all random numbers", 0, least=0),
@@ -101,15 +102,16 @@ COMMANDS = [
     ),
     _command(
         "explain",
-        """Explain pictures or sounds: where is the evidence, and what is left without it?
+        """Show where the evidence is in pictures or sounds.
 
-        PICTURES are files, or folders of them. For each a PNG goes to --out: the picture with the
-        class, the map, the picture masked in and masked out, with the probabilities of the class
-        in each. One that cannot be read is named, and the others are done. Works out of the box
-        on the thousand classes of ImageNet; --model takes a folder written by `captum-masking
-        train`. With --target, the map is the evidence for that class. With --method, it is that of
-        another method, for the model's classifier. If --model explains sounds, PICTURES are sound
-        files, and beside each PNG there is a WAV of what the mask leaves of the sound.""",
+        PICTURES are files or folders. Each picture gives one PNG in --out: the picture, the map,
+        the masked-in and the masked-out picture, each with the probability of the class. Files
+        that cannot be read are reported and skipped.
+
+        The default model knows the 1000 classes of ImageNet. --model takes a folder written by
+        `captum-masking train`. --target asks for the evidence of another class than the predicted
+        one. --method uses another saliency method on the model's classifier. If the model explains
+        sounds, PICTURES are sound files, and the masked-in sound is written as a WAV.""",
         """\
   captum-masking explain cat.jpg --out maps
   captum-masking explain *.jpg --target 'Egyptian cat' --out maps
@@ -120,24 +122,24 @@ COMMANDS = [
             _text(
                 "--model",
                 "FOLDER|NAME",
-                "a folder written by train; default: efficientnet-lite0, which is shipped; for "
-                "another --method also a classifier as train takes it",
+                "folder written by train; default: efficientnet-lite0, shipped with the package; "
+                "with another --method, also a --classifier of train",
             ),
-            _text("--target", "CLASS", "number or name of the class; default: the predicted one"),
+            _text("--target", "CLASS", "class number or name; default: the predicted class"),
             Option(
                 ["--method"],
                 type=Choice(METHODS, case_sensitive=False),
                 shell_complete=complete,
                 metavar="NAME",
                 default=METHODS[0],
-                help="the model's masker; or PerInput, Rise and others of ours, Captum's, "
-                "pytorch-grad-cam's",
+                help="the model's masker, or another method of this package, of Captum or of "
+                "pytorch-grad-cam",
             ),
-            _out("where PNGs go"),
-            _flag("--skip-existing", "leave out pictures that --out has this very map of"),
-            _number("--batch-size", "pictures at a time", 4),
+            _out("folder for the PNGs"),
+            _flag("--skip-existing", "skip pictures whose map is in --out already"),
+            _number("--batch-size", "pictures per batch", 4),
             _range("as the model was trained"),
-            _flag("--json", "print what was found as JSON, not a line a picture"),
+            _flag("--json", "print JSON instead of one line per picture"),
         ],
     ),
     _command(
@@ -163,14 +165,14 @@ COMMANDS = [
     ),
     _command(
         "train",
-        """Train a masker for a classifier, together with it or with the classifier frozen.
+        """Train a masker for a classifier, jointly or with the classifier frozen.
 
-        --data is a CSV with columns file,label (further columns are ignored) or a folder with one
-        folder of pictures per class. With --val the accuracy is watched and the best state kept.
+        --data is a CSV file with columns file,label (other columns are ignored), or a folder with
+        one folder of pictures per class. --val adds validation figures to each epoch.
 
-        With --checkpoints the training is saved as it goes; the same command with --resume goes on
-        after Ctrl-C, SIGTERM, or an error. On several devices or machines, start it with
-        accelerate launch or torchrun.""",
+        --checkpoints saves the training after each epoch. Run the same command with --resume to
+        continue after Ctrl-C, SIGTERM or an error. Use accelerate launch or torchrun for several
+        devices or machines.""",
         """\
   captum-masking train --data pictures --classifier torchvision:resnet18 --from-scratch \\
       --out my-model
@@ -184,85 +186,83 @@ COMMANDS = [
                 "--classifier",
                 "SPEC",
                 "efficientnet-lite0, torchvision:NAME, or package.module:function that returns a "
-                "module (its attributes mean, std, image_size and class_names are used if it has "
-                "them)",
+                "module; attributes mean, std, image_size and class_names are used if present",
                 required=True,
             ),
-            _out("the model's folder"),
-            _path("--val", "CSV", "pictures that are not trained on"),
+            _out("folder for the model"),
+            _path("--val", "CSV", "validation pictures"),
             _number("--epochs", "passes over the data", 8),
-            _flag("--frozen", "leave the classifier exactly as it is"),
+            _flag("--frozen", "do not change the classifier"),
             _flag(
                 "--from-scratch",
-                "the classifier knows nothing yet; torchvision:NAME then starts from random "
-                "weights with one output per class of the data",
+                "train an untrained classifier; torchvision:NAME gets random weights and one output "
+                "per class of the data",
             ),
             _flag(
                 "--target-aware",
-                "maps follow the class asked for also where the classifier does not pool its last "
-                "map, by running its last layers back; a masker of --start that is told nothing "
-                "gets a gate",
+                "make maps follow the target for every kind of classifier, by running its last "
+                "layers backward; adds a gate to a --start masker that does not see the target",
             ),
             _path(
                 "--start",
                 "DIR",
-                "a model that train wrote for this classifier, to go on from; joint training then "
-                "starts at once: train frozen first, look, then train jointly",
+                "start from a model that train wrote for this classifier, for example to train "
+                "jointly after training frozen",
             ),
             _number("--image-size", "side in pixels; default: the classifier's, or 224"),
             _range(),
-            _number("--batch-size", "of all processes together", 16),
+            _number("--batch-size", "batch size over all processes", 16),
             _number("--seed", "of all random numbers", 0, least=0),
             _text("--label-column", "NAME", "of the CSV", default="label"),
             *_labels(),
             _number("--workers", "loader processes", 0, least=0),
             _flag(
                 "--skip-unreadable",
-                "use the next picture instead of an unreadable one, and name it",
+                "replace unreadable pictures by the next one, with a warning",
             ),
-            _path("--checkpoints", "DIR", "save the training here, after every epoch"),
-            _number("--checkpoint-every", "save every N steps instead, and at the end"),
-            _flag("--resume", "go on from the newest of --checkpoints, if there is one"),
+            _path("--checkpoints", "DIR", "save the training here after every epoch"),
+            _number("--checkpoint-every", "save every N steps instead of every epoch"),
+            _flag("--resume", "continue from the newest of --checkpoints, if any"),
             _choice(
                 "--keep",
                 ["newest", "loss", "masked-in"],
-                "which state is kept, of those whose classifier has lost no accuracy on --val",
+                "state to keep, among those whose classifier lost no accuracy on --val",
                 "newest",
             ),
             _number(
                 "--early-stopping",
-                "end when the loss on --val has not got better for N epochs; for --frozen: in "
-                "joint training it changes with the judge",
+                "stop when the loss on --val has not improved for N epochs; needs --frozen, since "
+                "in joint training the loss changes with the judge",
             ),
             _flag(
                 "--pictures",
-                "draw the same few pictures' maps after every epoch, into OUT-pictures",
+                "draw the maps of a few pictures after every epoch into OUT-pictures",
             ),
-            _path("--tensorboard", "DIR", "write the figures for TensorBoard"),
-            _flag("--json", "print the last epoch's figures as JSON, not in words"),
-            _choice("--device", ["cpu", "cuda"], "default: the fastest that is there"),
-            _choice("--precision", ["no", "bf16", "fp16"], "default: no, single precision"),
-            _number("--accumulate", "batches that make one update; default: 1"),
+            _path("--tensorboard", "DIR", "log to TensorBoard in this folder"),
+            _flag("--json", "print the last epoch's figures as JSON"),
+            _choice("--device", ["cpu", "cuda"], "default: the fastest available"),
+            _choice("--precision", ["no", "bf16", "fp16"], "mixed precision; default: no"),
+            _number("--accumulate", "batches per update; default: 1"),
         ],
     ),
     _command(
         "evaluate",
-        """Measure a trained model on labeled images, with boxes where there are any.
+        """Measure a trained model on labeled images, with or without boxes.
 
-        Prints a table, and gives the same figures as JSON: accuracy on clean, masked-in and
-        masked-out images, entropy of the masked-out predictions, mask area, and, with boxes, the
-        localization error beside that of the whole frame and of a centered square.""",
+        Prints a table or JSON: accuracy on clean, masked-in and masked-out images, entropy of the
+        masked-out predictions, and mask area. If the CSV has boxes, also the localization errors
+        of the masks, of the whole frame and of a centered square.""",
         """\
   captum-masking evaluate --model my-model --data val.csv
   captum-masking evaluate --model my-model --data val.csv --json val.json
   captum-masking evaluate --model my-model --data val.csv --json | jq .localization_error""",
         [
-            _text("--model", "DIR", "written by train", required=True),
+            _text("--model", "DIR", "folder written by train", required=True),
             _data(),
             _text(
                 "--json",
                 "[FILE]",
-                "write the figures into this file too; without a file, print them, not the table",
+                "also write JSON to FILE; without FILE, print JSON instead of the table",
                 is_flag=False,
                 flag_value="-",
             ),
@@ -276,11 +276,13 @@ COMMANDS = [
         "benchmark",
         """Compare saliency methods on the same images: quality, cost and memory in one table.
 
-        Without --methods: every method of Captum that applies to the classifier, those of
-        pytorch-grad-cam if it is installed, and the model's own masks; always beside four trivial
-        baselines. Further --model folders add a row each, judged by the first one's classifier.
-        Writes table.md, table.csv, result.json, pictures and report.html; the same command again
-        goes on where it was interrupted.""",
+        By default, compares the model's masks with all but the slowest methods of Captum that
+        apply to the classifier, and with those of pytorch-grad-cam if it is installed. Four
+        trivial baselines are always included. Each further --model adds a row, judged by the
+        classifier of the first.
+
+        Writes table.md, table.csv, result.json, pictures and report.html. Run the same command
+        again to continue after an interruption.""",
         """\
   captum-masking benchmark --model my-model --data val.csv --out result
   captum-masking benchmark --model my-model --data val.csv --out quick \\
@@ -289,24 +291,25 @@ COMMANDS = [
       --methods 'Masking*' --out two""",
         [
             _data(
-                "a CSV (with x0,y0,x1,y1 for boxes, trimap for pixel masks), or a folder per class"
+                "CSV file (columns x0,y0,x1,y1 for boxes, trimap for pixel masks), or folder with "
+                "one folder per class"
             ),
             _text(
                 "--model",
                 "DIR",
-                "written by train; the first one's classifier is explained, and judges all",
+                "folder written by train; the classifier of the first is explained and judges",
                 required=True,
                 multiple=True,
             ),
             _text(
                 "--methods",
                 "NAME,...",
-                "rows, with * for any letters; default: all but the slowest",
+                "methods to compare; * matches any letters; default: all but the slowest",
                 shell_complete=complete,
             ),
             _out(),
             _number("--limit", "use a random sample of N images"),
-            _flag("--predicted", "explain the predicted class, not the label"),
+            _flag("--predicted", "explain the predicted class instead of the label"),
             _text("--label-column", "NAME", "of the CSV; default: as the model was trained"),
             _range("as the model was trained"),
             *_labels(),
@@ -314,49 +317,49 @@ COMMANDS = [
             _text(
                 "--measures",
                 "NAME,...",
-                "quick is le (by boxes), iou (by pixel masks), masked (in and out), sm, equal "
-                "(area), maps; longer, by name or all: half (of the pixels), curves (insertion, "
+                "quick = le (boxes), iou (pixel masks), masked (in and out), sm (saliency metric), "
+                "equal (area), maps; all = quick and half (of the pixels), curves (insertion, "
                 "deletion, completeness, soundness), infidelity, sensitivity",
                 default="quick",
             ),
-            _number("--curve-steps", "of curves", 10),
-            _number("--curve-images", "curves, which are long, on N of the images only"),
+            _number("--curve-steps", "steps per curve", 10),
+            _number("--curve-images", "measure curves on N images only, since they take long"),
             Option(
                 ["--cost-seconds"],
                 type=click.FloatRange(0, min_open=True),
                 metavar="S",
                 default=2.0,
-                help="to time a method",
+                help="seconds to time each method",
             ),
             _number("--batch-size", "images at a time", 16),
             _number("--seed", "of all random numbers", 0, least=0),
-            _flag("--json", "print what result.json holds, not the table"),
+            _flag("--json", "print result.json instead of the table"),
         ],
     ),
     _command(
         "study",
-        """Train and score every row of the paper's study on your own pictures, and say what holds.
+        """Repeat the paper's study on your own pictures.
 
-        --data is a CSV with columns file,label or a folder per class, as for train; --val is a CSV
-        with boxes, as for evaluate. Run again, it goes on where it stopped, and rows may be added;
-        two commands may share one --out if their --rows differ. The table, its CSV and the
-        pictures are written again after each run.""",
+        Trains and scores each row, then says which findings of the paper hold. --data is the same
+        as for train; --val is a CSV file with boxes. Run the command again to continue or to add
+        rows. Two commands can share one --out if their --rows differ. The table, its CSV file and
+        the pictures are updated after each run.""",
         """\
   captum-masking study --data train.csv --val val.csv --classifier efficientnet-lite0 \\
       --rows 'frozen,joint,in-*,out-*,infill-blur' --seeds 3 --out study
   captum-masking study --data train.csv --val val.csv --classifier torchvision:resnet18 \\
       --rows 'few-shot-*' --json --out study > study.json""",
         [
-            _data("to train on"),
-            _path("--val", "CSV", "boxes to score on", required=True),
+            _data("training pictures: " + _IMAGES),
+            _path("--val", "CSV", "validation pictures with boxes", required=True),
             _text("--classifier", "SPEC", "as for train", required=True),
             _text(
                 "--rows",
                 "NAMES",
-                "all, or names with commas between them; * stands for anything",
+                "comma-separated names; * matches any letters",
                 default="all",
             ),
-            _number("--seeds", "runs of each row", 1),
+            _number("--seeds", "runs per row", 1),
             _out(),
             _number("--epochs", "passes over the data", 2),
             _number("--image-size", "side in pixels; default: the classifier's, or 224"),
@@ -365,7 +368,7 @@ COMMANDS = [
             _text("--label-column", "NAME", "of both CSVs", default="label"),
             *_labels(),
             _number("--workers", "loader processes", 0, least=0),
-            _flag("--json", "print what table.json holds, not the table"),
+            _flag("--json", "print table.json instead of the table"),
         ],
     ),
 ]
@@ -382,13 +385,13 @@ app = click.version_option(__version__, message="captum-masking %(version)s")(
         commands=COMMANDS,
         no_args_is_help=False,
         help="Learned saliency maps: one forward pass, one heat map of the evidence.",
-        epilog="""captum-masking COMMAND --help ends with examples.
+        epilog="""For examples, run captum-masking COMMAND --help.
 
 \b
 exit status:
-  0    done
-  1    an error, in one line on standard error
-  2    the command line is wrong
+  0    success
+  1    error, in one line on standard error
+  2    wrong command line
   130  ended by Ctrl-C (143: by SIGTERM)""",
         context_settings={"max_content_width": 100},
     )

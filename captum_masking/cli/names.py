@@ -1,4 +1,4 @@
-"""The names of methods, for completion and help: to list them no library is imported."""
+"""The names of methods, for completion and help, without importing their libraries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from click.shell_completion import CompletionItem
 
 from captum_masking import methods
 
-#: What is predicted by a masker, what is optimized for each input, and other methods of ours.
+#: The masker, masks optimized per input, and the other methods of this package.
 OURS = ("MaskingSaliency", "PerInput", *methods.__all__)
 
 CAPTUM = (
@@ -20,12 +20,12 @@ CAMS = (
     *("EigenGradCAM", "ScoreCAM", "AblationCAM"),
 )
 
-#: Of every row that a benchmark may have.
+#: Every possible row of a benchmark.
 METHODS = (*OURS, *CAPTUM, *(f"pytorch-grad-cam {name}" for name in CAMS))
 
 
 def complete(context: click.Context, option: click.Parameter, word: str) -> list[CompletionItem]:
-    """Complete the last of several names with commas between."""
+    """Complete the last of several comma-separated names."""
     *before, last = word.split(",")
     found = (name for name in METHODS if name.lower().startswith(last.lower()))
     return [CompletionItem(",".join([*before, name])) for name in found]
