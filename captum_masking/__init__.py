@@ -1,4 +1,4 @@
-"""Saliency maps that are learned, fast and honest, inside Captum."""
+"""Learned saliency masks for Captum: one forward pass, one heat map."""
 
 from typing import TYPE_CHECKING
 

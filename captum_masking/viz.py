@@ -54,13 +54,13 @@ def to_pixels(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.
 
 
 def in_unit(pixels: Any) -> np.ndarray:
-    """Bring pixels to ``[0, 1]``: those of 0..255 are divided, and others that go beyond cut."""
+    """Bring pixels to ``[0, 1]``: divide those of 0..255, and clip others."""
     pixels = np.asarray(pixels)
     least, most = (float(end(pixels)) for end in (np.nanmin, np.nanmax))
     if pixels.dtype == np.uint8 or (least >= 0 and 2 < most <= 255):
         return pixels / 255
     if np.mean((pixels < -0.5) | (pixels > 1.5)) > 0.1:  # noise as infill goes beyond, too
-        text = f"pixels of {least:.3g} to {most:.3g} are cut to 0..1; give their mean and std."
+        text = f"pixels of {least:.3g} to {most:.3g} are clipped to 0..1; give mean and std."
         warnings.warn(text, stacklevel=3)
     return pixels.clip(0, 1)
 
@@ -68,8 +68,8 @@ def in_unit(pixels: Any) -> np.ndarray:
 def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.ndarray:
     """Lay a mask over its image as a heat map; an empty mask shows the dark end of the colors.
 
-    Values that are NaN are not drawn: there the image shows as it is. The colors are matplotlib's
-    inferno, whose lightness alone tells the values apart, for color-blind readers and in print.
+    NaN values show the image. The colors are matplotlib's inferno, which color-blind readers and
+    gray prints show well.
 
     Args:
         pixels: ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)`` in ``[0, 1]`` or 0..255.
@@ -93,7 +93,7 @@ def overlay(pixels: np.ndarray, mask: Tensor, *, strength: float = 0.6) -> np.nd
         )
     mask = mask.detach().float().cpu() / (255 if mask.dtype == torch.uint8 else 1)
     if beyond := _beyond(mask):
-        warnings.warn(f"a mask of {beyond}; bring it there yourself.", stacklevel=2)
+        warnings.warn(f"a mask of {beyond}; rescale it to [0, 1].", stacklevel=2)
     values = mask.reshape(mask.shape[-2:]).clamp(0, 1).numpy()
     heat = matplotlib.colormaps["inferno"](values)[..., :3]
     if pixels.shape[:2] != values.shape or pixels.shape[2:] not in ((), (1,), (3,)):
@@ -116,15 +116,14 @@ def compare(
 ) -> Figure:
     """Draw one image with the maps of several methods side by side, all on one scale.
 
-    A notebook shows the figure that is returned; ``figure.savefig("maps.png")`` writes it. Neither
-    needs a display, and pyplot's state is left alone.
+    A notebook shows the returned figure; ``figure.savefig("maps.png")`` writes it. No display is
+    needed, and pyplot's state does not change.
 
     Args:
         inputs: One image, ``(C, H, W)`` or ``(1, C, H, W)``, with one or three channels.
-        attributions: Maps by the name written above them, each ``(1, H, W)`` or ``(C, H, W)``,
-            with or without a batch axis of one; channels are averaged. Values are drawn on the
-            scale [0, 1]: those beyond are drawn as its ends, and the title says so. NaN is left
-            out.
+        attributions: Maps by title, each ``(1, H, W)`` or ``(C, H, W)``, with or without a batch
+            axis of one; channels are averaged. The scale is [0, 1]; values beyond are cut, and the
+            title says so. NaN is not drawn.
         mean: Per channel, as for :func:`to_pixels`; the defaults suit pixels in [0, 1].
         std: Per channel.
         strength: Opacity of the heat maps.
@@ -188,7 +187,7 @@ def _one_map(attribution: Tensor, image: Tensor, name: str) -> Tensor:
 
 
 def _title(name: str, mask: Tensor) -> str:
-    """Add to a name what colors cannot show: values beyond the scale, or not finite."""
+    """Add values beyond the scale, or not finite, to a title."""
     notes = [beyond] if (beyond := _beyond(mask)) else []
     if others := int((~mask.isfinite()).sum()):
         notes.append(f"{others} values not finite")
@@ -204,24 +203,24 @@ def _beyond(mask: Tensor) -> str:
 def montage(
     rows: Sequence[Sequence[Panel]], file: str | Path, *, notes: Mapping[str, str] | None = None
 ) -> None:
-    """Write rows of panels to one PNG, whose folder is made if need be, and notes into it."""
+    """Write rows of panels, and notes, to one PNG; its folder is made if needed."""
     figure = _figure(rows)
     recorded = warnings.catch_warnings(record=True, action="always")
     with replacing(file, shared=True) as staged, recorded as said:
         figure.savefig(staged, dpi=110, metadata=notes)
-    figure.clear()  # else its parts hold each other, and their pixels
+    figure.clear()  # breaks reference cycles that keep the pixels
     others = [each for each in said if "missing from" not in str(each.message)]
     for each in others:
         warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     if len(others) < len(said):
-        way_out = "name one that has them, as font.family in a matplotlibrc file"
+        way_out = "set font.family in a matplotlibrc file to a font that has them"
         warnings.warn(
-            f"{file} has boxes in place of letters not in its font; {way_out}.", stacklevel=2
+            f"the font of {file} lacks some letters, drawn as boxes; {way_out}.", stacklevel=2
         )
 
 
 def show(rows: Sequence[Sequence[Panel]], *, width: float = 1.7) -> None:
-    """Show rows of panels in a notebook, or in a window, each ``width`` inches wide.
+    """Show rows of panels, each ``width`` inches wide, in a notebook or a window.
 
     Example:
         >>> show([[Panel(np.zeros((8, 8, 3)), "black"), Panel(np.ones((8, 8, 3)), "white")]])

@@ -268,7 +268,7 @@ def test_bad_data_is_one_line_and_leaves_nothing_behind(folder, capsys, spoil, w
     ("spec", "words"),
     [
         ("vgg", "torchvision:NAME or package.module:function"),
-        ("torchvision:resnet19", "no classifier called 'resnet19'"),
+        ("torchvision:resnet19", "no classifier 'resnet19'"),
         ("my_classifiers:missing", "package.module:function"),
         ("no_such_module:small", "package.module:function"),
         ("my_classifiers:not_a_network", "must return a torch.nn.Module"),

@@ -128,7 +128,7 @@ REFUSED = {
     "negative std": ({"std": -0.2}, "std above 0"),
     "NaN": ({"mean": (float("nan"), 0.5, 0.5)}, "finite"),
     "four channels": ({"mean": (0.5,) * 4}, "1 or 3 finite numbers.*RGB"),
-    "mixed": ({"std": (58.0, 57.0, 57.0)}, r"both be of pixels in 0\.\.1, or both of 0\.\.255"),
+    "mixed": ({"std": (58.0, 57.0, 57.0)}, r"both be for pixels in 0\.\.1, or both for 0\.\.255"),
     "swapped": ({"mean": STD, "std": MEAN}, "swapped"),
     "swapped, of 255": ({"mean": 58.0, "std": 123.0}, "swapped"),
     "text": ({"mean": "imagenet"}, "must be numbers"),
@@ -189,7 +189,7 @@ NORMALIZE_THEMSELVES = {
 @pytest.mark.parametrize("case", NORMALIZE_THEMSELVES)
 def test_a_network_that_normalizes_itself_gets_the_pixels_and_that_is_said(case, made):
     make, scale = NORMALIZE_THEMSELVES[case]
-    with pytest.warns(UserWarning, match=rf"normalizes its pixels itself.*0\.\.{scale} "):
+    with pytest.warns(UserWarning, match=rf"normalizes pixels itself.*0\.\.{scale} "):
         network, preprocess = made(make(), image_size=SIDE)
     inputs = preprocess(coffee())[None]
     pixels = Preprocess(image_size=SIDE, mean=0, std=1)(coffee())[None]
@@ -219,7 +219,7 @@ def test_the_user_has_the_last_word(made):
         assert len(made(network)[0]._forward_pre_hooks) == 1
 
 
-@pytest.mark.filterwarnings("ignore:.*normalizes its pixels itself:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*normalizes pixels itself:UserWarning")
 def test_a_saved_model_gives_the_pixels_too(made, tmp_path):
     network, preprocess = made(Buffers(), image_size=SIDE)
     model = MaskingModel(network).eval()

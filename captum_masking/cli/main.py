@@ -195,8 +195,8 @@ COMMANDS = [
             _flag("--frozen", "do not change the classifier"),
             _flag(
                 "--from-scratch",
-                "train an untrained classifier; torchvision:NAME gets random weights and one output "
-                "per class of the data",
+                "train an untrained classifier; torchvision:NAME gets random weights and one "
+                "output per class of the data",
             ),
             _flag(
                 "--target-aware",

@@ -1,4 +1,4 @@
-"""The mask that a masker would be trained to predict, optimized for each input on its own."""
+"""Masks that are optimized for each input, without a trained masker."""
 
 from __future__ import annotations
 
@@ -34,37 +34,37 @@ from captum_masking.parts.regularizer import Regularizer, smooth
 
 __all__ = ["PerInput"]
 
-#: A fraction of the image, or called with the share of the steps done, in (0, 1], for one.
+#: A fraction of the image, or a function of the share of steps done, in (0, 1].
 Budget = float | Callable[[float], float]
 
-_VARIATION = 0.02  # weight of the mask's variation, for each nat that the objective can gain
-_LEAST = 1e-3  # an improvement of the loss by less counts as none
+_VARIATION = 0.02  # weight of the mask's variation per nat that the objective can gain
+_LEAST = 1e-3  # smaller improvements of the loss do not count
 _SURE = math.log(99)  # the log odds of 99 %
-_HALVINGS = 50  # of an interval of some dozens of logits: down to rounding
+_HALVINGS = 50  # bisection steps, down to rounding
 
 
 @dataclass(frozen=True, kw_only=True)
 class PerInput:
-    """Optimizes one mask for each input, on a coarse grid, under the objective of a masker.
+    """Optimize one coarse mask per input under the objective of a masker.
 
-    A batch gives what its inputs give one by one. The classifier runs in eval mode, gets no
-    gradients and is given back as it was, and so are torch's random numbers.
+    A batch gives the same masks as its inputs one by one. The classifier runs in eval mode; its
+    state and torch's random state are restored.
 
     Args:
-        objective: Of the masked images' logits.
-        regularizer: Of the mask; None is :func:`~captum_masking.parts.regularizer.smooth` with a
-            variation of 0.02 for each nat that the objective can gain, log(classes).
-        infill: What fills the holes, one image at a time; ``RandomImage`` needs a bank.
-        steps: Steps of Adam at most, each two forward passes and one backward pass to the inputs.
-        grid: Cells of the mask along the longest side of the input, or one number for each side;
-            the mask is interpolated linearly between them. Never more than one for a pixel.
-        area: The mean of every mask, met exactly: a fraction of the image in (0, 1), or a schedule,
-            called with the share of the steps done, in (0, 1]. None leaves it to the regularizer.
-        jitter_px: At each step the masked images are shifted by up to as many pixels along each
-            axis, at random.
-        patience: An input is done when its loss has not improved for as many steps; None takes
-            all steps.
-        seed: Of jitter and of random infills.
+        objective: A function of the masked images' logits.
+        regularizer: A function of the mask. None is
+            :func:`~captum_masking.parts.regularizer.smooth` with a variation of 0.02 per nat that
+            the objective can gain, log(classes).
+        infill: Fills the holes, one image at a time; ``RandomImage`` needs a bank.
+        steps: Maximal number of Adam steps; each takes two forward passes and one backward pass.
+        grid: Cells of the mask along the longest side of the input, or one number per side. The
+            mask is interpolated linearly between cells. There is at most one cell per pixel.
+        area: The exact mean of every mask, in (0, 1), or a schedule that returns it for the share
+            of steps done. None leaves the area to the regularizer.
+        jitter_px: Largest random shift of the masked images per step and axis.
+        patience: Stop an input when its loss has not improved for this many steps; None takes all
+            steps.
+        seed: Seed of jitter and random infills.
 
     Source:
         Fong & Vedaldi 2017 optimize coarse masks per image, with jitter; Fong et al. 2019 give
@@ -96,11 +96,11 @@ class PerInput:
         check_count("steps", self.steps)
         check_count("jitter_px", self.jitter_px, least=0)
         if self.patience is not None:
-            check_count("patience", self.patience, way_out="None takes all steps.")
+            check_count("patience", self.patience, way_out="use None for all steps.")
         for cells in [self.grid] if isinstance(self.grid, int) else self.grid or [0]:
             check_count("grid", cells)
         if not self.lr >= 0:
-            raise ValueError(f"lr must be at least 0, but got {self.lr}.")
+            raise ValueError(f"lr must be >= 0, but got {self.lr}.")
         _check_budget(self.area)
 
     def __call__(
@@ -112,16 +112,16 @@ class PerInput:
         additional_forward_args: tuple = (),
         show_progress: bool = False,
     ) -> Tensor:
-        """Find the masks, ``(B, 1, *spatial)`` or ``(B, F)``, in ``[0, 1]``.
+        """Return masks ``(B, 1, *spatial)`` or ``(B, F)`` in ``[0, 1]``.
 
         Args:
             forward_func: Maps ``inputs, *additional_forward_args`` to ``(B, *classes)`` logits.
-            inputs: ``(B, C, *spatial)``, floating point; or vectors ``(B, F)``, whose masks have a
-                value for each element, and neither grid nor jitter.
-            target: Any form Captum takes; None is the predicted class. Or a callable that turns
-                what ``forward_func`` returns into one score for each input, ``(B,)``: the score of
-                the infilled image is read as a guess, that of the image as 99 % sure.
-            additional_forward_args: Passed on; a tensor with one row per input goes with it.
+            inputs: ``(B, C, *spatial)``, floating point; or vectors ``(B, F)``, whose masks have
+                one value per element, without grid or jitter.
+            target: Any form Captum takes; None is the predicted class. Or a callable that turns the
+                output of ``forward_func`` into one score per input, ``(B,)``. The score of the
+                infilled image then counts as a guess, and that of the whole image as 99 % sure.
+            additional_forward_args: Passed to ``forward_func``.
             show_progress: Whether to show a progress bar.
         """
         grads, in_words = torch.enable_grad(), cuts_in_words(forward_func)
@@ -136,24 +136,24 @@ class PerInput:
             return search.mask(self.budget(1.0)).detach()
 
     def but(self, **changes: Any) -> PerInput:
-        """Return a copy with some settings changed; those that are None stay."""
+        """Return a copy with the settings changed that are not None."""
         return replace(self, **{name: to for name, to in changes.items() if to is not None})
 
     def budget(self, done: float) -> float | None:
-        """Return the area when the share ``done`` of the steps is done."""
+        """Return the area after a share of the steps."""
         area = self.area(done) if callable(self.area) else self.area
         check_area(area)
         return None if area is None else float(area)
 
     def cells(self, size: Sequence[int]) -> list[int]:
-        """Return the grid of the mask for inputs of a spatial size."""
+        """Return the mask's grid for a spatial size."""
         grid = self.grid
         if isinstance(grid, int):
             grid = [math.ceil(grid * side / max(size)) for side in size]
         if len(grid) != len(size):
             raise ValueError(
-                f"grid must be one number, or one for each of the {len(size)} spatial sides of "
-                f"the inputs, but got {self.grid}."
+                f"grid must be one number, or one for each of the {len(size)} spatial axes, "
+                f"but got {self.grid}."
             )
         return [min(cells, side) for cells, side in zip(grid, size, strict=True)]
 
@@ -163,9 +163,8 @@ def _check_budget(area: object) -> None:
         return
     if isinstance(area, bool) or not isinstance(area, Real):
         raise TypeError(
-            f"area must be one fraction of the image for all inputs, or a schedule called with the "
-            f"share of the steps done, but got {type(area).__name__}; explain inputs of different "
-            "budgets one by one."
+            f"area must be one number in (0, 1), or a function of the share of steps done, but got "
+            f"{type(area).__name__}; for different areas, explain the inputs one by one."
         )
     check_area(area)
 
@@ -174,7 +173,7 @@ def _check_budget(area: object) -> None:
 
 
 class _Search:
-    """The mask logits of all inputs, and which inputs are not done yet."""
+    """The mask logits of all inputs, and which inputs are still being optimized."""
 
     def __init__(
         self,
@@ -197,20 +196,20 @@ class _Search:
         self.mask_logits = torch.zeros(
             shape, dtype=precise, device=inputs.device, requires_grad=True
         )
-        # The first pass tells the classes, and whether network or infill draw random numbers.
+        # The first pass shows the classes, and whether network or infill draw random numbers.
         self.seeded = seeded if draws(inputs, self._begin) else lambda *_: nullcontext()
-        # The rows that are judged: those of a callable target have to stand where they stood.
+        # The judged rows; a callable target needs the full batch in its order.
         self.everyone = torch.arange(batch, device=inputs.device) if callable(target) else None
         self.to_logits = self._graded() if callable(target) else self._told()
         output = self.to_logits(self.output)
         target = 1 if callable(target) else target
         self.classes, self.logits = class_indices(output, target), as_class_logits(output).detach()
-        # With the usual eps of 1e-8, what rounding leaves of a gradient of 0 makes full steps.
+        # With the usual eps of 1e-8, rounding errors of a zero gradient would make full steps.
         self.optimizer = torch.optim.Adam([self.mask_logits], lr=options.lr, eps=1e-4)
         self.random = torch.Generator().manual_seed(options.seed)
         nats, given = math.log(self.logits.shape[1]), options.regularizer
         self.regularizer = smooth(variation=_VARIATION * nats) if given is None else given
-        # Of each input: whether it is being optimized, its best loss, how long ago that was.
+        # Per input: whether it is active, its best loss, and the steps since then.
         self.active = torch.arange(batch, device=inputs.device)
         self.best = torch.full((batch,), torch.inf, dtype=torch.float64)  # on the CPU
         self.waited = torch.zeros(batch, dtype=torch.long)
@@ -223,13 +222,13 @@ class _Search:
         mask_images(self.inputs[:1], self.mask(None)[:1], self.options.infill)
 
     def _told(self) -> ToLogits:
-        """Find out what a classifier answers."""
+        """Run the classifier once to see its output."""
         ask = lambda others: self.forward_func(others, *self.extra)  # noqa: E731
         return find_to_logits(self.forward_func, self.output, (self.inputs,), ask) or as_they_are
 
     @torch.no_grad()
     def _graded(self) -> ToLogits:
-        """Read scores as log odds: 0 for the infilled image, as a guess has, and sure for it."""
+        """Scale scores to log odds: 0 for the infilled image, 99 % for the whole image."""
         blank = []
         for image in self.inputs.split(1):
             with self.seeded(image, self.options.seed):
@@ -245,7 +244,7 @@ class _Search:
         return to_logits
 
     def mask(self, area: float | None) -> Tensor:
-        """Return the masks of all inputs as they stand."""
+        """Return the current masks of all inputs."""
         return self._mask(self.mask_logits, area).to(self.inputs.dtype)
 
     def _mask(self, mask_logits: Tensor, area: float | None) -> Tensor:
@@ -254,7 +253,7 @@ class _Search:
         return mask_logits.sigmoid() if area is None else of_area(mask_logits, area)
 
     def step(self, area: float | None) -> None:
-        """Improve the masks of those inputs that are not done."""
+        """Take one step for the active inputs."""
         losses = self._losses(area)
         self.mask_logits.grad, slope = gradients_of(losses.sum(), self.mask_logits, self.seen)
         if self.judging is None:  # the first step
@@ -266,14 +265,14 @@ class _Search:
                 return self.step(area)
         before = self.mask_logits.detach().clone()
         self.optimizer.step()
-        with torch.no_grad():  # Adam's momentum would move on those that are done
+        with torch.no_grad():  # Adam's momentum would keep moving finished masks
             after = self.mask_logits.detach()[self.active]
             self.mask_logits.copy_(before.index_copy(0, self.active, after))
         if self.options.patience is not None:
             self._retire(losses.detach().cpu().double(), area, self.options.patience)
 
     def _retire(self, losses: Tensor, area: float | None, patience: int) -> None:
-        """Leave out the inputs whose loss has not improved for some steps."""
+        """Deactivate the inputs whose loss has stopped improving."""
         if area != self.area:  # losses under another budget do not compare
             self.best.fill_(torch.inf)
             self.area = area
@@ -284,7 +283,7 @@ class _Search:
         self.active = rows[self.waited[rows] < patience].to(self.active.device)
 
     def _losses(self, area: float | None) -> Tensor:
-        """Return the loss of each input that is not done."""
+        """Return the loss of each active input."""
         rows = self.active if self.everyone is None else self.everyone
         mask = self._mask(self.mask_logits[rows], area)  # (rows, 1, *spatial)
         self.seen = halves = self._masked(
@@ -298,8 +297,8 @@ class _Search:
         logits = self.logits[rows].to(mask)
         shown = {"area": budget, "inputs": self.inputs[rows]}
         judgement = Judgement(logits, logits_in, logits_out, self.classes[rows], **shown)
-        # One by one: a mean over the batch would weaken each image's gradient by the size of the
-        # batch, and some losses are no means.
+        # One by one: a mean over the batch would divide each gradient by the batch size, and some
+        # losses are not means.
         losses = []
         for row, its_mask in enumerate(mask.split(1)):
             its = judgement.only(slice(row, row + 1))
@@ -308,7 +307,7 @@ class _Search:
         return stacked if self.everyone is None else stacked[self.active]
 
     def _masked(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """Mask each image by itself, with the same random numbers for all; first all masked-in."""
+        """Mask the images one by one with the same random numbers; masked-in ones come first."""
         seed = int(torch.randint(2**31, (), generator=self.random))
         halves = []
         for image, its_mask in zip(self.inputs[rows].split(1), mask.split(1), strict=True):
@@ -327,18 +326,18 @@ class _Search:
 
 
 def shift(images: Tensor, pixels: Sequence[int]) -> Tensor:
-    """Move images along their spatial axes; what comes in from outside is zero, the mean."""
+    """Shift images along their spatial axes and fill with zero, the mean."""
     frame = [side for step in reversed(pixels) for side in (step, -step)]  # last axis first
     return pad(images, frame) if any(pixels) else images
 
 
 def of_area(mask_logits: Tensor, area: float) -> Tensor:
-    """Make masks of mean ``area`` by adding a number to all logits; the gradient includes it."""
+    """Return masks of mean ``area`` by shifting all logits; the gradient includes the shift."""
     with torch.no_grad():
         added = _bisect(mask_logits, area)
     mask = (mask_logits + added).sigmoid()
     slope = (mask * (1 - mask)).detach()
-    # One step of Newton's method from the solution: adds nothing but the derivative of `added`.
+    # A Newton step at the solution adds only the derivative of `added`.
     slopes = _mean(slope).clamp_min(torch.finfo(slope.dtype).tiny)
     return (mask_logits + added - (_mean(mask) - _mean(mask).detach()) / slopes).sigmoid()
 
@@ -371,7 +370,7 @@ def optimize_each(
     options: PerInput,
     show_progress: bool,
 ) -> tuple[Tensor, ...]:
-    """Optimize the mask of each input in turn, while the others are seen as they are."""
+    """Optimize the mask of each input in turn, with the other inputs unmasked."""
     with evaluated(function) as lent:
         masks = []
         for index, (tensor, origin) in enumerate(zip(tensors, origins, strict=True)):
@@ -390,7 +389,7 @@ def optimize_each(
 
 
 class _OneOfSeveral:
-    """A classifier as a function of one of its inputs, then the others, to logits or to its all."""
+    """Calls a classifier with one input first, then the others."""
 
     def __init__(
         self, function: Callable[..., Any], index: int, count: int, whole: bool = False
@@ -407,7 +406,7 @@ class _OneOfSeveral:
 
 
 class _Scored:
-    """A model as a function to the score of each example that a callable target gives it."""
+    """Calls a model and returns the scores of a callable target."""
 
     def __init__(self, function: Callable[..., Any], target: Callable[[Any], Tensor]) -> None:
         self.function, self.target = function, target
@@ -418,7 +417,7 @@ class _Scored:
 
 
 class _From:
-    """A classifier as a function of distance from a baseline, of which a mask takes some off."""
+    """A classifier as a function of the difference from a baseline."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function

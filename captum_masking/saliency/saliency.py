@@ -1,4 +1,4 @@
-"""The Captum face: inputs to attribution."""
+"""The Captum interface: inputs to attribution."""
 
 from __future__ import annotations
 
@@ -40,29 +40,27 @@ from captum_masking.saliency.per_input import PerInput, optimize_each
 __all__ = ["Baselines", "MaskingSaliency"]
 
 
-#: What stands for "nothing there", as Captum's methods take it: one for each input.
+#: Baselines in the form of Captum's methods: one per input.
 Baselines = Tensor | float | tuple[Tensor | float, ...]
 
 
 class MaskingSaliency(Attribution):
     """Where is the evidence? A mask in ``[0, 1]`` shaped like the input; 1 is evidence.
 
-    Given a trained :class:`~captum_masking.MaskingModel` the mask is predicted, in one
-    forward pass of the classifier. Given any other classifier or callable it is optimized for
-    each input under the same objective, which is slow; a warning says so once.
+    A trained :class:`~captum_masking.MaskingModel` predicts the mask in one forward pass. For any
+    other classifier or callable, the mask is optimized for each input under the same objective;
+    this is slow, and warns once.
 
-    The map is the evidence for ``target``, and next to empty where that class is not there. A model
-    whose masker is told no class gives one mask per image, for whatever the classifier may
-    recognize in it, and a warning says so once when the target is another class than the predicted
-    one.
+    The map is the evidence for ``target``, and is almost empty if that class is not in the image. A
+    masker that does not see the target gives one mask per image for all classes, and warns once if
+    the target is not the predicted class.
 
     Args:
         forward_func: A ``MaskingModel``, any classifier, or any callable that returns logits. A
-            model inside ``DataParallel`` explains on its own device. One inside another wrapper, a
-            function or a partial is found if that does nothing but call it, which one more forward
-            pass of the first call finds out.
-        infill, objective, regularizer: In place of those of ``per_input``.
-        per_input: How masks are optimized; no effect on a ``MaskingModel``.
+            ``MaskingModel`` inside ``DataParallel``, a wrapper, a function or a partial is found if
+            the wrapper only calls it; the first call checks this with one more forward pass.
+        infill, objective, regularizer: Replace those of ``per_input``.
+        per_input: How to optimize masks; not used with a ``MaskingModel``.
 
     Source:
         Phang et al. 2020 (arXiv 2010.09750).
@@ -95,7 +93,7 @@ class MaskingSaliency(Attribution):
         super().__init__(forward_func)
         self.per_input = per_input.but(infill=infill, objective=objective, regularizer=regularizer)
         self._warned = False
-        self._found: tuple[Any, ...] = ()  # a function, the model in it, whether it only calls that
+        self._found: tuple[Any, ...] = ()  # function, the model in it, whether it only calls that
 
     @log_usage(part_of_slo=True)  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
@@ -109,27 +107,27 @@ class MaskingSaliency(Attribution):
         steps: int | None = None,
         show_progress: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric:
-        """Attribute the classifier's answer to its inputs.
+        """Return the evidence in the inputs for a target.
 
         Args:
             inputs: ``(B, C, *spatial)`` or vectors ``(B, F)``, floating point; or a tuple of such
-                tensors, as the classifier takes them: each gets a mask of its own.
-            target: The class, in any form Captum takes; None is the predicted class. Where masks
-                are optimized, also a callable that turns what the model returns into one score for
-                each example, ``(B,)``, as :mod:`captum_masking.methods.targets` has for detectors
-                and segmentation.
+                tensors, each of which gets its own mask.
+            target: The class, in any form Captum takes; None is the predicted class. If masks are
+                optimized, also a callable that turns the model's output into one score per example,
+                ``(B,)``; :mod:`captum_masking.methods.targets` has some for detectors and
+                segmentation.
             additional_forward_args: Passed to the classifier after the inputs.
-            baselines: What fills the holes while a mask is optimized, in place of ``infill``: a
-                number, a tensor shaped like ``inputs`` or one example for all of them; a tuple of
-                such for a tuple. With a ``MaskingModel`` they do not change the map.
-            area: The fraction of the image that the map should cover, in (0, 1), where a mask is
-                optimized or the masker reads one (``Masker(..., sized=True)``).
-            steps: Of ``per_input``, in place of its own.
-            show_progress: Whether to show a bar while a mask is optimized.
+            baselines: Fill the holes while a mask is optimized, in place of ``infill``: a number, a
+                tensor shaped like ``inputs``, or one example for all; a tuple for a tuple. They do
+                not change the map of a ``MaskingModel``.
+            area: Fraction of the image that the map should cover, in (0, 1), if masks are optimized
+                or the masker takes an area (``Masker(..., sized=True)``).
+            steps: Replaces that of ``per_input``.
+            show_progress: Whether to show a progress bar while masks are optimized.
 
         Returns:
-            The mask, repeated over channels to the shape of ``inputs``, with its dtype and on its
-            device; a tuple for a tuple.
+            The mask, repeated over channels, with the shape, dtype and device of ``inputs``; a
+            tuple for a tuple.
         """
         tensors = as_tuple(inputs)
         extra = _format_additional_forward_args(additional_forward_args) or ()
@@ -172,15 +170,15 @@ class MaskingSaliency(Attribution):
         *,
         area: float | Tensor | None = None,
     ) -> Tensor:
-        """Attribute several classes of each input, with one forward pass of the classifier.
+        """Return the evidence for several classes of each input in one forward pass.
 
         Args:
             inputs: ``(B, C, *spatial)``, floating point.
             targets: Classes, integers ``(B, k)``.
-            additional_forward_args: As for :meth:`attribute`, as is ``area``.
+            additional_forward_args: As for :meth:`attribute`; likewise ``area``.
 
         Returns:
-            ``(B, k, C, *spatial)``: what :meth:`attribute` gives for each column of ``targets``.
+            ``(B, k, C, *spatial)``: :meth:`attribute` of each column of ``targets``.
         """
         extra = _format_additional_forward_args(additional_forward_args) or ()
         model = self._model((inputs,), extra)

@@ -1,4 +1,4 @@
-"""Shipped maskers, and classifiers by name with the preprocessing and class names they need."""
+"""Shipped maskers; classifiers by name, with their preprocessing and class names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ __all__ = [
 #: The model that :func:`load` knows by name.
 SHIPPED = "efficientnet-lite0"
 
-_LONGEST_SIDE = 512  # pictures are drawn no larger
+_LONGEST_SIDE = 512  # of drawn pictures
 
 
 # ---- Preprocessing
@@ -58,16 +58,15 @@ _LONGEST_SIDE = 512  # pictures are drawn no larger
 class Preprocess(Named):
     """Turn a picture into a classifier's input, and class numbers into names.
 
-    Called with a picture, it squashes the whole picture to a square and normalizes it.
+    Call it with a picture to squash it to a square and normalize it.
 
     Args:
         spec: Name of the classifier, as for :func:`load_classifier`.
-        mean, std: One number, or one for each of three channels, in a list, a tensor or an array:
-            of pixels in ``[0, 1]``, or of 0 to 255, which is recognized. The defaults are
-            ImageNet's.
-        image_size: Side of the square in pixels; also (height, width) that are equal.
-        class_names: One for each output, as for :class:`~captum_masking.data.BoxedImages`.
-        label_column: Of CSV files that number the classes as the logits do.
+        mean, std: One number, or one per channel, for pixels in ``[0, 1]`` or 0..255; the range is
+            detected. The defaults are ImageNet's.
+        image_size: Side of the square in pixels, or an equal (height, width).
+        class_names: One per output, as for :class:`~captum_masking.data.BoxedImages`.
+        label_column: Column of CSV files that numbers the classes like the logits.
         value_range: As for :class:`~captum_masking.data.BoxedImages`.
 
     Example:
@@ -121,18 +120,18 @@ class Preprocess(Named):
         return self._normalize(v2.functional.pil_to_tensor(mirrored))
 
     def notes(self) -> dict[str, Any]:
-        """Return the settings as JSON has them, for the ``notes`` of a saved model."""
+        """Return the settings as JSON values, for the ``notes`` of a saved model."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
     def ready(self, picture: Any) -> tuple[Tensor, Image]:
-        """Return a picture as inputs and as small as it is drawn, so that many fit into memory."""
+        """Return a picture as inputs, and a small copy to draw."""
         small = read_picture(picture, self.value_range)
         inputs = self(small)
         small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
         return inputs, small
 
     def shown(self, found: Explanation, small: Image, mask: Tensor, other: str) -> Explanation:
-        """Draw the map and both masked pictures at the size of the picture."""
+        """Draw the picture, its map and both masked pictures."""
         pixels = np.asarray(small, dtype=np.float64) / 255
         large = linear(mask, pixels.shape[:2])[0, 0]
         keep, fill = large.numpy()[..., None], np.asarray(self.mean)
@@ -150,7 +149,7 @@ class Preprocess(Named):
 
 
 def _numbers(holder: Any, name: str, *counts: int) -> tuple[float, ...]:
-    """Read a setting as numbers, out of whatever holds some."""
+    """Return a setting as a list of numbers."""
     value = getattr(holder, name)
     value = tuple(value.values()) if isinstance(value, dict) else value  # height and width
     try:
@@ -162,7 +161,7 @@ def _numbers(holder: Any, name: str, *counts: int) -> tuple[float, ...]:
     if len(numbers) not in counts or not numbers.isfinite().all():
         raise ValueError(
             f"{name} must be {' or '.join(map(str, counts))} finite numbers, since pictures are "
-            f"read in color, in RGB, but got {numbers.tolist()}."
+            f"read as RGB, but got {numbers.tolist()}."
         )
     return tuple(numbers.tolist())
 
@@ -170,26 +169,26 @@ def _numbers(holder: Any, name: str, *counts: int) -> tuple[float, ...]:
 def _of_unit_pixels(
     mean: tuple[float, ...], std: tuple[float, ...]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Bring mean and std to three channels of pixels in [0, 1], or say why they cannot be that."""
+    """Bring mean and std to three channels of pixels in [0, 1]."""
     means, stds = (np.broadcast_to(np.array(each), 3) for each in (mean, std))
     if means.max() > 1 or stds.max() > 2:
         mixed = 0 < means.max() <= 1 or stds.max() < 1
         if not mixed:
             warnings.warn(
-                f"mean {mean} and std {std} are taken as of pixels in 0..255: both are divided by "
-                "255.",
+                f"mean {mean} and std {std} look like those of pixels in 0..255: both are divided "
+                "by 255.",
                 stacklevel=4,
             )
             means, stds = means / 255, stds / 255
     if means.min() < 0 or means.max() > 1 or stds.min() <= 0 or stds.max() > 2:
         raise ValueError(
-            f"mean and std must both be of pixels in 0..1, or both of 0..255, and std above 0, but "
-            f"got mean {mean} and std {std}."
+            "mean and std must both be for pixels in 0..1, or both for 0..255, and std above 0, "
+            f"but got mean {mean} and std {std}."
         )
     if _impossible(means, stds).any() and not _impossible(stds, means).any():
         raise ValueError(
-            f"mean {mean} and std {std} must have been swapped: no pixels in 0..1 vary as much "
-            "around that mean."
+            f"mean {mean} and std {std} seem swapped: no pixels in 0..1 vary that much around "
+            "that mean."
         )
     return tuple(means.tolist()), tuple(stds.tolist())
 
@@ -203,8 +202,8 @@ def _square_side(sizes: tuple[float, ...]) -> int:
     sides = sizes[-2:]  # of (channels, height, width) as well
     if len(set(sides)) > 1 or sides[0] < 1 or sides[0] % 1:
         raise ValueError(
-            f"image_size must be one whole number of pixels, since pictures are brought to a "
-            f"square, but got {sizes}; give one side (--image-size on the command line)."
+            "image_size must be one whole number of pixels, since pictures become squares, but got "
+            f"{sizes}; give one side (--image-size on the command line)."
         )
     return int(sides[0])
 
@@ -227,13 +226,12 @@ def efficientnet_lite0() -> tuple[MaskingModel, Preprocess]:
     return load(SHIPPED)
 
 
-@torch.inference_mode(False)  # what is made in it can never have a gradient
+@torch.inference_mode(False)  # inference tensors can never have a gradient
 def load(model: str | Path) -> tuple[MaskingModel, Preprocess]:
     """Load a model with its classifier, in eval mode, and the classifier's preprocessing.
 
     Args:
-        model: A folder written by ``captum-masking train``, or ``efficientnet-lite0``, the shipped
-            model.
+        model: A folder written by ``captum-masking train``, or ``efficientnet-lite0``.
     """
     folder = Path(__file__).with_name(str(model)) if model == SHIPPED else Path(model)
     notes = read_model(folder)[0]["notes"]
@@ -255,12 +253,12 @@ def load_classifier(
     """Make a classifier by name, in eval mode, with its preprocessing.
 
     Args:
-        spec: ``efficientnet-lite0``, ``torchvision:NAME`` or ``package.module:function``, where
-            the function takes nothing and returns a module; that module's ``mean``, ``std``,
-            ``image_size`` and ``class_names`` are used if it has them, or what timm and Hugging
-            Face note of it. One that normalizes pixels itself, which is found out, gets pixels
-            that are not; its ``normalizes_itself`` says so, or the contrary.
-        image_size: None is the network's, or 224.
+        spec: ``efficientnet-lite0``, ``torchvision:NAME`` or ``package.module:function``. The
+            function takes no arguments and returns a module, whose ``mean``, ``std``,
+            ``image_size`` and ``class_names`` are used if present, or else the settings of timm and
+            Hugging Face. A module that normalizes pixels itself is detected and gets unnormalized
+            pixels; its attribute ``normalizes_itself`` overrides the detection.
+        image_size: None takes the network's, or 224.
         from_scratch: For torchvision: random weights and this many classes, instead of the
             ImageNet weights.
 
@@ -290,16 +288,15 @@ def load_classifier(
         classifier.register_forward_pre_hook(Unnormalized(preprocess, scale))
     if scale and own is None:
         warnings.warn(
-            f"{spec} normalizes its pixels itself, so it is given pixels in 0..{scale:g} that are "
-            "not normalized before; if it shall get normalized ones, give the module an attribute "
-            "normalizes_itself = False.",
+            f"{spec} normalizes pixels itself, so it gets unnormalized pixels in 0..{scale:g}; "
+            "for normalized ones, give the module the attribute normalizes_itself = False.",
             stacklevel=2,
         )
     return classifier, preprocess
 
 
 class Unnormalized:
-    """A hook that gives a network the pixels themselves, since it normalizes them on its own."""
+    """A hook that undoes the normalization, for a network that normalizes pixels itself."""
 
     def __init__(self, preprocess: Preprocess, scale: float) -> None:
         shape = (3, 1, 1)
@@ -316,9 +313,9 @@ _WEIGHTS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear, 
 
 @torch.no_grad()
 def _own_scale(network: nn.Module, side: int) -> float:
-    """Say what pixels a network normalizes itself: up to 1 or 255; 0 if it does not, or hides it.
+    """Return 1 or 255, the largest pixel of a network that normalizes itself; else 0.
 
-    Black, white and what is beyond go in, and what its first weights see of them is compared.
+    Compares what the first weights see of black, white and pixels beyond.
     """
     seen: list[Tensor] = []
     note = lambda _, inputs: seen.append(inputs[0])  # noqa: E731
@@ -364,7 +361,7 @@ def _torchvision(name: str, from_scratch: int | None) -> tuple[nn.Module, dict[s
 
     if name not in models.list_models(module=models):
         known = ", ".join(models.list_models(module=models)[:6])
-        raise ValueError(f"torchvision has no classifier called {name!r}; it has {known}, ...")
+        raise ValueError(f"torchvision has no classifier {name!r}; choose from {known}, ...")
     if from_scratch is not None:
         return models.get_model(name, weights=None, num_classes=from_scratch), {}
     try:
@@ -394,8 +391,8 @@ def from_function(spec: str) -> tuple[nn.Module, dict[str, Any]]:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"the classifier {spec!r} must name a function as package.module:function, but "
-            f"{error}; run the command where the module can be imported."
+            f"the classifier {spec!r} must be package.module:function, but {error}; run the "
+            "command where the module can be imported."
         ) from error
     network = function()
     if not isinstance(network, nn.Module):
@@ -419,8 +416,8 @@ def from_function(spec: str) -> tuple[nn.Module, dict[str, Any]]:
 def small_classifier(classes: int = 10, *, trained: bool = False) -> nn.Module:
     """Make the network of the demo and the tutorials: five convolutions, stride 8.
 
-    With ``trained``, in eval mode, it has shipped weights that recognize 94 % of held-out
-    :class:`~captum_masking.data.DigitsOnTextures` of 48 pixels.
+    ``trained`` loads shipped weights, which recognize 94 % of held-out
+    :class:`~captum_masking.data.DigitsOnTextures` of 48 pixels, in eval mode.
 
     Example:
         >>> small_classifier(trained=True)(torch.zeros(2, 3, 48, 48)).shape
@@ -455,11 +452,11 @@ def _block(before: int, after: int, stride: int = 1) -> list[nn.Module]:
 
 
 class Explanation(NamedTuple):
-    """A picture's map in figures and in panels; printed as one line.
+    """The figures and panels of one explained picture; prints as one line.
 
-    The figures are the class's probability in the picture (``clean``), where only the evidence is
-    left and where it is removed, and the mean of the map; the panels are for
-    :func:`captum_masking.viz.show`. Of a sound, ``heard`` is the sound masked in, ``(samples,)``.
+    ``clean``, ``masked_in`` and ``masked_out`` are the probabilities of the class, ``area`` is the
+    mean of the map. :func:`captum_masking.viz.show` draws ``panels``. For a sound, ``heard`` is the
+    masked-in sound, ``(samples,)``.
 
     Example:
         >>> print(Explanation(285, "Egyptian cat", 0.791, 0.536, 0.681, 0.46))
@@ -482,7 +479,7 @@ class Explanation(NamedTuple):
         )
 
     def with_panels(self, drawn: Sequence[np.ndarray], other: str) -> Explanation:
-        """Title four pictures: the whole, the map, masked in and masked out."""
+        """Add titles to the picture, the map, and the masked-in and masked-out picture."""
         titles = (
             f"{self.name} {self.clean:.0%}",
             f"evidence (area {self.area:.0%})",
@@ -498,9 +495,9 @@ def explain(
     picture: Any,
     target: int | str | None = None,
 ) -> Explanation:
-    """Explain a picture for a class, given by number or name; None is the predicted one.
+    """Explain a picture for a class number or name; None is the predicted class.
 
-    For a model of sounds, see :func:`captum_masking.zoo.sound.load_sounds`, it is a sound.
+    With a model of :func:`captum_masking.zoo.sound.load_sounds`, it explains a sound.
 
     Example:
         >>> from skimage.data import coffee
@@ -518,9 +515,9 @@ def explain_batch(
     target: int | str | None = None,
     maps: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Iterator[Explanation]:
-    """Explain what :meth:`Preprocess.ready` gave together, and draw one after the other.
+    """Explain results of :meth:`Preprocess.ready` as one batch.
 
-    By ``maps(inputs, classes)``, which returns ``(B, 1, H, W)`` in [0, 1]; None is the masker's.
+    ``maps(inputs, classes)`` returns ``(B, 1, H, W)`` in [0, 1]; None uses the masker.
     """
     asked = None if target is None else preprocess.number(target)
     inputs = torch.stack([each for each, _ in pictures])
@@ -553,7 +550,7 @@ def masks_of(
 
 @torch.no_grad()
 def probabilities_of(model: MaskingModel, inputs: Tensor, masks: Tensor) -> Tensor:
-    """Return ``(3, B, classes)``: of the images whole, masked in and masked out."""
+    """Return probabilities ``(3, B, classes)`` of whole, masked-in and masked-out images."""
     images = torch.cat([inputs, *mask_images(inputs, masks, Mean())])
     with evaluated(model) as network:
         return model.logits_of(network(images)).softmax(1).unflatten(0, (3, -1))

@@ -1,4 +1,4 @@
-"""Models of sounds: read a file, explain it, and hear what the mask leaves."""
+"""Models of sounds: read a file, explain it, hear the masked-in sound."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["SoundPreprocess", "is_of_sounds", "load_sounds"]
 class SoundPreprocess(Named):
     """Turn a sound into a :class:`~captum_masking.data.audio.LogMagnitude` picture.
 
-    Called with a file, or a sound ``(samples,)`` at its rate. A model saved with its notes,
-    ``model.save(folder, notes=preprocess.notes())``, is one that :func:`load_sounds` and
-    ``captum-masking explain`` know.
+    Call it with a file or a sound ``(samples,)`` at its rate. :func:`load_sounds` and
+    ``captum-masking explain`` load models saved with ``model.save(folder,
+    notes=preprocess.notes())``.
 
     Args:
-        spec: ``package.module:function`` that makes the classifier of such pictures.
+        spec: ``package.module:function`` that makes the classifier.
         seconds: Longer sounds are cut, shorter ones continue in silence.
-        class_names: One for each output.
+        class_names: One per output.
 
     Example:
         >>> preprocess = SoundPreprocess(sample_rate=8000, n_fft=256, hop=128, seconds=1.0)
@@ -53,7 +53,7 @@ class SoundPreprocess(Named):
 
     @property
     def magnitude(self) -> LogMagnitude:
-        """The spectrogram that pictures are made by."""
+        """The spectrogram that makes the pictures."""
         return LogMagnitude(sample_rate=self.sample_rate, n_fft=self.n_fft, hop=self.hop)
 
     def __call__(self, sound: str | Path | Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class SoundPreprocess(Named):
         return self.ready(sound)[0]
 
     def notes(self) -> dict[str, Any]:
-        """Return the settings as JSON has them, for the ``notes`` of a saved model."""
+        """Return the settings as JSON values, for the ``notes`` of a saved model."""
         return {**asdict(self), "class_names": list(self.class_names)}
 
     def ready(self, sound: str | Path | Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ class SoundPreprocess(Named):
         return self.magnitude(sound), sound
 
     def shown(self, found: Explanation, sound: Tensor, mask: Tensor, other: str) -> Explanation:
-        """Draw levels and map, low frequencies below, and make the sound masked in."""
+        """Draw levels and map, low frequencies below, and make the masked-in sound."""
         magnitude, mask = self.magnitude, mask[0].cpu()
         parts = [sound, *(magnitude.invert(sound, m) for m in (mask, 1 - mask))]
         levels = [magnitude.levels(part)[0].flip(0).numpy() for part in parts]
@@ -91,10 +91,10 @@ def is_of_sounds(folder: str | Path) -> bool:
 
 @torch.inference_mode(False)
 def load_sounds(folder: str | Path) -> tuple[MaskingModel, SoundPreprocess]:
-    """Load a model of sounds with its classifier, in eval mode, and how sounds are read.
+    """Load a model of sounds with its classifier, in eval mode, and its preprocessing.
 
     Args:
-        folder: Saved with the :meth:`SoundPreprocess.notes` that made its pictures.
+        folder: Saved with :meth:`SoundPreprocess.notes`.
     """
     notes = read_model(folder)[0]["notes"]
     if not notes.get("spec") or "sample_rate" not in notes:
