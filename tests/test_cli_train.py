@@ -266,7 +266,7 @@ def test_torchrun_trains_in_two_processes_what_one_trains_and_writes_once(folder
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model: two") == done.stdout.count("last epoch: ") == 1
-    assert done.stdout.count("no image of 12 was found that cannot be read") == 2
+    assert done.stdout.count("no unreadable image among 12 was found") == 2
     one, two = (load_file(f"{name}/model.safetensors") for name in ("one", "two"))
     torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
     assert len(list(Path("kept").iterdir())) == len(list(Path("two-pictures").iterdir())) == 2

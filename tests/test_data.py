@@ -213,7 +213,7 @@ def test_a_class_without_pictures_is_refused_by_name(tmp_path):
         (["file,label", "a.png,1.5"], "line 2: expected a whole number.*got '1.5'"),
         (["file,label", "a.png,"], "line 2: expected a whole number.*got ''"),
         (["file,label", "a,b.png,0"], "line 2: expected at most 2 cells.*got 3; quote"),
-        (["file,label", "a.png,0", "a.png,1"], "line 3.*a.png has label 0 further up and 1 here"),
+        (["file,label", "a.png,0", "a.png,1"], "line 3.*a.png has label 0 above and 1 here"),
         ([BOXED, "a.png,0,0,0,1.2,1"], "line 2.*box of a.png as fractions.*got 0,0,1.2,1"),
         ([BOXED, "a.png,0,-0.1,0,1,1"], "line 2.*as fractions"),
         ([BOXED, "a.png,0,12,30,80,90"], "line 2.*divide pixels by the picture's width"),
@@ -222,11 +222,11 @@ def test_a_class_without_pictures_is_refused_by_name(tmp_path):
         ([BOXED, "a.png,0,0,nan,1,1"], "line 2.*as fractions"),
         ([BOXED, "a.png,0,0,0,1,1", "b.png,0,0,left,1,1"], "line 3.*four numbers.*box of b.png"),
         ([BOXED, "a.png,0,0,0,1,"], "line 2: expected four numbers.*leave all four cells empty"),
-        (["file,label", '"a.png,0'], "CSV text in UTF-8"),
+        (["file,label", '"a.png,0'], "CSV file in UTF-8"),
         (["file,label,label", "a.png,0,1"], "column 2 is 'label' and column 3 is 'label'; rename"),
         (["file,label, x0,x1,x0", "a.png,0"], "column 3 is 'x0' and column 5 is 'x0'"),
         (["Label,file,label ", "1,a.png,0"], "column 1 is 'Label' and column 3 is 'label'"),
-        (["path,label", "a.png,0"], "name that of the paths 'file'"),
+        (["path,label", "a.png,0"], "name the column of paths 'file'"),
         (["file,label,xmin,ymin,xmax,ymax", "a.png,0,12,3,80,90"], "divide pixels by"),
         (["file,label,left,top,right,bottom", "a.png,0,l,0,1,1"], "numbers left,top,right,bottom"),
         (
@@ -301,7 +301,7 @@ def test_a_missing_csv_is_refused(tmp_path):
 
 
 def test_a_picture_in_place_of_the_csv_is_refused(folder):
-    with pytest.raises(ValueError, match=r"CSV text in UTF-8, but .*a\.png is none"):
+    with pytest.raises(ValueError, match=r"CSV file in UTF-8, but .*a\.png is not one"):
         BoxedImages(folder / "a.png")
 
 

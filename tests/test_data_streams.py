@@ -60,7 +60,7 @@ def folder(tmp_path):
 
 def in_silence(function, *arguments):
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="an image cannot be read")
+        warnings.filterwarnings("ignore", message="an unreadable image")
         return function(*arguments)
 
 
@@ -163,7 +163,7 @@ def test_one_example_in_place_of_a_batch_is_refused(example):
 
 
 def test_images_of_one_batch_that_are_not_stacked_are_refused():
-    with pytest.raises(ValueError, match=r"a row for each of the 2 labels.*\(3, 2, 2\).*stack"):
+    with pytest.raises(ValueError, match=r"one row for each of the 2 labels.*\(3, 2, 2\).*stack"):
         read_batch((list(INPUTS), LABELS))
 
 
@@ -230,7 +230,7 @@ def test_the_next_image_takes_the_place_of_an_unreadable_one(folder, kind):
 @pytest.mark.parametrize("kind", [BoxedImages, ImageFolder], ids=lambda kind: kind.__name__)
 def test_unreadable_images_are_counted_and_named(folder, kind):
     readable = Readable(kind(folder))
-    assert readable.unreadable == {} and readable.report().startswith("no image of 6")
+    assert readable.unreadable == {} and readable.report().startswith("no unreadable image among 6")
     in_silence(list, readable)
     assert list(readable.unreadable) == [1, 3]
     assert str(folder / "cat" / "1.png") in readable.unreadable[1]
@@ -300,7 +300,7 @@ def test_if_no_image_can_be_read_it_is_said_with_the_first_reason():
         in_silence(readable.__getitem__, 2)
 
 
-@pytest.mark.filterwarnings("ignore:an image cannot be read")
+@pytest.mark.filterwarnings("ignore:an unreadable image")
 def test_what_workers_find_reaches_the_main_process(folder):
     readable = Readable(BoxedImages(folder, transform=v2.PILToTensor()))
     _, labels = read_all(DataLoader(readable, batch_size=2, num_workers=2))
@@ -309,7 +309,7 @@ def test_what_workers_find_reaches_the_main_process(folder):
     assert str(folder / "dog" / "0.png") in readable.unreadable[3]
 
 
-@pytest.mark.filterwarnings("ignore:an image cannot be read")
+@pytest.mark.filterwarnings("ignore:an unreadable image")
 def test_a_subset_names_the_file_of_the_whole_set(folder):
     readable = Readable(Seeded(Subset(BoxedImages(folder), [5, 3]), seed=0))
     assert readable[1][1] == 1
@@ -420,7 +420,7 @@ def test_labels_of_any_form_are_taken(form):
     "labels", [[], ["cat"], [0.5, 1.0], [True, False], None, [[0], [1]], torch.eye(2)], ids=repr
 )
 def test_labels_that_are_none_are_refused(labels):
-    with pytest.raises(ValueError, match="whole numbers, one an image.*labels_of"):
+    with pytest.raises(ValueError, match="one whole number per image.*labels_of"):
         BalancedSampler(labels)
 
 
@@ -566,7 +566,7 @@ def test_a_seed_costs_far_less_than_the_image():
 # All of it together.
 
 
-@pytest.mark.filterwarnings("ignore:an image cannot be read", "ignore:the masker has collapsed")
+@pytest.mark.filterwarnings("ignore:an unreadable image", "ignore:the masker has collapsed")
 def test_a_masker_trains_on_augmented_images_of_which_some_cannot_be_read(folder, model):
     images = Seeded(Readable(BoxedImages(folder, transform=AUGMENT)), seed=0)
     loader = DataLoader(images, batch_size=3, sampler=BalancedSampler(labels_of(images)))

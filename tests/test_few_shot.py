@@ -217,7 +217,7 @@ def test_a_data_set_without_labels_is_refused(images):
     "labels", [torch.eye(3), torch.tensor([0.5, 1.0, 2.0]), ["cat", "dog", "cat"]]
 )
 def test_labels_that_are_no_whole_numbers_are_refused(labels):
-    with pytest.raises(ValueError, match="one whole number a label"):
+    with pytest.raises(ValueError, match="labels to be whole numbers"):
         few_shot(Targets(labels), 1)
 
 

@@ -192,7 +192,7 @@ def test_a_bad_csv_is_refused(folder, lines, message):
 
 
 def test_a_folder_of_classes_has_no_masks(folder):
-    with pytest.raises(ValueError, match="CSV that names a pixel mask.*is a folder"):
+    with pytest.raises(ValueError, match="CSV file that names a pixel mask.*is a folder"):
         SegmentedImages(folder)
 
 
@@ -201,7 +201,7 @@ def test_a_folder_of_classes_has_no_masks(folder):
     [
         ({"object_values": ()}, ValueError, "at least one number in object_values"),
         ({"object_values": (1, 3)}, ValueError, "got 1, 3 and 3; a pixel is one or the other"),
-        ({"object_values": (1.5,)}, TypeError, "whole numbers; got 1.5"),
+        ({"object_values": (1.5,)}, TypeError, "must be integers, but got 1.5"),
         ({"ignore_values": (True,)}, TypeError, "whole numbers; got True"),
     ],
 )
@@ -233,7 +233,7 @@ def test_a_mask_of_another_aspect_ratio_is_refused(folder, shape):
     Image.new("RGB", (80, 40)).save(folder / "a.jpg")
     write_mask(folder / "a.png", np.ones(shape))
     images = SegmentedImages(write_csv(folder, HEADER, "a.jpg,0,a.png"))
-    message = rf"{shape[1]} x {shape[0]} pixels and the picture, upright, 80 x 40; turn"
+    message = rf"{shape[1]} x {shape[0]} pixels and the upright picture 80 x 40; turn"
     with pytest.raises(ValueError, match=message):
         images.pixel_mask(0, (4, 8))
 

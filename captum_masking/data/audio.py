@@ -1,11 +1,10 @@
 """Sound as a picture: a spectrogram, and what a mask of it leaves of the sound.
 
-:class:`Spectrogram` has levels in dB of bands; :class:`LogMagnitude` has every frequency, and a
-classifier that reads bands takes its pictures by :class:`LogMel`.
+:class:`Spectrogram` has levels of bands in dB. :class:`LogMagnitude` has every frequency;
+:class:`LogMel` turns it into the bands that a classifier reads.
 
-A sound is a floating-point tensor ``(B, samples)``, or ``(samples,)`` for one, in [-1, 1] and
-longer than half a window; its picture is ``(B, 1, bands, frames)``, or ``(1, bands, frames)``, with
-low frequencies first. Others are refused with a ``TypeError`` or a ``ValueError``.
+A sound is a floating-point tensor ``(B, samples)`` or ``(samples,)`` in [-1, 1], longer than half a
+window. Its picture is ``(B, 1, bands, frames)`` or ``(1, bands, frames)``, low frequencies first.
 """
 
 from __future__ import annotations
@@ -51,23 +50,23 @@ def mel(frequency: Tensor) -> Tensor:
 
 
 class Spectrogram(nn.Module):
-    """Sound as a picture: the level of each band at each time, zero where it is the data's mean.
+    """Sound as a picture: the normalized level of each band at each time.
 
-    The power of the short-time Fourier transform is averaged into bands by hat functions: the
-    share of a frequency falls from 1 at the center of one band to 0 at the next one's. Shares sum
-    to one at each frequency, so the same hats, transposed, turn a mask of bands into a gain for
-    each frequency, and a mask of ones into a gain of exactly one.
+    Hat functions average the power of the short-time Fourier transform into bands. The weights of
+    each frequency sum to one, so the transposed hats turn a mask of bands into a gain per
+    frequency, and a mask of ones into a gain of exactly one.
 
     Args:
-        sample_rate: Samples a second.
+        sample_rate: Samples per second.
         n_fft: Length of the Hann window in samples, even.
         hop: Samples from one frame to the next, at most half of ``n_fft``.
         bands: Rows of the picture, from 0 Hz to half the sample rate, both included.
-        scale: Maps frequencies in Hz to the scale on which the bands lie at equal distances; None
-            leaves them in Hz, and with ``bands=n_fft // 2 + 1`` each frequency is a band.
-        floor_db: The least level, in dB of a sine of amplitude 1; digital silence has it.
-        mean_db: What normalizing takes off; :meth:`normalized_to` measures it on your sounds.
-        std_db: What it then divides by, > 0.
+        scale: Maps Hz to the scale on which bands are equally spaced; None keeps Hz. With
+            ``bands=n_fft // 2 + 1``, each frequency is a band.
+        floor_db: The lowest level, that of digital silence, in dB relative to a sine of amplitude
+            1.
+        mean_db: Subtracted; :meth:`normalized_to` measures it on your sounds.
+        std_db: Divides the levels, > 0.
 
     Source:
         Griffin & Lim 1984: the least-squares inverse, here with the phase kept.
@@ -85,8 +84,8 @@ class Spectrogram(nn.Module):
     window: Tensor
     weights: Tensor
 
-    # 46 ms at 22050 Hz tell the harmonics of voices and engines apart and keep clicks short; mean
-    # and spread are those of ESC-10, everyday sounds, rounded (benchmarks/audio.json).
+    # 46 ms at 22050 Hz resolve the harmonics of voices and engines and keep clicks short; mean
+    # and spread are those of ESC-10, rounded (benchmarks/audio.json).
     def __init__(
         self,
         *,
@@ -110,12 +109,12 @@ class Spectrogram(nn.Module):
     def forward(self, sound: Tensor) -> Tensor:
         """Return the normalized levels of sounds.
 
-        There is one frame more than the sound has hops, the last one counted even if begun only.
+        There is one frame more than the sound has hops, rounded up.
         """
         return (self.levels(sound) - self.mean_db) / self.std_db
 
     def levels(self, sound: Tensor) -> Tensor:
-        """Return what :meth:`forward` normalizes, in dB of a sine of amplitude 1."""
+        """Return the levels in dB relative to a sine of amplitude 1."""
         spectrum = self._transform(sound)  # (..., bins, frames)
         sine = self.window.sum() / 2  # the magnitude of a sine of amplitude 1
         shares = (self.weights / self.weights.sum(1, keepdim=True)).to(sound)
@@ -123,37 +122,36 @@ class Spectrogram(nn.Module):
         return 10 * power.clamp(min=10 ** (self.floor_db / 10)).log10().unsqueeze(-3)
 
     def invert(self, sound: Tensor, mask: Tensor) -> Tensor:
-        """Return what a mask leaves of sounds: each frequency times its gain, phase kept.
+        """Return masked sounds: each frequency times its gain, with the original phase.
 
         Args:
             sound: The original.
-            mask: A gain for each band and frame, shaped like the picture; 1 leaves a band as it
-                is, 0 silences it. ``1 - mask`` gives the rest: both sounds sum to the original.
+            mask: A gain per band and frame, shaped like the picture; 1 keeps a band, 0 silences it.
+                The sounds of ``mask`` and ``1 - mask`` sum to the original.
         """
         spectrum = self._transform(sound)
         _check_mask(mask, sound, (1, self.bands, spectrum.shape[-1]))
         return self._back(spectrum * (self.weights.T.to(sound) @ mask.squeeze(-3).to(sound)), sound)
 
     def render(self, sound: Tensor, picture: Tensor) -> Tensor:
-        """Return sounds with the levels of other pictures: what the judge of a mask sees.
+        """Return sounds with the levels of other pictures, as the judge of a mask sees them.
 
-        Each band gets the gain that brings it from its own level to that of the picture. A mask of
-        one half in a picture lies halfway to the infill in dB, far below half of the amplitude; so
-        this sounds clearer than :meth:`invert`, and any infill can be heard.
+        Each band is scaled to the level in the picture. A mask of one half in a picture lies
+        halfway to the infill in dB, far below half of the amplitude; so this sounds clearer than
+        :meth:`invert`, and any infill can be heard.
 
         Args:
             sound: The original. Digital silence stays silent at any gain.
-            picture: Such as the ``masked_in`` or ``masked_out`` of
-                :func:`~captum_masking.parts.masking.mask_images`.
+            picture: Such as ``masked_in`` of :func:`~captum_masking.parts.masking.mask_images`.
         """
         own = self(sound)
         _check_mask(picture, sound, (1, *own.shape[-2:]))
         return self.invert(sound, 10 ** ((picture - own) * self.std_db / 20))
 
     def normalized_to(self, sounds: Iterable[Tensor]) -> Spectrogram:
-        """Return one whose mean and spread, over all bands and frames, are those of sounds.
+        """Return a spectrogram that normalizes by the mean and spread of sounds.
 
-        It is on the CPU; constants are rounded to 0.01 dB, so that they can be written down.
+        It is on the CPU; constants are rounded to 0.01 dB.
         """
         with torch.no_grad():
             levels = [self.levels(sound).flatten() for sound in sounds]
@@ -161,7 +159,7 @@ class Spectrogram(nn.Module):
         if not std > 0.01:
             raise ValueError(
                 f"expected sounds whose levels differ, but got {len(levels)} with a spread of "
-                f"{std:.3g} dB; give some of the sounds to be trained on."
+                f"{std:.3g} dB; pass some of the training sounds."
             )
         constants = {"mean_db": round(mean.item(), 2), "std_db": round(std.item(), 2)}
         return Spectrogram(**{**self.settings, **constants})
@@ -174,12 +172,12 @@ class Spectrogram(nn.Module):
 
     @property
     def silence(self) -> float:
-        """Digital silence in normalized units; ``Color(silence)`` is the infill of a mute hole."""
+        """Digital silence in normalized units; ``Color(silence)`` fills holes with silence."""
         return (self.floor_db - self.mean_db) / self.std_db
 
     @property
     def frequencies(self) -> Tensor:
-        """The frequency of each band in Hz, ``(bands,)``: the mean of those in it."""
+        """The mean frequency of each band in Hz, ``(bands,)``."""
         return (self.weights @ self._bins().to(self.weights)) / self.weights.sum(1)
 
     def extra_repr(self) -> str:
@@ -188,17 +186,17 @@ class Spectrogram(nn.Module):
         return ", ".join(f"{name}={getattr(value, '__name__', value)}" for name, value in named)
 
     def _check(self) -> None:
-        """Check that there is a spectrogram, and that it can be inverted."""
+        """Check that the spectrogram exists and can be inverted."""
         if self.sample_rate <= 0 or self.std_db <= 0:
             raise ValueError(
                 f"sample_rate and std_db must be positive, but got {self.sample_rate} and "
-                f"{self.std_db}; usual are 22050 samples a second and 20 dB."
+                f"{self.std_db}; use for example 22050 Hz and 20 dB."
             )
         if self.n_fft < 4 or self.n_fft % 2 or not 0 < self.hop <= self.n_fft // 2:
             raise ValueError(
                 f"n_fft must be even and hop between 1 and half of it, so that windows overlap and "
-                f"the sound can be had back, but got n_fft={self.n_fft}, hop={self.hop}; usual are "
-                "1024 and 512."
+                f"the sound can be recovered, but got n_fft={self.n_fft}, hop={self.hop}; use for "
+                "example 1024 and 512."
             )
         if not 2 <= self.bands <= self.n_fft // 2 + 1:
             raise ValueError(
@@ -210,13 +208,13 @@ class Spectrogram(nn.Module):
         """Return the complex spectrum ``(..., bins, frames)``."""
         _check_sound(sound, self.n_fft)
         samples = sound.shape[-1]
-        # Without whole hops, the last samples would lie where the last window fades to nothing.
+        # Without whole hops, the last window would fade out before the last samples.
         longer = pad(sound, (0, self._padded(samples) - samples))
         window = self.window.to(sound)
         return torch.stft(longer, self.n_fft, self.hop, window=window, return_complex=True)
 
     def _back(self, spectrum: Tensor, sound: Tensor) -> Tensor:
-        """Return the sound of a complex spectrum, as long as the one it was made of."""
+        """Return the sound of a complex spectrum, as long as the original."""
         window, samples = self.window.to(sound), sound.shape[-1]
         longer = torch.istft(
             spectrum, self.n_fft, self.hop, window=window, length=self._padded(samples)
@@ -230,7 +228,7 @@ class Spectrogram(nn.Module):
         return torch.arange(self.n_fft // 2 + 1) * (self.sample_rate / self.n_fft)  # Hz
 
     def _hats(self) -> Tensor:
-        """Share each frequency between the two bands it lies between: ``(bands, bins)``."""
+        """Return hats ``(bands, bins)`` that share each frequency between its two bands."""
         at = self._bins() if self.scale is None else self.scale(self._bins())
         at = (at - at[0]) / (at[-1] - at[0]) * (self.bands - 1)  # in bands
         hats = (1 - (at - torch.arange(self.bands)[:, None]).abs()).clamp(min=0)
@@ -243,12 +241,12 @@ class Spectrogram(nn.Module):
 
 
 class LogMagnitude(Spectrogram):
-    """Sound as ``log(1 + |S|)`` of every frequency: a picture of which a mask takes a share.
+    """Sound as a picture of ``log(1 + |S|)`` of every frequency.
 
-    Silence is 0, so :class:`~captum_masking.parts.infill.Mean` is its infill: masked in is
-    ``mask * picture``, masked out ``(1 - mask) * picture``, and a masked picture has a sound, its
-    magnitudes with the phase of the original. A mask of one half leaves
-    ``sqrt(1 + |S|) - 1`` of a magnitude ``|S|``, of 3 for example 1, and half of a very small one.
+    Silence is 0, so use the infill :class:`~captum_masking.parts.infill.Mean`: masked-in is ``mask
+    * picture``, masked-out is ``(1 - mask) * picture``. The sound of a masked picture has its
+    magnitudes and the phase of the original. A mask of one half leaves ``sqrt(1 + |S|) - 1`` of a
+    magnitude ``|S|``: 1 of 3, and half of a very small one.
 
     Source:
         Paissan et al. 2024 (L-MAC), as in their code. Differs: the window is as long as ``n_fft``;
@@ -280,11 +278,11 @@ class LogMagnitude(Spectrogram):
         return self._back(torch.polar(magnitude, spectrum.angle()), sound)
 
     def invert(self, sound: Tensor, mask: Tensor) -> Tensor:
-        """Return what a mask leaves of sounds: the sound of ``mask * picture``."""
+        """Return masked sounds, those of ``mask * picture``."""
         return self.render(sound, self(sound) * mask)
 
     def normalized_to(self, sounds: Iterable[Tensor]) -> Spectrogram:
-        """Return itself: a picture of shares has its zero at silence."""
+        """Return itself, since nothing is normalized."""
         return self
 
     @property
@@ -299,11 +297,11 @@ class LogMagnitude(Spectrogram):
 
 
 class LogMel(nn.Module):
-    """What most classifiers of sounds read, out of a :class:`LogMagnitude` picture.
+    """Mel bands of a :class:`LogMagnitude` picture, as most classifiers of sounds read them.
 
-    ``log(1 + mean magnitude of each mel band)``; as the first module of a classifier it lets the
-    masker explain every frequency, ``MaskingModel(nn.Sequential(LogMel(), classifier))``.
-    :class:`~captum_masking.model.layouts.MelRows` then leads the rows of the features back.
+    The value is ``log(1 + mean magnitude of the band)``. As the first module of a classifier, it
+    lets the masker explain every frequency: ``MaskingModel(nn.Sequential(LogMel(), classifier))``.
+    :class:`~captum_masking.model.layouts.MelRows` maps the rows of the features back.
 
     Source:
         The features of Paissan et al. 2024; the hats are those of :class:`Spectrogram`.
@@ -327,14 +325,14 @@ class LogMel(nn.Module):
 
 
 def mix(sound: Tensor, other: Tensor, *, share: float = 0.8) -> Tensor:
-    """Mix sounds with others: how maps are tested where a second sound must not distract them.
+    """Mix sounds with others, to test maps in the presence of a second sound.
 
-    ``share * sound + (1 - share) * other``, each at a norm of 1, over the greatest absolute value.
+    ``share * sound + (1 - share) * other``, each of norm 1, divided by the largest absolute value.
 
     Args:
         sound: ``(samples,)`` or ``(B, samples)``.
         other: Shaped like it: other clips, speech, or ``torch.randn_like(sound)``.
-        share: Of the sound, in (0, 1].
+        share: Share of the sound, in (0, 1].
 
     Source:
         Paissan et al. 2024: 0.8, and each clip with two others.
@@ -358,15 +356,15 @@ def _check_sound(sound: Any, n_fft: int) -> None:
     if not (isinstance(sound, Tensor) and sound.is_floating_point()):
         got = sound.dtype if isinstance(sound, Tensor) else type(sound).__name__
         raise TypeError(
-            f"a sound must be a floating-point tensor in [-1, 1], but got {got}; convert it, "
-            "16-bit samples with torch.as_tensor(samples) / 32768."
+            f"a sound must be a floating-point tensor in [-1, 1], but got {got}; convert 16-bit "
+            "samples with torch.as_tensor(samples) / 32768."
         )
     if sound.dim() not in (1, 2):
         raise ValueError(
             f"a sound must have shape (B, samples), or (samples,) for one, but got "
             f"{tuple(sound.shape)}; mix channels down first, with sound.mean(1)."
         )
-    if sound.shape[-1] <= n_fft // 2:  # the frame's beginning is mirrored by that much
+    if sound.shape[-1] <= n_fft // 2:  # the padding mirrors that many samples
         raise ValueError(
             f"a sound must be longer than half a window of n_fft={n_fft} samples, but got "
             f"{sound.shape[-1]}; pad it, or take a shorter n_fft."
@@ -389,10 +387,10 @@ def read_sound(
     """Read a sound file: channels mixed to one, resampled, cut or padded to a length.
 
     Args:
-        file: WAV, FLAC, Ogg, MP3: whatever ``soundfile`` reads.
-        sample_rate: Samples a second of the result.
-        samples: Its length: the end of a longer sound is cut off, a shorter one continues in
-            silence; None leaves it as long as it is.
+        file: WAV, FLAC, Ogg, MP3 or another format of ``soundfile``.
+        sample_rate: Samples per second of the result.
+        samples: Length of the result; a longer sound is cut, a shorter one is padded with silence.
+            None keeps the length.
 
     Raises:
         ImportError: If soundfile is not installed.
@@ -422,12 +420,12 @@ def read_sound(
 
 
 def write_sound(file: str | os.PathLike[str], sound: Tensor, sample_rate: int) -> None:
-    """Write a sound file; its ending names the format, and its folder is made if need be.
+    """Write a sound file; its suffix sets the format, and its folder is made if needed.
 
     Args:
         file: Ending in ``.wav``, ``.flac`` or ``.ogg``.
-        sound: ``(samples,)`` in [-1, 1]; what lies outside is clipped.
-        sample_rate: Samples a second.
+        sound: ``(samples,)`` in [-1, 1]; other values are clipped.
+        sample_rate: Samples per second.
     """
     soundfile = needed("soundfile", by="sound files", run="soundfile")
     format_name = Path(file).suffix[1:].upper()
@@ -458,21 +456,21 @@ def _resample(sound: Tensor, rate: int, new_rate: int) -> Tensor:
 class Clips(Dataset[tuple[Any, int]]):
     r"""Clips of one length with their class, read when asked for.
 
-    The CSV file has a header and one row a clip, ``file,label``, and ``fold`` and ``name`` where
-    there are any: ``file`` is relative to the CSV's folder, ``label`` and ``fold`` are whole
-    numbers, ``name`` is that of the class. Further columns are ignored.
+    The CSV file has a header and one row per clip, ``file,label``, and optionally ``fold`` and
+    ``name``. ``file`` is relative to the CSV's folder, ``label`` and ``fold`` are whole numbers,
+    ``name`` is the class name. Other columns are ignored.
 
     Args:
         csv: The CSV file.
-        folds: The folds whose clips are taken; None takes all.
+        folds: The folds to use; None uses all.
         transform: Called with the sound ``(samples,)``; None gives the sound itself.
-        sample_rate: Samples a second; clips of another rate are resampled.
-        seconds: Length: longer clips are cut, shorter ones continue in silence.
+        sample_rate: Samples per second; other clips are resampled.
+        seconds: Length; longer clips are cut, shorter ones padded with silence.
 
     Attributes:
-        files: One path a clip.
-        labels: One int a clip.
-        names: Names by label, where the file gives them.
+        files: One path per clip.
+        labels: One int per clip.
+        names: Names by label, if the file has them.
 
     Source:
         Piczak 2015: the columns of ESC, whose folds keep clips of one recording together.
@@ -503,7 +501,7 @@ class Clips(Dataset[tuple[Any, int]]):
         self.sample_rate, self.seconds = sample_rate, seconds
         needed = ["file", "label", *(["fold"] if folds is not None else [])]
         columns, rows = read_table(self.csv)
-        check_columns(columns, needed, self.csv, "its first line names them: file,label,name,fold.")
+        check_columns(columns, needed, self.csv, "write a header such as file,label,name,fold.")
         rows = rows if folds is None else _of_folds(rows, folds, self.csv)
         self.files = [self.csv.parent / row["file"].strip() for _, row in rows]
         self.labels = [whole_number(row, "label", where) for where, row in rows]
@@ -548,11 +546,11 @@ def draw_sound(
 
     Args:
         file: A PNG file; its folder is made if need be.
-        spectrogram: That the mask belongs to.
+        spectrogram: The spectrogram of the mask.
         sound: One sound.
         mask: ``(1, bands, frames)`` in [0, 1]; never rescaled, so maps compare.
-        masked_in: The sound that is left; None takes the mask as a gain.
-        title: Written above.
+        masked_in: The masked-in sound; None uses the mask as a gain.
+        title: Title of the figure.
 
     Example:
         >>> import tempfile
@@ -562,7 +560,7 @@ def draw_sound(
     """
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
-    by_gain = spectrogram.invert(sound, mask)  # in any case: it refuses a mask that does not fit
+    by_gain = spectrogram.invert(sound, mask)  # always, to check the mask
     heard = spectrogram.levels(by_gain if masked_in is None else masked_in)
     levels = spectrogram.levels(sound)
     top = levels.max().item()

@@ -1,4 +1,4 @@
-"""What a loader may give, read as inputs and labels: pairs, dicts, and the batches of streams."""
+"""Read inputs and labels from the batches of any loader; replace unreadable images."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from torch.utils.data import Subset
 from captum_masking._base.captum import Inputs
 from captum_masking.data.seeded import Around, random_states
 
-#: Where the inputs of a batch with names are looked for.
+#: Keys of the inputs.
 INPUT_NAMES = ("inputs", "image", "images", "pixel_values", "input_values", "x")
-#: Where its labels are looked for.
+#: Keys of the labels.
 LABEL_NAMES = ("labels", "label", "target", "targets", "y")
 
 
 def read_batch(batch: Any) -> tuple[Inputs, Tensor]:
-    """Read ``(inputs, labels)`` from what a loader gave, and refuse anything else.
+    """Return ``(inputs, labels)`` of a loader's batch.
 
     Args:
-        batch: A tuple or list ``(inputs, labels, ...)``, of which further elements are ignored; or
-            anything with keys (a dict, the batches of Hugging Face) of which exactly one is in
-            ``INPUT_NAMES`` and one in ``LABEL_NAMES``. Inputs are a tensor ``(B, ...)``, or a
-            tuple or list of them where an example has several; labels are a tensor, a list or an
-            array ``(B,)``.
+        batch: A tuple or list ``(inputs, labels, ...)``; or anything with keys (a dict, the batches
+            of Hugging Face), exactly one of them in ``INPUT_NAMES`` and one in ``LABEL_NAMES``.
+            Inputs are a tensor ``(B, ...)``, or a tuple or list of tensors; labels are a tensor, a
+            list or an array ``(B,)``.
 
     Example:
         >>> inputs, labels = read_batch({"pixel_values": torch.zeros(2, 3, 8, 8), "label": [4, 1]})
@@ -41,12 +40,12 @@ def read_batch(batch: Any) -> tuple[Inputs, Tensor]:
 
 
 def _find_pair(batch: Any) -> tuple[Any, Any]:
-    if hasattr(batch, "keys"):  # dict and UserDict have no other base in common with tensor dicts
+    if hasattr(batch, "keys"):  # dict, UserDict and tensor dicts share no base class
         return _find(batch, "inputs", INPUT_NAMES), _find(batch, "labels", LABEL_NAMES)
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         raise TypeError(
-            f"the loader must give pairs (inputs, labels), but gave {_kind(batch)}; "
-            "a Dataset whose items are (image, label) in a DataLoader does."
+            f"the loader must give pairs (inputs, labels), but gave {_kind(batch)}; use a "
+            "DataLoader over a Dataset of (image, label) items."
         )
     return batch[0], batch[1]
 
@@ -71,8 +70,8 @@ def _read_inputs(inputs: Any) -> Inputs:
         return tuple(inputs)
     raise TypeError(
         "the loader must give pairs of tensors (inputs, labels), but its inputs are "
-        f"{_kind(inputs)}; make tensors of the images in the data set, and have its collate "
-        "function stack them, as torch.utils.data.default_collate does."
+        f"{_kind(inputs)}; turn images into tensors in the data set, and stack them in the "
+        "collate function, as torch.utils.data.default_collate does."
     )
 
 
@@ -99,9 +98,9 @@ def _check_batched(inputs: Inputs, labels: Tensor) -> None:
         )
     if isinstance(inputs, tuple) and any(shape[0] != len(labels) for shape in shapes):
         raise ValueError(
-            f"several inputs must have a row for each of the {len(labels)} labels, but have "
-            f"shapes {_joined(shapes)}; if these are the images of one batch, have the collate "
-            "function stack them into one tensor."
+            f"several inputs must have one row for each of the {len(labels)} labels, but have "
+            f"shapes {_joined(shapes)}; if these are the images of one batch, stack them into one "
+            "tensor in the collate function."
         )
 
 
@@ -116,20 +115,19 @@ def _joined(shapes: list[tuple[int, ...]]) -> str:
     return ", ".join(map(str, shapes[:4])) + (", ..." if len(shapes) > 4 else "")
 
 
-#: Faults of the machine, not of an image: too many open files, or no memory left.
+#: Errors of the machine, not of an image: too many open files, or out of memory.
 _OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-_LISTED = 10  # images that a report names; the others it counts
+_LISTED = 10  # images that a report lists by name
 
 
 class Readable(Around):
-    """A data set in which the next image takes the place of one that cannot be read.
+    """A data set that replaces an unreadable image by the next one.
 
-    What counts as unreadable is an ``OSError``, ``ValueError`` or ``SyntaxError`` while an item is
-    made, as decoders raise on damaged files, and a picture too large to be opened; anything else
-    is raised as ever, and so is a lack of memory or of file handles. The replacement is the item
-    at ``index + 1``, or ``+ 2``, and so on, from the end back to the start, with its own label.
-    Each unreadable image is warned of once, and not tried again. All workers of a loader share
-    the count with the process that started them.
+    An image is unreadable if its item raises an ``OSError``, ``ValueError`` or ``SyntaxError``, as
+    decoders do on damaged files, or if it is too large to open. Other errors are raised, and so is
+    a lack of memory or of file handles. The replacement is the item at ``index + 1``, or ``+ 2``,
+    and so on, cyclically, with its own label. Each unreadable image is warned about once and not
+    tried again. All workers of a loader share the list.
 
     Example:
         >>> class Damaged(list):
@@ -147,7 +145,7 @@ class Readable(Around):
 
     def __init__(self, dataset: Any) -> None:
         super().__init__(dataset)
-        # Flags reach the main process from any worker without a queue; words stay where they are.
+        # Shared flags reach the main process from any worker without a queue.
         self._flags = torch.zeros(len(dataset), dtype=torch.uint8, device="cpu").share_memory_()
         self._words: dict[int, str] = {}
 
@@ -164,21 +162,21 @@ class Readable(Around):
                     raise
                 self._note(position, error)
         raise ValueError(
-            f"expected an image that can be read, but none of {len(self)} can, the first being "
-            f"{self._explain(0)}; check the paths, and that the images can be reached."
+            f"expected readable images, but none of {len(self)} can be read, the first being "
+            f"{self._explain(0)}; check the paths and the permissions."
         )
 
     @property
     def unreadable(self) -> dict[int, str]:
-        """What has been found so far, by any worker: ``{index: "file: reason"}``."""
+        """The unreadable images found so far by any worker: ``{index: "file: reason"}``."""
         return {index: self._explain(index) for index in self._flags.nonzero().flatten().tolist()}
 
     def report(self) -> str:
-        """Return a few lines: how many images could not be read, which, and why."""
+        """Return a few lines on which images could not be read, and why."""
         lines = list(self.unreadable.values())
         if not lines:
-            return f"no image of {len(self)} was found that cannot be read."
-        verb = "images cannot be read, and others took their places:"
+            return f"no unreadable image among {len(self)} was found."
+        verb = "images cannot be read and were replaced:"
         more = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
         return "\n  ".join([f"{len(lines)} of {len(self)} {verb}", *lines[:_LISTED], *more])
 
@@ -187,13 +185,13 @@ class Readable(Around):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._flags.share_memory_()  # nothing happens where a worker has just got the shared ones
+        self._flags.share_memory_()  # no effect in a worker, whose flags are shared already
 
     def _note(self, index: int, error: Exception) -> None:
         self._flags[index] = 1
         self._words[index] = _describe(self.dataset, index, error)
         warnings.warn(
-            f"an image cannot be read, and the next one takes its place: {self._words[index]}",
+            f"an unreadable image is replaced by the next one: {self._words[index]}",
             stacklevel=3,
         )
 
@@ -204,7 +202,7 @@ class Readable(Around):
 
     def _read_again(self, index: int) -> str:
         try:
-            with random_states(index):  # if it works by now, it must not move the caller's
+            with random_states(index):  # keep the caller's random state
                 self.dataset[index]
         except Exception as error:
             return _describe(self.dataset, index, error)
@@ -212,7 +210,7 @@ class Readable(Around):
 
 
 def _name_of(dataset: Any, index: int) -> str:
-    """Name an item by its file where the data set lists files, else by its index."""
+    """Name an item by its file, or else by its index."""
     if isinstance(dataset, Subset):
         return _name_of(dataset.dataset, dataset.indices[index])
     if isinstance(dataset, Around):

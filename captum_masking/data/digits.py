@@ -1,6 +1,6 @@
-"""Real handwritten digits on real textures: a data set that needs no download.
+"""Handwritten digits on photographed textures: a data set that needs no download.
 
-What there is to find, and where, is known to the pixel; neither brightness nor hue gives it away.
+The digit's pixels are known; neither brightness nor hue gives them away.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
     """Handwritten digits, random in place, size and color, on random crops of textures.
 
     Image ``i`` depends on ``(seed, train, i)`` only, so a longer set starts with the shorter one.
-    Training and held-out images share no digit and no pixel of a texture. The random state of
-    torch and numpy is left alone.
+    Training and held-out images share no digit and no pixel of a texture. The random states of
+    torch and numpy do not change.
 
     Args:
         count: Number of images, >= 1.
         size: Side of the images in pixels, >= 16.
-        train: Whether to draw from the digits and textures for training or from the held-out ones.
+        train: Whether to use the training or the held-out digits and textures.
         seed: Whole number >= 0.
 
     Attributes:
         images: Pixels, uint8 ``(count, 3, size, size)``.
-        labels: One int in 0..9 an image.
-        masks: The digit's strokes, bool ``(count, 1, size, size)``: where the digit covers at
-            least half of the texture.
-        boxes: The tight box of each mask, half-open fractions, one tensor ``(1, 4)`` an image.
+        labels: One int in 0..9 per image.
+        masks: The digit's strokes, bool ``(count, 1, size, size)``: pixels with at least half of
+            their color from the digit.
+        boxes: The tight box of each mask, half-open fractions, one tensor ``(1, 4)`` per image.
         class_names: ``"0"`` to ``"9"``.
 
     Source:
@@ -84,10 +84,9 @@ class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
         return self.images[index] / 127.5 - 1, self.labels[index]
 
     def pixel_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return which pixels are the digit's, and that none is to be ignored.
+        """Return the digit's pixels, and that no pixel is ignored.
 
-        The masks, boolean, are those of :class:`~captum_masking.data.SegmentedImages`; they are
-        scaled to ``size``, ``(height, width)``, without blending.
+        As :meth:`SegmentedImages.pixel_mask`; ``size`` is ``(height, width)``.
         """
         strokes = interpolate(self.masks[index][None].float(), size, mode="nearest-exact")[0, 0] > 0
         return strokes, torch.zeros_like(strokes)
@@ -97,8 +96,7 @@ class DigitsOnTextures(Dataset[tuple[Tensor, int]]):
             f"DigitsOnTextures({len(self)}, size={self.size}, train={self.train}, seed={self.seed})"
         )
 
-    # On the way to a worker of a DataLoader each tensor takes a file descriptor, and the boxes
-    # are one tensor an image; the masks say where they are.
+    # Each pickled tensor takes a file descriptor in a DataLoader; boxes follow from the masks.
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "boxes"}
 
@@ -160,11 +158,11 @@ def _stretch(image: Array, rows: int) -> Array:
 
 
 def _draw_cover(digit: Array, size: int, rng: np.random.Generator) -> Array:
-    """Scale a digit and put it anywhere in the frame; returns its opacity ``(size, size)``."""
+    """Scale a digit, place it at random, and return its opacity ``(size, size)``."""
     side = round(size * rng.uniform(*DIGIT_SIDE) * DIGIT_CELLS / 8)
     top, left = rng.integers(0, size - side, size=2, endpoint=True)
     weights = _bicubic(DIGIT_CELLS, side)
-    # einsum and not @: the threads of a matrix library cost far more than products this small.
+    # einsum and not @: threads of a matrix library cost more than such small products.
     ink = np.einsum("jk,lk->jl", np.einsum("ij,jk->ik", weights, digit), weights)
     cover = np.zeros((size, size))
     # Strokes fade in between 0.3 and 0.55 of full ink: less fills the loops of bold digits, more

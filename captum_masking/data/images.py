@@ -1,4 +1,4 @@
-"""Photographs from a CSV or from folders, with boxes or pixel masks where there are any."""
+"""Photographs from a CSV file or from folders, with boxes or pixel masks if there are any."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from captum_masking._base.text import as_class_names, number_classes, whole
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Where a box begins and ends, as fractions of the picture's width (x) and height (y).
+#: The edges of a box, as fractions of the picture's width (x) and height (y).
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
-#: The pictures that are looked for in a folder tree, in upper or lower case.
+#: Suffixes of pictures, in upper or lower case.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif", ".bmp", ".dib"),
     *(".tif", ".tiff", ".jp2", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -51,36 +51,36 @@ _OTHER_COLUMN = ", or name the label's column with label_column (--label-column)
 class BoxedImages(Dataset[tuple[Any, int]]):
     r"""Pictures with a label and any number of boxes.
 
-    A CSV file has a header and one row a box, ``file,label,x0,y0,x1,y1``: ``file`` is relative to
-    the CSV's folder, boxes are half-open fractions of width and height. Rows of one file are
-    joined, in the order of first appearance. Without the four box columns, or with the four cells
-    of a row empty, there is no box. Other usual names of a box's edges, such as ``xmin``, are read
-    alike; further columns are ignored.
+    A CSV file has a header and one row per box, ``file,label,x0,y0,x1,y1``. ``file`` is relative to
+    the CSV's folder; boxes are half-open fractions of width and height. Rows of one file are
+    joined, in the order of first appearance. The four box columns, or their cells, can be missing.
+    Other usual names of a box's edges, such as ``xmin``, work too; other columns are ignored.
 
-    A folder works in place of the CSV: each folder in it is a class, with its pictures directly
-    inside. The CSV may hold names of classes, too. Without ``class_names``, names that are numbers
-    are that class, 1 to n as counted from 1; others are numbered in the order of text.
+    Instead of a CSV file, pass a folder with one folder of pictures per class. Labels can be class
+    names. Without ``class_names``, names that are numbers are class numbers (1 to n counts from 1),
+    and other names are numbered in alphabetical order.
 
-    Everything but the pictures' content is checked here. Pictures come out upright (EXIF
-    orientation applied), in RGB of 8 bits, and over white where they are transparent. Boxes stay
-    true under a ``transform`` that keeps the whole frame, such as ``Resize((224, 224))``, but not
-    under a crop.
+    Everything except the pictures' content is checked at once. Pictures are returned upright (EXIF
+    orientation applied), as 8-bit RGB, with white behind transparent pixels. Boxes stay valid under
+    a ``transform`` that keeps the whole frame, such as ``Resize((224, 224))``, but not under a
+    crop.
 
     Args:
         csv: The CSV file, or the folder of class folders.
         transform: Called with a PIL picture in RGB; None gives the PIL picture itself.
-        label_column: The column that holds the label, a whole number >= 0, or names.
-        require_boxes: Whether to refuse pictures without a box, as a localization metric must.
-        class_names: Those of the network, by which classes are numbered: a name for each output, in
-            a list, a dict by number, or a file with one a line; an empty tuple waits for `number`.
-        value_range: The values of black and white beyond 8 bits, by default 0 and 65535 in 16 bits,
-            0 and 1 in floating point. A picture that does not fit is refused.
+        label_column: The column of the label, a whole number >= 0 or a name.
+        require_boxes: Whether to refuse pictures without a box.
+        class_names: The network's class names, which number the classes: a list with one name per
+            output, a dict by number, or a file with one name per line. An empty tuple waits for
+            `number`.
+        value_range: The values of black and white of pictures with more than 8 bits; by default 0
+            and 65535 for 16 bits, 0 and 1 for floating point. Other pictures are refused.
 
     Attributes:
-        files: One path a picture.
-        labels: One int a picture.
-        boxes: One float tensor ``(n, 4)`` a picture, ``(x0, y0, x1, y1)`` in ``[0, 1]``.
-        class_names: Names by label; None for a CSV of numbers.
+        files: One path per picture.
+        labels: One int per picture.
+        boxes: One float tensor ``(n, 4)`` per picture, ``(x0, y0, x1, y1)`` in ``[0, 1]``.
+        class_names: Names by label; None if labels are numbers.
 
     Example:
         >>> import tempfile
@@ -114,7 +114,7 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         if require_boxes and without:
             raise ValueError(
                 f"expected a box for every picture of {csv}, but {len(without)} of {len(pictures)} "
-                f"have none, the first being {without[0]}; give x0,y0,x1,y1 or leave these out."
+                f"have none, the first being {without[0]}; add x0,y0,x1,y1 or remove these."
             )
 
     def _list(
@@ -145,13 +145,13 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         return pictures
 
     def number(self, class_names: Any = None, outputs: int | None = None) -> None:
-        """Number the classes as a network of these names, and so many outputs, does."""
+        """Number the classes like a network with these names and number of outputs."""
         if self.found:
             names = as_class_names(class_names)
             labels, self.class_names, rule = number_classes(self.found, names, outputs)
             self.labels = [labels[place] for place in self.places]
             if rule:
-                else_ = "if the network numbers them otherwise, give class_names (--class-names)."
+                else_ = "if the network numbers them differently, pass class_names (--class-names)."
                 warnings.warn(f"{self.source}: {rule}; {else_}", stacklevel=3)
 
     def __len__(self) -> int:
@@ -165,8 +165,8 @@ class BoxedImages(Dataset[tuple[Any, int]]):
         boxes = sum(map(len, self.boxes))
         return f"BoxedImages({len(self)} pictures, {len(set(self.labels))} labels, {boxes} boxes)"
 
-    # Workers of a DataLoader may get the data set by pickle, and torch would open one file
-    # descriptor for each tensor: a thousand pictures are too many. Hence plain lists on the way.
+    # torch opens one file descriptor per tensor that it pickles for a DataLoader's worker, too
+    # many for thousands of pictures; hence plain lists.
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "boxes": [boxes.tolist() for boxes in self.boxes]}
 
@@ -175,30 +175,28 @@ class BoxedImages(Dataset[tuple[Any, int]]):
 
 
 class EmptyObjectError(ValueError):
-    """A pixel mask without an object at the size asked for, on which no map can be scored."""
+    """A pixel mask without an object at the requested size."""
 
 
 class SegmentedImages(BoxedImages):
     r"""Pictures with a label and a pixel mask, and boxes where there are any.
 
-    The CSV is that of :class:`~captum_masking.data.BoxedImages` with one more column, the path of
-    a picture whose pixels hold not colors but numbers: which pixel is the object, which is
-    background and which is neither (an unsure border, say).
+    The CSV file is that of :class:`~captum_masking.data.BoxedImages` with one more column: the path
+    of a picture whose pixel values say which pixels are object, background or neither (such as an
+    uncertain border).
 
     Args:
         csv: The CSV file.
         transform: Called with a PIL picture in RGB.
         label_column: The column that holds the label.
         value_range: As for :class:`~captum_masking.data.BoxedImages`.
-        mask_column: The column that holds the path of the pixel mask, relative to the CSV's folder.
-        object_values: The numbers that mean object; by default those in the trimaps of Oxford-IIIT
-            Pet (Parkhi et al. 2012).
-        ignore_values: The numbers that mean neither object nor background. All others are
-            background.
+        mask_column: The column of the pixel mask's path, relative to the CSV's folder.
+        object_values: The values of the object; the default suits the trimaps of Oxford-IIIT Pet
+            (Parkhi et al. 2012).
+        ignore_values: The values of neither object nor background. All others are background.
 
     Attributes:
-        mask_files: One path a picture. ``files``, ``labels`` and ``boxes`` are those of
-            :class:`~captum_masking.data.BoxedImages`.
+        mask_files: One path per picture.
 
     Example:
         >>> import tempfile
@@ -235,8 +233,8 @@ class SegmentedImages(BoxedImages):
         _check_values(object_values, ignore_values)
         if Path(csv).is_dir():
             raise ValueError(
-                f"expected a CSV that names a pixel mask for each picture, but {csv} is a folder; "
-                "write one line 'file,label,trimap' and then one line a picture."
+                f"expected a CSV file that names a pixel mask for each picture, but {csv} is a "
+                "folder; write one line 'file,label,trimap' and then one line per picture."
             )
         self.mask_column = mask_column
         self.object_values = tuple(object_values)
@@ -248,21 +246,21 @@ class SegmentedImages(BoxedImages):
     def pixel_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Read the pixel mask of a picture at the size ``(H, W)`` of a map.
 
-        The whole frame is squashed to ``size``, as ``Resize(size)`` does with the picture; numbers
-        are never blended: each pixel takes the number at its center.
+        The whole frame is squashed to ``size``, like a picture under ``Resize(size)``. Each pixel
+        takes the value at its center; values are never blended.
 
         Returns:
-            ``(inside, ignored)``, boolean ``(H, W)``: the object, and what is neither object nor
+            ``(inside, ignored)``, boolean ``(H, W)``: the object, and neither object nor
             background.
 
         Raises:
-            EmptyObjectError: A ``ValueError``: if no pixel is of the object.
+            EmptyObjectError: A ``ValueError``, if no pixel is of the object.
             ValueError: If the file holds no numbers, or has another aspect ratio than the picture.
         """
         if len(size) != 2 or min(size) < 1:
             raise ValueError(
-                f"size must be (H, W), both at least 1 pixel, but got {tuple(size)}; give that of "
-                "the maps, such as maps.shape[-2:]."
+                f"size must be (H, W), both at least 1 pixel, but got {tuple(size)}; pass the size "
+                "of the maps, maps.shape[-2:]."
             )
         file = self.mask_files[index]
         _check_same_frame(file, self.files[index])
@@ -272,8 +270,7 @@ class SegmentedImages(BoxedImages):
             raise EmptyObjectError(
                 f"expected a pixel of the object, of value {_listed(self.object_values)}, in "
                 f"{file}, but at {size[0]} x {size[1]} there are only "
-                f"{_listed(np.unique(numbers))}; name the object's numbers with object_values, or "
-                "leave this picture out."
+                f"{_listed(np.unique(numbers))}; set object_values, or remove this picture."
             )
         return torch.from_numpy(inside), torch.from_numpy(np.isin(numbers, self.ignore_values))
 
@@ -286,7 +283,7 @@ class SegmentedImages(BoxedImages):
 
 @dataclass
 class _Picture:
-    """What is known of one file: its label, its boxes as fractions, and its pixel mask."""
+    """One file, its label, its boxes as fractions, and its pixel mask."""
 
     label: int
     boxes: list[Box] = field(default_factory=list)
@@ -297,7 +294,7 @@ def _to_tensors(boxes: Iterable[list[Box]]) -> list[Tensor]:
     return [torch.tensor(rows, dtype=torch.float32).reshape(-1, 4) for rows in boxes]
 
 
-# A folder per class. torchvision's helpers count hidden folders and go into deeper ones.
+# Not torchvision's helpers: they count hidden folders and descend into nested ones.
 
 
 def _read_tree(root: Path) -> tuple[dict[Path, _Picture], list[str]]:
@@ -306,7 +303,7 @@ def _read_tree(root: Path) -> tuple[dict[Path, _Picture], list[str]]:
     if not names:
         raise ValueError(
             f"expected a folder with one folder of pictures per class, but {root} holds no "
-            "folders; put the pictures into class folders, or give a CSV file."
+            "folders; put the pictures into class folders, or pass a CSV file."
         )
     pictures = {}
     beside, left_out = sort_out(root.iterdir())
@@ -317,7 +314,7 @@ def _read_tree(root: Path) -> tuple[dict[Path, _Picture], list[str]]:
         if not files:
             raise ValueError(
                 f"expected pictures ({', '.join(SUFFIXES)}) directly in each class folder, but "
-                f"{root / name} holds none; give the folder whose folders are the classes."
+                f"{root / name} holds none; pass the folder whose folders are the classes."
             )
         pictures.update({file: _Picture(label) for file in files})
     left_out["folders"] -= len(names)
@@ -334,7 +331,7 @@ def _in_order(names: Iterable[str]) -> list[str]:
 def sort_out(
     entries: Iterable[Path], suffixes: Sequence[str] = SUFFIXES
 ) -> tuple[list[Path], Counter[str]]:
-    """List the pictures among what a folder holds, and count the kinds of the rest."""
+    """List the pictures among files, and count the other files by kind."""
     pictures: list[Path] = []
     others: Counter[str] = Counter()
     for entry in sorted(entries):
@@ -349,9 +346,9 @@ def sort_out(
 
 
 def say_left_out(folder: Path, kinds: Counter[str], suffixes: Sequence[str] = SUFFIXES) -> None:
-    """Warn of what in a folder is not read, if anything."""
+    """Warn about files of a folder that are not read."""
     if counted := ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if count):
-        text = f"of {folder} these are left out: {counted}; read are {' '.join(suffixes)}."
+        text = f"skipped files in {folder}: {counted}; only {' '.join(suffixes)} are read."
         warnings.warn(text, stacklevel=2)
 
 
@@ -361,7 +358,7 @@ def columns_of(csv: str | os.PathLike[str]) -> list[str]:
 
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """Read a CSV's columns, and of each row its place, for messages, and its cells."""
+    """Return a CSV's columns, and for each row its place and cells."""
     if not path.is_file():
         raise FileNotFoundError(
             f"expected a CSV file, or a folder with one folder per class, but {path} does not "
@@ -374,14 +371,14 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]
             rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
-            f"expected a CSV text in UTF-8, but {path} is none ({error}); give the CSV that "
+            f"expected a CSV file in UTF-8, but {path} is not one ({error}); pass the CSV that "
             "lists the files."
         ) from error
     _check_distinct(columns, path)
     if not rows:
         raise ValueError(
             f"expected a header and at least one row, but {path} has no rows; write one line "
-            "'file,label' (and ',x0,y0,x1,y1' for boxes), and then one line a file or box."
+            "'file,label' (and ',x0,y0,x1,y1' for boxes), and then one line per file or box."
         )
     for where, row in rows:
         surplus = row.pop(None, ())  # where the reader puts it
@@ -399,7 +396,7 @@ def _check_distinct(columns: list[str], path: Path) -> None:
         first = places.setdefault(name.casefold(), place)
         if name and first != place:
             what = f"column {first + 1} is {columns[first]!r} and column {place + 1} is {name!r}"
-            raise ValueError(f"{path} needs different names, but {what}; rename or remove one.")
+            raise ValueError(f"{path} needs distinct columns, but {what}; rename or remove one.")
 
 
 def check_columns(columns: list[str], needed: list[str], path: Path, way_out: str) -> None:
@@ -413,7 +410,7 @@ def check_columns(columns: list[str], needed: list[str], path: Path, way_out: st
 
 
 def whole_number(row: dict[str, str], column: str, where: str, way_out: str = "") -> int:
-    """Read a cell that counts from 0."""
+    """Read a whole number >= 0."""
     text = row[column].strip()
     if not (text.isascii() and text.isdigit()):
         raise ValueError(
@@ -424,7 +421,7 @@ def whole_number(row: dict[str, str], column: str, where: str, way_out: str = ""
 
 
 def check_files_exist(files: list[Path], what: str, source: Path) -> None:
-    """Check that every file that a list names exists."""
+    """Check that all listed files exist."""
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise FileNotFoundError(
@@ -436,10 +433,10 @@ def check_files_exist(files: list[Path], what: str, source: Path) -> None:
 def _read_csv(
     path: Path, label_column: str, mask_column: str | None
 ) -> tuple[dict[Path, _Picture], list[str]]:
-    """Join the rows of each file, in the order of first appearance; also list named classes."""
+    """Join the rows of each file, in the order of first appearance; also list class names."""
     columns, rows = read_table(path)
     edges = _box_columns(columns, path)
-    way_out = f"separate columns by commas, name that of the paths 'file'{_OTHER_COLUMN}."
+    way_out = f"separate columns by commas, name the column of paths 'file'{_OTHER_COLUMN}."
     check_columns(columns, ["file", label_column, *edges], path, way_out)
     if mask_column is not None and mask_column not in columns:
         raise ValueError(
@@ -463,7 +460,7 @@ def _read_csv(
 
 
 def _box_columns(columns: list[str], path: Path) -> Sequence[str]:
-    """Find the columns of left, top, right and lower edge; none where there are no boxes."""
+    """Return the columns of the left, top, right and lower edge, if there are boxes."""
     short: dict[str, str] = {}
     for column in columns:
         if (other := short.setdefault(_short(column), column)) != column:
@@ -496,7 +493,7 @@ def _short(heading: str) -> str:
 
 
 def _located(table: Path, cell: str) -> Path:
-    file = table.parent / cell  # with / or, as Windows writes it, \
+    file = table.parent / cell  # with / or \
     return file if "\\" not in cell or file.is_file() else table.parent / cell.replace("\\", "/")
 
 
@@ -504,8 +501,8 @@ def _path_in(row: dict[str, str], column: str, what: str, where: str) -> str:
     cell = row[column].strip()
     if not cell:
         raise ValueError(
-            f"{where}: expected the path of {what} in column {column!r}, but got ''; leave out "
-            "rows that have none."
+            f"{where}: expected the path of {what} in column {column!r}, but got ''; remove "
+            "rows without one."
         )
     return cell
 
@@ -513,13 +510,13 @@ def _path_in(row: dict[str, str], column: str, what: str, where: str) -> str:
 def _check_same(what: str, first: Any, second: Any, file: str, where: str) -> None:
     if first != second:
         raise ValueError(
-            f"{where}: expected one {what} per file, but {file} has {what} {first} further up and "
-            f"{second} here; keep one, since a picture has one {what}."
+            f"{where}: expected one {what} per file, but {file} has {what} {first} above and "
+            f"{second} here; keep one."
         )
 
 
 def _read_box(row: dict[str, str], edges: Sequence[str], where: str) -> list[Box]:
-    """Read the box of a row: a list of one box, or of none where all four cells are empty."""
+    """Return a list with the box of a row; an empty list if all four cells are empty."""
     cells = [row[name].strip() for name in edges]
     if not any(cells):
         return []
@@ -528,7 +525,7 @@ def _read_box(row: dict[str, str], edges: Sequence[str], where: str) -> list[Box
     except ValueError:
         raise ValueError(
             f"{where}: expected four numbers {','.join(edges)} for the box of {row['file']}, but "
-            f"got {','.join(cells)!r}; leave all four cells empty where there is no box."
+            f"got {','.join(cells)!r}; leave all four cells empty if there is no box."
         ) from None
     if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):  # refuses NaN too
         raise ValueError(
@@ -542,7 +539,7 @@ def _read_box(row: dict[str, str], edges: Sequence[str], where: str) -> list[Box
 def _check_values(object_values: Collection[int], ignore_values: Collection[int]) -> None:
     for value in (*object_values, *ignore_values):
         if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise TypeError(f"object_values and ignore_values hold whole numbers; got {value!r}.")
+            raise TypeError(f"object_values and ignore_values must be integers, but got {value!r}.")
     both = set(object_values) & set(ignore_values)
     if both or not object_values:
         raise ValueError(
@@ -553,14 +550,14 @@ def _check_values(object_values: Collection[int], ignore_values: Collection[int]
 
 
 def _check_same_frame(mask: Path, file: Path) -> None:
-    """Check the aspect ratio; one may be the other scaled, and rounded."""
+    """Check that the aspect ratios agree up to rounding."""
     (width, height), (picture_width, picture_height) = map(_upright_size, (mask, file))
     apart = abs(width * picture_height - height * picture_width)
     if apart > max(width, height, picture_width, picture_height):  # more than rounding to a pixel
         raise ValueError(
             f"expected {mask} to show the same frame as {file}, but it has {width} x {height} "
-            f"pixels and the picture, upright, {picture_width} x {picture_height}; turn, crop or "
-            "squash the mask as the picture was."
+            f"pixels and the upright picture {picture_width} x {picture_height}; turn, crop or "
+            "scale the mask like the picture."
         )
 
 
@@ -575,21 +572,21 @@ _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # tags of a T
 
 
 class _UnclearError(ValueError):
-    """A picture that can be read, but does not say what its numbers mean."""
+    """A picture whose values have no known scale."""
 
 
 def check_value_range(value_range: ValueRange | None) -> None:
-    """Check for two numbers in order."""
+    """Check for two increasing numbers."""
     low, high = value_range or (0.0, 1.0)
     if not -np.inf < low < high < np.inf:
         raise ValueError(
-            "value_range (--range) must be two numbers, the value of black and a greater one of "
-            f"white, but got {low:g} and {high:g}; pictures of 8 bits need none."
+            "value_range (--range) must be the value of black and a larger one of white, but got "
+            f"{low:g} and {high:g}; pictures with 8 bits need none."
         )
 
 
 def read_picture(source: Any, value_range: ValueRange | None = None) -> Image.Image:
-    """Read a file, PIL image or array upright, in RGB of 8 bits, over white where it is clear."""
+    """Return a file, PIL image or array as upright 8-bit RGB, over white."""
     from PIL import Image
 
     name = "the picture"
@@ -603,7 +600,7 @@ def read_picture(source: Any, value_range: ValueRange | None = None) -> Image.Im
     if min(picture.size) < 2:
         raise ValueError(
             f"expected a picture of at least 2 x 2 pixels, but {name} has {picture.width} x "
-            f"{picture.height}; leave it out, there is nothing to point at."
+            f"{picture.height}; remove it."
         )
     return picture
 
@@ -630,27 +627,27 @@ def _to_rgb(opened: Image.Image, name: str, value_range: ValueRange | None) -> I
     from PIL import Image
 
     if getattr(opened, "is_animated", False) and opened.format != "MPO":  # the views of a camera
-        text = f"pictures of several frames or pages ({opened.format}): the first one is read."
+        text = f"only the first frame or page of a picture is read ({opened.format})."
         warnings.warn(text, stacklevel=2)
-    tags = getattr(opened, "tag_v2", {})  # a TIFF says more than the mode in which it is read
+    tags = getattr(opened, "tag_v2", {})  # a TIFF says more than its mode
     how = str(getattr(opened, "tile", ""))
     picture = _upright(opened, name)
     deep, white = _deep_values(picture, opened.format, tags)
     if deep is not None:
         gray = _to_bytes(deep, white, value_range, name)
-        gray = 255 - gray if tags.get(_PHOTOMETRIC) == 0 else gray  # where 0 is white, as of X-rays
+        gray = 255 - gray if tags.get(_PHOTOMETRIC) == 0 else gray  # 0 is white, as in X-rays
         clear = deep == picture.info.get("transparency")
         return Image.fromarray(np.where(clear, np.uint8(255), gray)).convert("RGB")
-    # Pillow takes planes of 16 bits for 8.
+    # Pillow reads planes of 16 bits as 8 bits.
     has_planes = tags.get(_PLANES) == 2 and max(tags.get(_BITS, (1,))) > 8
     is_cut = len(picture.getbands()) > 1 and (";16" in how or "65535" in how)  # to the upper 8
     if has_planes or is_cut and np.asarray(picture.convert("RGB")).max() < 64:
         raise _UnclearError(
-            f"expected colors of 8 bits, or of 16 up to white, but {name} has "
+            f"expected colors with 8 bits, or with 16 bits up to white, but {name} has "
             f"{'planes of 16' if has_planes else '16, almost black'}; save it with 8 bits a color."
         )
     if value_range is not None and hasattr(opened, "filename"):
-        text = "value_range (--range) is for gray pictures of more than 8 bits: others need none."
+        text = "value_range (--range) applies only to gray pictures with more than 8 bits."
         warnings.warn(text, stacklevel=2)
     if picture.has_transparency_data:
         over = Image.new("RGBA", picture.size, "white")
@@ -660,7 +657,7 @@ def _to_rgb(opened: Image.Image, name: str, value_range: ValueRange | None) -> I
 
 
 def _deep_values(picture: Image.Image, kept: str | None, tags: Any) -> tuple[Any, float | None]:
-    """Return a gray picture's numbers beyond 8 bits, or signed, and white where that is known."""
+    """Return the values of a gray picture with other than 8 bits, and white if known."""
     kind, bits = tags.get(_SAMPLE_FORMAT, (1,))[0], tags.get(_BITS)
     is_signed = picture.mode == "L" and kind == 2
     if picture.mode[0] not in "IF" and not is_signed:
@@ -680,26 +677,26 @@ def _to_bytes(
     values: np.ndarray, white: float | None, value_range: ValueRange | None, name: str
 ) -> np.ndarray:
     if not np.isfinite(values).all():
-        raise _UnclearError(f"expected numbers, but {name} has NaN or infinite pixels; fill them.")
+        raise _UnclearError(f"expected finite pixels, but {name} has NaN or infinity; fill them.")
     if value_range is None and (white is None or values.any()):
         _check_fits(float(values.min()), float(values.max()), white, name)
     low, high = value_range or (0, white or 1)
     if value_range is not None and ((values >= low) & (values <= high)).mean() < 0.05:
-        text = f"of a picture less than 5 % has values of {low:g} to {high:g}, the value_range."
+        text = f"less than 5 % of a picture lies in the value_range, {low:g} to {high:g}."
         warnings.warn(text, stacklevel=2)
     shown = (values.astype(np.float64) - low) * (255 / (high - low))
     return np.rint(shown).clip(0, 255).astype(np.uint8)
 
 
 def _check_fits(least: float, most: float, white: float | None, name: str) -> None:
-    """Check that a picture is on the scale of its depth; else it would be black, or white."""
+    """Check that a picture uses the scale of its depth; else it would be black or white."""
     if white is None or least < -0.01 * white or not white / 4 <= most <= 1.01 * white:
-        depth = "a depth that says what is black and white"
+        depth = "a depth that defines black and white"
         scale = depth if white is None else f"values from 0, black, up to {white:g}, white"
         top = most if least < 0 else max(1, 2 ** math.ceil(most).bit_length() - 1)
         raise _UnclearError(
-            f"expected {scale}, but {name} has values of {least:g} to {most:g}; say which are "
-            "black and white with value_range (--range), such as --range "
+            f"expected {scale}, but {name} has values of {least:g} to {most:g}; set black "
+            "and white with value_range (--range), such as --range "
             f"{min(least, 0):g} {top:.9g}."
         )
 
@@ -711,32 +708,32 @@ def _upright(opened: Image.Image, name: Any) -> Image.Image:
     picture = ImageOps.exif_transpose(opened)
     if opened.format == "TIFF" and opened.size != size:  # of those without compression, Pillow 13
         raise _UnclearError(
-            f"expected a picture that lies upright, but {name} is a TIFF that is to be turned, "
-            "which Pillow scrambles; save it upright, or as a PNG."
+            f"expected an upright picture, but {name} is a rotated TIFF, which Pillow cannot "
+            "read; save it upright, or as a PNG."
         )
     return picture
 
 
 def _read_numbers(file: Path, size: tuple[int, int]) -> np.ndarray:
-    """Read the numbers of a label picture, upright, at ``(H, W)``."""
+    """Return the values of an upright label picture at ``(H, W)``."""
     from PIL import Image
 
     def read(picture: Image.Image) -> tuple[np.ndarray, str]:
         upright = _upright(picture, file)
-        # A palette says how the numbers are shown, not what they are: they stay.
+        # A palette changes the colors, not the values.
         return np.asarray(upright.resize(size[::-1], Image.Resampling.NEAREST)), picture.mode
 
     numbers, mode = _opened(file, read, "pixel mask")
     if numbers.ndim != 2:
         raise ValueError(
-            f"expected a pixel mask with one number a pixel, but {file} holds colors ({mode}); "
+            f"expected a pixel mask with one value per pixel, but {file} holds colors ({mode}); "
             "save it as gray or with a palette."
         )
     return numbers
 
 
 def _upright_size(file: Path) -> tuple[int, int]:
-    """Read ``(width, height)`` from the head of a file, as the picture is seen."""
+    """Return ``(width, height)`` of the upright picture from the head of a file."""
     from PIL import ExifTags
 
     def read(picture: Image.Image) -> tuple[int, int]:
@@ -757,9 +754,9 @@ def _opened(file: str | os.PathLike[str], read: Callable[[Image.Image], Any], wh
     except _UnclearError:
         raise
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no {what} {file}; give the path of a file.") from error
+        raise FileNotFoundError(f"there is no {what} {file}; pass the path of a file.") from error
     except Exception as error:  # decoders raise nearly anything on a damaged file
         raise ValueError(
             f"expected a {what}, but {file} cannot be read as one ({error}); repair it, scale "
-            "it down, save it as a PNG of 8 bits, or leave it out."
+            "it down, save it as an 8-bit PNG, or remove it."
         ) from error

@@ -1,4 +1,4 @@
-"""Augmentation that depends on seed, epoch and image, not on which process draws it, or when."""
+"""Augmentation that depends only on seed, epoch and image, not on the process or the order."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from captum_masking._base.checks import check_count
 
 
 class Around(Dataset[Any]):
-    """A data set around another one: as long, read by index, and with its attributes."""
+    """A wrapper of a data set with the same length and attributes."""
 
     def __init__(self, dataset: Any) -> None:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise TypeError(
                 f"{type(self).__name__} needs a data set with a length and an index, but got "
-                f"{type(dataset).__name__}; a stream does this for itself, where it is made."
+                f"{type(dataset).__name__}; a stream must do this itself."
             )
         self.dataset = dataset
 
@@ -31,8 +31,8 @@ class Around(Dataset[Any]):
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        # Labels, files and class names stay where labels_of() and others look for them. While
-        # this is unpickled there is no data set to ask yet.
+        # labels_of() and others find labels, files and class names here. While this is unpickled
+        # there is no data set yet.
         if name.startswith("__") or name == "dataset":
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
         return getattr(self.dataset, name)
@@ -46,19 +46,18 @@ class Around(Dataset[Any]):
 
 
 class Seeded(Around):
-    """A data set whose item ``i`` draws random numbers that depend on seed, epoch and ``i`` only.
+    """A data set whose item ``i`` draws random numbers from seed, epoch and ``i`` only.
 
-    Each item is made under random states of its own, torch's on the CPU, Python's and numpy's;
-    the caller's are restored afterwards. So augmentation is the same with any number of workers
-    and processes, in any order, and after a training was resumed. The states belong to a process:
-    do not read from several threads of one.
+    Each item is made under its own random states of torch (CPU), Python and numpy; the caller's are
+    restored afterwards. Augmentation is then the same for any number of workers and processes, in
+    any order, and after resuming a training. Do not read from several threads of one process.
 
     Args:
         dataset: With a length, read by index.
         seed: Whole number >= 0.
 
     Attributes:
-        epoch: 0 at first; another epoch draws other numbers.
+        epoch: Starts at 0; other epochs draw other numbers.
 
     Example:
         >>> class Noise(list):
@@ -77,24 +76,24 @@ class Seeded(Around):
         super().__init__(dataset)
         check_count("seed", seed, least=0)
         self.seed = int(seed)
-        # Shared, so that workers that live for several epochs see the next one.
+        # Shared, so that persistent workers see the next epoch.
         self._epoch = torch.zeros((), dtype=torch.int64, device="cpu").share_memory_()
 
     @property
     def epoch(self) -> int:
-        """The epoch whose random numbers are drawn, >= 0."""
+        """The current epoch, >= 0."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other random numbers from now on, in the workers of a loader too.
+        """Use the random numbers of another epoch, also in the workers of a loader.
 
-        Call it between two passes over a loader. accelerate and others look for this name.
+        Call it between two passes over a loader; accelerate calls it too.
         """
         check_count("epoch", epoch, least=0)
         self._epoch.fill_(int(epoch))
 
     def with_seed(self, seed: int) -> Seeded:
-        """Return the same items under another seed, at epoch 0; this one stays as it is."""
+        """Return a copy with another seed, at epoch 0."""
         return Seeded(self.dataset, seed)
 
     def __getitem__(self, index: int) -> Any:
@@ -107,16 +106,16 @@ class Seeded(Around):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._epoch.share_memory_()  # nothing happens where a worker has just got the shared one
+        self._epoch.share_memory_()  # no effect in a worker, whose epoch is shared already
 
 
 @contextmanager
 def random_states(*key: int) -> Iterator[None]:
-    """Draw random numbers that depend on a key, and restore the caller's states afterwards.
+    """Seed the random states with a key, and restore the caller's afterwards.
 
-    The states are torch's on the CPU, Python's and numpy's; those of accelerators are left alone.
+    The states are those of torch (CPU), Python and numpy; accelerators keep theirs.
 
-    Another key, of whole numbers, gives numbers that have nothing to do with these.
+    Different keys of whole numbers give independent numbers.
 
     Example:
         >>> with random_states(0, 7):
@@ -129,8 +128,8 @@ def random_states(*key: int) -> Iterator[None]:
     digest = blake2b(repr(key).encode(), digest_size=20).digest()
     before = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
     try:
-        # A part of the hash each: torch and numpy turn one seed into one and the same sequence.
-        # torch.manual_seed would move the accelerators' states, too.
+        # One part of the hash each: torch and numpy make the same sequence from one seed.
+        # torch.manual_seed would also seed the accelerators.
         torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little"))
         random.seed(int.from_bytes(digest[8:16], "little"))
         np.random.seed(int.from_bytes(digest[16:], "little"))

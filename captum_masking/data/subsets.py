@@ -1,4 +1,4 @@
-"""Some examples of each class, and as many of each."""
+"""Subsets with a few examples per class, and balanced sampling."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from captum_masking._base.checks import check_count
 
 
 class LabeledSubset(Subset[Any]):
-    """A subset that knows its labels, so that subsets of it read no image.
+    """A subset that stores its labels, so that its own subsets read no image.
 
     Args:
         dataset: The whole set.
-        indices: Which of its images, in this order.
-        labels: One label an index, kept as ``labels``.
+        indices: The images to keep, in this order.
+        labels: One label per index.
 
     Example:
         >>> subset = LabeledSubset(TensorDataset(torch.zeros(3, 1)), [2, 0], [7, 5])
@@ -38,18 +38,17 @@ class LabeledSubset(Subset[Any]):
 def few_shot(
     dataset: Dataset[Any], per_class: int, *, seed: int = 0, classes: Collection[int] | None = None
 ) -> LabeledSubset:
-    """Choose a few images of each class at random, the same ones for the same seed.
+    """Choose a few images per class at random; the same seed gives the same images.
 
-    One image of each class comes first, then a second one of each, and so on: with one seed, a
-    smaller choice is the beginning of a larger one, and a curve over ``per_class`` compares like
-    with like. Leaving out classes does not change which images of the others are chosen. The
-    random state of torch is left alone.
+    One image of each class comes first, then a second one of each, and so on. For one seed, a
+    smaller choice is the beginning of a larger one. Leaving out classes does not change the choice
+    for the others. The random state of torch does not change.
 
     Args:
         dataset: Read by :func:`labels_of`.
         per_class: Images of each class, >= 1.
-        seed: Another seed makes another choice.
-        classes: The labels to choose from; None takes all that occur.
+        seed: Seed of the choice.
+        classes: The labels to choose from; None takes all.
 
     Source:
         Phang et al. 2020 train on a few examples per class.
@@ -62,7 +61,7 @@ def few_shot(
         >>> one.indices == two.indices[:2]
         True
     """
-    check_count("per_class", per_class, way_out="leave classes out with classes=[...].")
+    check_count("per_class", per_class, way_out="omit classes with classes=[...].")
     labels = labels_of(dataset)
     wanted = _check_classes(classes, labels)
     _check_enough(per_class, wanted, labels)
@@ -94,12 +93,12 @@ def of_classes(dataset: Dataset[Any], classes: Collection[int]) -> LabeledSubset
 
 
 def labels_of(dataset: Dataset[Any]) -> list[int]:
-    """Read the label of every image, without reading the images where that can be helped.
+    """Return the label of every image, without reading the images if possible.
 
     Args:
         dataset: With ``labels`` (:class:`~captum_masking.data.BoxedImages`) or ``targets``
-            (torchvision), a ``TensorDataset`` whose second tensor they are, or a ``Subset`` of any
-            of these. Any other is walked through once, and each image loaded for its label.
+            (torchvision), a ``TensorDataset`` with labels as second tensor, or a ``Subset`` of any
+            of these. For any other data set, each item is loaded once.
 
     Example:
         >>> labels_of(Subset(TensorDataset(torch.zeros(3, 1), torch.tensor([4, 5, 6])), [2, 0]))
@@ -110,8 +109,8 @@ def labels_of(dataset: Dataset[Any]) -> list[int]:
     count = len(dataset)  # type: ignore[arg-type]  # has been asked for it, or has listed labels
     if len(labels) != count:
         raise ValueError(
-            f"expected one label an image, but {type(dataset).__name__} has {len(labels)} labels "
-            f"for {count} images; give a data set whose labels match its images."
+            f"expected one label per image, but {type(dataset).__name__} has {len(labels)} labels "
+            f"for {count} images; pass a data set whose labels match its images."
         )
     return [_to_label(label, dataset) for label in labels]
 
@@ -137,7 +136,7 @@ def _walk(dataset: Any) -> list[Any]:
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
         raise ValueError(
             f"expected a data set of (image, label) pairs, but {type(dataset).__name__} gives no "
-            f"labels ({error}); give it an attribute 'labels' with one whole number an image."
+            f"labels ({error}); add an attribute 'labels' with one whole number per image."
         ) from error
 
 
@@ -148,8 +147,8 @@ def _to_label(label: Any, dataset: Any) -> int:
         return operator.index(label)
     except TypeError:
         raise ValueError(
-            f"expected one whole number a label, but {type(dataset).__name__} has {label!r}; "
-            "give class indices: scores or several labels an image do not name one class."
+            f"expected labels to be whole numbers, but {type(dataset).__name__} has {label!r}; "
+            "use one class index per image."
         ) from None
 
 
@@ -161,7 +160,7 @@ def _check_classes(classes: Collection[int] | None, labels: list[int]) -> list[i
         wanted = sorted({operator.index(label) for label in classes or ()})
     except TypeError:
         raise TypeError(
-            f"classes must be labels, whole numbers such as [0, 3], but got {classes!r}."
+            f"classes must be whole numbers such as [0, 3], but got {classes!r}."
         ) from None
     unknown = sorted(set(wanted) - set(found))
     if unknown or not wanted:
@@ -180,7 +179,7 @@ def _check_enough(per_class: int, wanted: list[int], labels: list[int]) -> None:
         raise ValueError(
             f"expected at least {per_class} images of each class, but {each} ({len(short)} of "
             f"{len(wanted)} classes have too few); lower per_class to {min(short.values())}, or "
-            "leave these classes out with classes=[...]."
+            "omit these classes with classes=[...]."
         )
 
 
@@ -189,20 +188,20 @@ def _shorten(labels: list[int]) -> str:
 
 
 class BalancedSampler(Sampler[int]):
-    """Indices of a data set, as many of each class, in another order in each epoch.
+    """A sampler that shows each class equally often, in a new order in each epoch.
 
-    An epoch shows each image of the largest class once, and those of smaller ones again and again:
-    an image a second time when all others of its class have been shown, and so on. Classes take
-    turns in random order, so that a batch whose size is a multiple of the number of classes holds
-    as many of each, and any other at most two more of one class than of another.
+    An epoch shows each image of the largest class once and repeats those of smaller classes; no
+    image repeats before all others of its class were shown. Classes take turns in random order: a
+    batch whose size is a multiple of the number of classes is exactly balanced, and in others two
+    classes differ by at most two images.
 
     Args:
-        labels: One whole number an image, as :func:`~captum_masking.data.labels_of` gives them.
-        generator: On the CPU; each epoch draws one number from it. None draws it from torch's
-            global random numbers, as ``DataLoader(shuffle=True)`` does.
+        labels: One whole number per image, see :func:`~captum_masking.data.labels_of`.
+        generator: On the CPU; each epoch draws one number from it. None uses torch's global random
+            state, as ``DataLoader(shuffle=True)`` does.
 
     Attributes:
-        classes: The labels that occur, in ascending order.
+        classes: The labels, in ascending order.
 
     Example:
         >>> sampler = BalancedSampler([7, 7, 7, 7, 5, 5], torch.Generator().manual_seed(0))
@@ -259,6 +258,6 @@ def _whole_numbers(labels: Any) -> Tensor:
 
 def _not_labels(got: str) -> ValueError:
     return ValueError(
-        f"labels must be whole numbers, one an image and at least one in all, but got {got}; "
-        "labels_of(dataset) gives them, also those of a subset."
+        f"labels must be one whole number per image, and at least one, but got {got}; "
+        "use labels_of(dataset)."
     )
