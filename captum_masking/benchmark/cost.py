@@ -1,4 +1,4 @@
-"""What a map costs: milliseconds, forward passes of the classifier, and memory."""
+"""The cost of a map: milliseconds, forward passes of the classifier, and memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from captum_masking.benchmark.result import Cost
 from captum_masking.metrics.robustness import models_lent
 
 _FEWEST_TURNS = 3
-# On a CPU each forward pass leaves megabytes of profile behind: beyond both, no figure.
+# On a CPU, each forward pass adds megabytes of profile; beyond both limits there is no figure.
 _FORWARDS_PROFILED, _SECONDS_PROFILED = 100, 1.0
 
 
@@ -37,10 +37,10 @@ def measure_cost(
     *,
     seconds: float = 2.0,
 ) -> Cost:
-    """Measure what it costs to explain a batch, beside a plain forward pass of the classifier."""
+    """Measure the cost to explain a batch, relative to a forward pass of the classifier."""
     check_inputs(inputs)
     if len(inputs) == 0:
-        raise ValueError("expected at least one image to measure the cost of, but got none.")
+        raise ValueError("expected at least one image to measure the cost, but got none.")
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be a positive number, but got {seconds}.")
     images = inputs.detach().clone()
@@ -72,7 +72,7 @@ def timed(run: Callable[[], Any], device: torch.device) -> Callable[[], float]:
 def in_turns(
     forward: Callable[[], float], method: Callable[[], float], seconds: float
 ) -> tuple[list[float], list[float]]:
-    """Time both in turns; return one time more for ``forward``, which has the first and last."""
+    """Time both in turns, beginning and ending with ``forward``."""
     forward(), method()  # the first run chooses algorithms and fills caches
     forwards, methods = [forward()], [method()]
     forwards.append(forward())
@@ -109,7 +109,7 @@ def _peak_on_gpu(run: Callable[[], Any], device: torch.device) -> int:
 
 
 def _peak_on_cpu(run: Callable[[], Any]) -> int:
-    # Keep the profiler from telling the shell that it starts and stops.
+    # Silence the profiler's messages.
     quiet = patch.dict(os.environ, KINETO_LOG_LEVEL=os.environ.get("KINETO_LOG_LEVEL") or "6")
     with quiet, profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
@@ -118,7 +118,7 @@ def _peak_on_cpu(run: Callable[[], Any]) -> int:
         profiler.export_chrome_trace(str(file))
         trace = json.loads(file.read_text(encoding="utf-8"), object_hook=_memory_only)
     events = sorted(filter(None, trace["traceEvents"]), key=lambda event: event["ts"])
-    # "Total Allocated" goes on from earlier profiles; the sum of changes starts at this run.
+    # "Total Allocated" continues from earlier profiles; the sum of changes does not.
     return max(accumulate((event["args"]["Bytes"] for event in events), initial=0))
 
 

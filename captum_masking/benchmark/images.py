@@ -1,4 +1,4 @@
-"""The images of a benchmark, a batch at a time, with all that is known about them."""
+"""The images of a benchmark in batches, with their ground truth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from captum_masking.viz import in_unit
 
 
 class Pixels(NamedTuple):
-    """Which pixels are the object, and which are not judged; both boolean ``(B, H, W)``."""
+    """The object's pixels and the ignored pixels, boolean ``(B, H, W)``."""
 
     object: Tensor
     ignore: Tensor
@@ -28,19 +28,19 @@ class Pixels(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images with their classes and their ground truth, if the data have any."""
+    """Images with their classes and any ground truth."""
 
     first: int  # place of the first image in the order of the benchmark
     inputs: Tensor  # (B, C, H, W)
     logits: Tensor  # (B, classes), the judge's of these images
     target: Tensor  # (B,), the class to explain
     correct: Tensor  # (B,), whether the judge predicts that class
-    boxes: list[Tensor] | None  # one (n, 4) an image in pixels, n >= 0
+    boxes: list[Tensor] | None  # one (n, 4) per image in pixels, n >= 0
     pixels: Pixels | None
 
 
 class Images:
-    """Images of a data set in a random order, so that the first ones stand for all."""
+    """Images of a data set in a random order, so that the first ones are a sample."""
 
     def __init__(self, data: Any, *, limit: int | None, seed: int, batch_size: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -73,7 +73,7 @@ class Images:
         return some if judge is None else some.to(_device_of(judge))
 
     def batches(self, judge: nn.Module, *, predicted: bool) -> Iterator[Batch]:
-        """Yield batches on the judge's device; ``predicted`` replaces labels by its answers."""
+        """Yield batches on the judge's device; ``predicted`` replaces labels by predictions."""
         for first, chosen, inputs, labels in self._read(judge):
             logits = logits_of(judge, [inputs])
             seen = class_indices(logits, None)
@@ -106,7 +106,7 @@ class Images:
         return Pixels(*map(torch.stack, zip(*pairs, strict=True)))
 
     def _pixel_mask(self, index: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Read a mask; one without an object, which no map can find, is not judged."""
+        """Return a pixel mask; without an object, all pixels are ignored."""
         try:
             found: tuple[Tensor, Tensor] = self.data.pixel_mask(index, size)
         except EmptyObjectError:
@@ -116,7 +116,7 @@ class Images:
     def samples(
         self, store: Store, names: Mapping[str, str], to_picture: Callable[[Tensor], Any]
     ) -> list[Sample]:
-        """Return the first images with the maps kept by row; none if every method failed."""
+        """Return the first images with their maps by row; none if all methods failed."""
         kept = {row: store.read(name, ["maps"])["maps"] for row, name in names.items()}
         samples = []
         for place, index in enumerate(self.indices[: len(next(iter(kept.values()), ()))]):
@@ -142,7 +142,7 @@ class Sample:
 
 
 def stretched(image: Tensor) -> np.ndarray:
-    """Return an image ``(C, H, W)`` as pixels in its own range; other than 3 channels as gray."""
+    """Stretch an image ``(C, H, W)`` to [0, 1]; without 3 channels, as gray."""
     pixels = image.detach().float().cpu()
     pixels = pixels if len(pixels) == 3 else pixels.mean(0, keepdim=True)
     return min_max(pixels.flatten(1)[None])[0].reshape(pixels.shape).permute(1, 2, 0).numpy()

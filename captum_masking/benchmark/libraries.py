@@ -1,4 +1,4 @@
-"""Rows made of the methods of libraries: Captum's, pytorch-grad-cam's, and this package's."""
+"""Rows for the methods of Captum, pytorch-grad-cam and this package."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from captum_masking.model.model import MaskingModel
 from captum_masking.model.taps import Taps, tap_of
 from captum_masking.saliency.saliency import MaskingSaliency
 
-#: Rows by name, and by name why others do not apply.
+#: Rows by name, and the reasons why others do not apply.
 Rows = tuple[dict[str, Method], dict[str, str]]
 
 # ---- Copies of the classifier, on which methods work.
 
 
 def twin(classifier: nn.Module) -> nn.Module:
-    """Copy a classifier in eval mode, nothing in place; its parameters are shared and frozen."""
+    """Copy a classifier in eval mode without in-place parts; share and freeze its parameters."""
     shared: dict[int, Any] = {
         id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
         for parameter in classifier.parameters()
@@ -58,7 +58,7 @@ def twin(classifier: nn.Module) -> nn.Module:
 
 
 def module_at(network: nn.Module, layer: str) -> nn.Module:
-    """Return a twin's module that gives what is read; what a module takes gets one, ``.input``."""
+    """Return the module of a twin whose output is read; a module's input gets one, ``.input``."""
     module, before = tap_of(network, layer)
     if not before:
         return module
@@ -68,11 +68,11 @@ def module_at(network: nn.Module, layer: str) -> nn.Module:
     return given[0]
 
 
-# ---- Obstacles: each returns in one line why a method does not apply to a classifier, or nothing.
+# ---- Obstacles: each returns why a method does not apply to a classifier, or "".
 
 Obstacle = Callable[[nn.Module, str, Tensor], str]
 
-# Of the change in the logit. Where every part has a rule, rounding is all that is missing.
+# Share of the change in the logit. With a rule for every part, only rounding is missing.
 _MOST_UNEXPLAINED = 0.05
 
 
@@ -105,13 +105,13 @@ def no_sum(classifier: nn.Module, layer: str, example: Tensor) -> str:
     if share <= _MOST_UNEXPLAINED:
         return ""
     return (
-        f"its values miss {share:.0%} of the change in the logit to which they should sum: it "
-        "has no rule for some part of the classifier, such as an activation other than ReLU"
+        f"its values miss {share:.0%} of the change in the logit that they should sum to: it has "
+        "no rule for some part of the classifier, such as an activation other than ReLU"
     )
 
 
 class _Rectified(TorchFunctionMode):
-    """Counts calls of functions that rectify; an ``nn.ReLU`` makes one, too."""
+    """Counts calls of ReLU functions, also those by ``nn.ReLU``."""
 
     calls = 0
 
@@ -123,7 +123,7 @@ class _Rectified(TorchFunctionMode):
 
 
 def _rectifiers(network: nn.Module, example: Tensor) -> tuple[Counter[type], int]:
-    """Count how often a pass rectifies: by modules, by their class, and by mere functions."""
+    """Count the ReLUs of a pass: modules by class, and plain functions."""
     calls: Counter[type] = Counter()
     for part in network.modules():
         kind = next((kind for kind in (nn.ReLU, nn.ReLU6) if isinstance(part, kind)), None)
@@ -135,7 +135,7 @@ def _rectifiers(network: nn.Module, example: Tensor) -> tuple[Counter[type], int
 
 
 def _unexplained(network: nn.Module, inputs: Tensor) -> float:
-    """Return the share of the change in the logits of the classes found that DeepLift misses."""
+    """Return the share of the change in the predicted classes' logits that DeepLift misses."""
     with torch.no_grad():
         logits, of_zeros = network(inputs), network(torch.zeros_like(inputs))
     target = logits.argmax(1)
@@ -146,12 +146,12 @@ def _unexplained(network: nn.Module, inputs: Tensor) -> float:
     return float(missing.abs().sum() / change.abs().sum().clamp(min=1e-12))
 
 
-# ---- Options of Captum's methods that depend on the image, each printed as what it is.
+# ---- Options of Captum's methods that depend on the image.
 
 
 @dataclass(frozen=True)
 class Sevenths:
-    """A window over all channels whose sides are so many sevenths of the frame, rounded up."""
+    """A window over all channels with sides in sevenths of the frame, rounded up."""
 
     count: int
 
@@ -162,7 +162,7 @@ class Sevenths:
 
 @dataclass(frozen=True)
 class Patches:
-    """A grid of patches, so many along each side, numbered in reading order."""
+    """A grid of patches, numbered in reading order."""
 
     across: int
 
@@ -186,7 +186,7 @@ class OfRange:
 
 @dataclass(frozen=True)
 class ZeroAndNoise:
-    """Two baselines: zero, the mean color, and noise with the image's own mean and spread."""
+    """Two baselines: the mean color, zero, and noise with the image's mean and spread."""
 
     def __call__(self, inputs: Tensor) -> Tensor:
         spread, mean = torch.std_mean(inputs.detach())
@@ -198,18 +198,18 @@ class ZeroAndNoise:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a row comes about; ``run(network, layer, images, target)`` returns ``(B, 1, H, W)``."""
+    """A recipe of a row; ``run(network, layer, images, target)`` returns ``(B, 1, H, W)``."""
 
     run: Callable[[nn.Module, nn.Module, Tensor, Tensor], Tensor]
     settings: str = ""
     obstacles: Sequence[Obstacle] = ()
-    alone: bool = False  # each image is explained on its own, since its batch would change its map
-    slow: bool = False  # a hundred forward passes an image and more
+    alone: bool = False  # one image at a time, since the batch would change its map
+    slow: bool = False  # a hundred or more forward passes per image
     is_mask: bool = False
-    reads: bool = False  # a feature map, that of the layer
+    reads: bool = False  # whether it reads a layer's feature map
 
     def explain(self, classifier: nn.Module, layer: str) -> Explain:
-        kept: list[nn.Module] = []  # but none that a failed call may have left with hooks
+        kept: list[nn.Module] = []  # never a twin with the hooks of a failed call
 
         def explain(inputs: Tensor, target: Tensor) -> Tensor:
             images = inputs.detach().clone().requires_grad_()
@@ -316,7 +316,7 @@ def _rows(
     return methods, left_out
 
 
-# ---- This package's own methods that are not trained.
+# ---- Methods of this package that need no training.
 
 
 def _relative(
@@ -328,7 +328,7 @@ def _relative(
 ) -> Recipe:
     """Make a row of ``build(network)`` or ``build(network, layer)``, with its defaults.
 
-    Slow ones show a bar. ``quick`` is tried first, where a classifier may be refused.
+    Slow ones show a progress bar. ``quick`` is tried first, to see whether the method applies.
     """
 
     def run(network: nn.Module, layer: nn.Module, images: Tensor, target: Tensor) -> Tensor:
@@ -349,18 +349,18 @@ def _relative(
     return Recipe(run, obstacles=obstacles, slow=slow, is_mask=is_mask, reads=reads)
 
 
-_one_step = partial(relatives.OptiCAM, steps=1)  # refused where one that weighs maps would be
+_one_step = partial(relatives.OptiCAM, steps=1)  # refuses the same classifiers
 
 
 def untrained(classifier: nn.Module, layer: str, example: Tensor) -> str:
     return (
-        "it has to be trained: method = CAStream(classifier); method.trainer().fit(loader); its "
-        "row is then as_method(method)"
+        "it needs training: method = CAStream(classifier); method.trainer().fit(loader); then "
+        "add as_method(method)"
     )
 
 
 def one_masker(classifier: nn.Module, layer: str, example: Tensor) -> str:
-    return "it needs several trained maskers: its row is then as_method(Ensemble(models))"
+    return "it needs several trained maskers: add as_method(Ensemble(models))"
 
 
 #: Masks optimized for each input, and the classes of :mod:`captum_masking.methods` by their names.
@@ -379,7 +379,7 @@ RELATIVES = {
         relatives.TransformerRelevance, quick=relatives.TransformerRelevance, slow=False
     ),
 }
-# Others take a classifier and need nothing more; those that read a layer find it.
+# The others need only a classifier, and find the layer that they read.
 RELATIVES |= {
     name: _relative(getattr(relatives, name)) for name in relatives.__all__ if name not in RELATIVES
 }
@@ -403,8 +403,8 @@ def _cam(
     def run(network: nn.Module, layer: nn.Module, images: Tensor, target: Tensor) -> Tensor:
         output = import_module("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
         kind = make or getattr(import_module("pytorch_grad_cam"), name)
-        # The slow ones draw a progress bar for each image. Gradients reach the layer from the
-        # images: the parameters of the twin ask for none.
+        # The slow ones draw a progress bar per image. The twin's parameters need no gradients, so
+        # the images must.
         with redirect_stderr(StringIO()), torch.enable_grad():
             cam = kind(model=network, target_layers=[layer])
             try:  # not as a context manager: that swallows an IndexError
@@ -417,7 +417,7 @@ def _cam(
 
 
 def _ablation_cam(model: nn.Module, target_layers: list[nn.Module]) -> Any:
-    """Make an AblationCAM with a stand-in of its own, for layers that take more than one tensor."""
+    """Make an AblationCAM that works on layers with several inputs."""
     package = import_module("pytorch_grad_cam")
 
     class StandIn(package.AblationLayer):  # type: ignore[name-defined]
@@ -434,14 +434,14 @@ CAMS = {
     "GradCAMPlusPlus": _cam("GradCAMPlusPlus"),
     "XGradCAM": _cam("XGradCAM"),
     "LayerCAM": _cam("LayerCAM"),
-    # The sign of a first component hangs on rounding, and so on the batch that an image comes in.
+    # The sign of a first component depends on rounding, and so on the batch.
     "EigenCAM": _cam("EigenCAM", alone=True),
     "EigenGradCAM": _cam("EigenGradCAM", alone=True),
     "ScoreCAM": _cam("ScoreCAM", slow=True),
     "AblationCAM": _cam("AblationCAM", _ablation_cam, slow=True),
 }
 
-#: Names of rows that take a hundred forward passes an image and more.
+#: Names of rows with a hundred or more forward passes per image.
 SLOW = frozenset(
     name
     for table, prefix in ((CAMS, f"{_CAM} "), (RELATIVES, ""))
@@ -467,9 +467,9 @@ def cam_methods(
     return {f"{_CAM} {name}": row for name, row in rows.items()}, {}
 
 
-# ---- The rows of a benchmark if nobody names any: ours, all of Captum that applies, and CAMs.
+# ---- The default rows: ours, Captum's that apply, and CAMs.
 
-#: Of every row that there may be.
+#: Every possible row.
 NAMES = ("MaskingSaliency", *RELATIVES, *RECIPES, *(f"{_CAM} {name}" for name in CAMS))
 
 
@@ -480,16 +480,16 @@ def default_methods(
     slow: bool = False,
     names: Collection[str] | None = None,
 ) -> Rows:
-    """Make every method that applies to a classifier; return them, and why others do not, by name.
+    """Return the methods that apply to a classifier, and why others do not, by name.
 
-    Layer methods read the map that the classifier pools, and where the deepest map that a masker
-    reads is another one, that too: the benchmark chooses (``Method.variants``).
+    Layer methods read the map that the classifier pools. If a masker's deepest map is another one,
+    that is a variant (``Method.variants``).
 
     Args:
         model: A ``MaskingModel``, whose own masks are the first row; or a classifier.
         example: Images ``(B, C, H, W)`` to try methods on.
-        slow: Also those that take hundreds of forward passes an image.
-        names: Only these, slow or not; None is all.
+        slow: Whether to include methods with hundreds of forward passes per image.
+        names: Only these methods, slow or not; None takes all.
 
     Example:
         >>> head = nn.Sequential(nn.Flatten(), nn.LazyLinear(9))
@@ -517,7 +517,7 @@ def default_methods(
 
 
 def in_words(left_out: Mapping[str, str]) -> list[str]:
-    return [f"{name} is left out: {reason}" for name, reason in left_out.items()]
+    return [f"{name} does not apply: {reason}" for name, reason in left_out.items()]
 
 
 def ours_of(model: MaskingModel, settings: str = "") -> Method:

@@ -1,4 +1,4 @@
-"""What is measured of maps, one row an image; and the table made of it by the bootstrap."""
+"""Measure maps, one row per image, and make a table with the bootstrap."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from captum_masking.metrics.thresholds import (
 )
 from captum_masking.parts.infill import Blur, Infill, Mean
 
-# ---- The bootstrap: from one row an image to one number for each draw of the images.
+# ---- The bootstrap: from one row per image to one number per draw of the images.
 
-#: Maps rows ``(n, ...)`` and how often each image is drawn ``(R, n)`` to ``(R,)`` numbers.
+#: Maps rows ``(n, ...)`` and the counts of each image per draw ``(R, n)`` to ``(R,)`` numbers.
 Statistic = Callable[[Array, Array], Array]
 
 
 def draw(count: int, *, resamples: int, seed: int) -> Array:
-    """Draw images with replacement, ``(1 + resamples, count)``; the first row is each once."""
+    """Draw images with replacement, ``(1 + resamples, count)``; row 0 has each image once."""
     random = np.random.default_rng(seed)
     drawn = random.multinomial(count, np.full(count, 1 / count), size=resamples)
     return np.concatenate([np.ones((1, count), dtype=drawn.dtype), drawn])
 
 
 def interval(numbers: Array) -> Interval:
-    """Return the first number with the 2.5th and 97.5th percentile of the others."""
+    """Return the first number, and the 2.5th and 97.5th percentiles of the others."""
     low, high = np.nanpercentile(numbers[1:], [2.5, 97.5])
     return Interval(float(numbers[0]), float(low), float(high))
 
 
 def mean(rows: Array, draws: Array) -> Array:
-    """Return the mean of rows ``(n,)`` in each draw; rows of NaN do not count."""
+    """Return the mean of rows ``(n,)`` in each draw, without NaN."""
     known = np.isfinite(rows)
     weights = draws[:, known].astype(float)
-    with np.errstate(invalid="ignore"):  # a draw without any such image gives NaN
+    with np.errstate(invalid="ignore"):  # a draw without such an image gives NaN
         return (weights @ rows[known]) / weights.sum(1)
 
 
@@ -67,7 +67,7 @@ def pooled_precision(rows: Array, draws: Array) -> Array:
 
 
 def at_best_threshold(rows: Array, parts: Array, read: Any = (0, 1)) -> tuple[Array, list[float]]:
-    """Choose thresholds on one part ``(n,)`` of the images, read the other part, and vice versa."""
+    """Choose thresholds on one part ``(n,)`` of the images for the other, and vice versa."""
     levels = rows[:, None] if rows.ndim == 2 else rows  # (n, L, T), higher is better
     steps = thresholds(1 / levels.shape[2]).numpy()
     values, chosen = np.full(len(rows), np.nan), []
@@ -87,9 +87,9 @@ def halves(count: int, seed: int) -> Array:
 
 
 def best_variants(variants: Mapping[str, dict[str, Array]], parts: Array) -> list[str]:
-    """Name for each part what finds most on the other at its best threshold, else the first.
+    """For each part, return the variant that is best on the other part, else the first.
 
-    Boxes decide, or pixel masks where there are none.
+    Boxes decide, or pixel masks if there are no boxes.
     """
 
     def found(name: str, part: int) -> float:
@@ -99,21 +99,21 @@ def best_variants(variants: Mapping[str, dict[str, Array]], parts: Array) -> lis
     return [max(variants, key=partial(found, part=part)) for part in (0, 1)]
 
 
-# ---- What is measured of a batch of maps: arrays ``(B, ...)`` by name. A row is NaN all over where
-# an image has no such ground truth.
+# ---- Arrays ``(B, ...)`` by name, measured on a batch of maps. A row is all NaN if an image has
+# no such ground truth.
 
 Arrays = dict[str, Tensor]
 
 _PIXEL_STEP = 0.01  # of average precision, as Phang et al. take it
 
 
-#: What is measured unless something else is asked for, and what takes longer.
+#: The default measures, and those that take longer.
 QUICK = ("le", "iou", "masked", "sm", "equal", "maps")
 LONG = ("half", "curves", "infidelity", "sensitivity")
 
 
 def asked(measures: str | Iterable[str]) -> tuple[str, ...]:
-    """Return the names asked for, each once; ``quick`` and ``all`` are the names of several."""
+    """Return distinct names of measures; expand ``quick`` and ``all``."""
     several = {"quick": QUICK, "all": QUICK + LONG}
     words = measures.split(",") if isinstance(measures, str) else measures
     names = [word.strip().lower() for word in words]
@@ -228,7 +228,7 @@ def by_pixels(maps: Tensor, pixels: Pixels | None) -> Arrays:
         return {}
     there = pixels.object.flatten(1).any(1)
     ignore = pixels.ignore[there][:, None]
-    # A pixel that is not judged, given the least value, is neither found nor missed.
+    # An ignored pixel with the smallest value is neither found nor missed.
     some, known = maps[there].where(~ignore, 0), pixels.object[there][:, None]
     arrays = {
         "mask_iou": metrics.mask_iou(some, known),
@@ -241,24 +241,24 @@ def by_pixels(maps: Tensor, pixels: Pixels | None) -> Arrays:
 
 
 def _spread_out(values: Tensor, rows: Tensor) -> Tensor:
-    """Put values ``(n, ...)`` into the n rows named by booleans ``(B,)``, NaN into the others."""
+    """Put values ``(n, ...)`` into the rows chosen by booleans ``(B,)``, NaN into the others."""
     found = values.new_full((len(rows), *values.shape[1:]), float("nan"), dtype=torch.float32)
     found[rows] = values.float()
     return found
 
 
-# ---- Every column: which array it is made of, and how.
+# ---- The columns, and the array of each.
 
 
 class Measure(NamedTuple):
     column: Column
     array: str  # its name in `Scores`
-    statistic: Statistic = mean  # of the rows that are left after the choice of thresholds
-    tuned: bool = False  # thresholds are chosen on one part of the images, reported on the other
-    turned: bool = False  # one minus the rows, such as an error
+    statistic: Statistic = mean  # of the rows after the choice of thresholds
+    tuned: bool = False  # choose thresholds on one part of the images, report on the other
+    turned: bool = False  # use one minus the rows, as for an error
 
     def rows(self, arrays: Sequence[Array], parts: Array) -> tuple[Array, list[float]]:
-        """Read each part from its own array; return also the thresholds chosen."""
+        """Return the rows, each part from its own array, and the chosen thresholds."""
         read = [
             at_best_threshold(array, parts, [part]) if self.tuned else (array, [])
             for part, array in enumerate(arrays)
@@ -287,54 +287,53 @@ def _percent(group: str, key: str, title: str, *given: Any, **how: Any) -> Measu
 
 
 _LEGENDS = {
-    "error_at_mean": "Localization error: the box around the largest part of the map, cut at its "
-    "own mean, overlaps no true box by an IoU above 0.5.",
-    "error_at_best": "The same at the share of its maximum that suits each method best, chosen on "
-    "one half of the images and reported on the other (1 - MaxBoxAcc).",
-    "max_box_acc_v2": "Share of objects that the box of any part finds, mean over IoUs of 0.3, 0.5 "
-    "and 0.7, each at the best cut, chosen as above.",
+    "error_at_mean": "Localization error: the map is cut at its mean; the box around its largest "
+    "part has an IoU above 0.5 with no true box.",
+    "error_at_best": "The same, with the map cut at each method's best share of its maximum, "
+    "chosen on one half of the images and reported on the other (1 - MaxBoxAcc).",
+    "max_box_acc_v2": "Share of objects that the box of any part of the map finds; mean over IoUs "
+    "of 0.3, 0.5 and 0.7, each at the best cut, chosen as above.",
     "box_iou": "IoU of the map's box, cut at its mean, with the best true box.",
-    "om": "As LE; an image whose class the classifier does not see counts as an error.",
-    "f1": "F1 of the map's weight with its best box.",
+    "om": "As LE; a misclassified image counts as an error.",
+    "f1": "F1 of the map's weight and its best box.",
     "f1_mean": "The same, mean over the image's boxes.",
-    "pxap_boxes": "Average precision of pixels, all images pooled, the boxes being the object.",
-    "pointing": "The map's greatest value lies in a box.",
+    "pxap_boxes": "Average precision of pixels, pooled over images, with boxes as objects.",
+    "pointing": "The map's maximum lies in a box.",
     "energy": "Share of the map's weight inside boxes.",
     "mask_iou_at_best": "IoU with the pixel mask at each method's best threshold, chosen on one "
     "half of the images and reported on the other.",
     "mask_iou": "The same, each map cut at its mean.",
-    "pxap_masks": "Average precision of pixels, all images pooled; border pixels are not judged.",
-    "mask_pointing": "The greatest value lies on the object.",
-    "mask_energy": "Share of the map's weight on it.",
-    "saliency_metric": "Saliency Metric: log area of the box around all that is salient, cut at "
-    "the mean, minus log confidence on that crop.",
-    "masked_in_accuracy": "The class is still seen when only the map's evidence is shown; more "
-    "area is easier.",
-    "masked_out_accuracy": "The class is still seen when the evidence is taken away.",
-    "masked_in_own": "The class is still seen when only the most salient pixels are shown: as many "
-    "as the mask of the reference row covers of that image, for every method.",
-    "masked_out_own": "The same, once these pixels are taken away.",
+    "pxap_masks": "Average precision of pixels, pooled over images, without border pixels.",
+    "mask_pointing": "The map's maximum lies on the object.",
+    "mask_energy": "Share of the map's weight on the object.",
+    "saliency_metric": "Saliency Metric: log area of the box around the map, cut at its mean, "
+    "minus log confidence on that crop.",
+    "masked_in_accuracy": "Accuracy on masked-in images; a larger area makes it easier.",
+    "masked_out_accuracy": "Accuracy on masked-out images.",
+    "masked_in_own": "Accuracy when only the most salient pixels are shown; every method shows as "
+    "many pixels per image as the mask of the reference row.",
+    "masked_out_own": "Accuracy when these pixels are removed.",
     "masked_in_half": "The class is still seen when only the most salient half of the pixels is "
     "shown.",
-    "masked_out_half": "The same, once this half is taken away.",
-    "masked_out_entropy": "Entropy of the prediction without the evidence, in nats.",
+    "masked_out_half": "Accuracy when this half is removed.",
+    "masked_out_entropy": "Entropy of the prediction on masked-out images, in nats.",
     "average_drop": "Share of its confidence that the classifier loses when only the evidence is "
     "shown.",
     "average_gain": "Share of the confidence that was missing and is won by showing only the "
     "evidence.",
-    "average_increase": "Share of images whose confidence rises when only the evidence is shown.",
-    "insertion": "Area under the confidence as pixels come back into a blurred image, most salient "
-    "first; every map shows equal areas.",
-    "deletion": "Area under the confidence as pixels go, most salient first.",
-    "completeness": "How far the pixels, put back into an empty image, convince of the class.",
-    "soundness": "How little they convince of any other class than the classifier believed.",
-    "infidelity": "How badly the map foretells what removing squares does to the logit.",
-    "max_sensitivity": "How much the map changes when the image hardly does.",
+    "average_increase": "Share of images whose confidence is higher masked in than clean.",
+    "insertion": "Area under the curve of confidence as pixels are added to a blurred image, most "
+    "salient first.",
+    "deletion": "Area under the curve of confidence as pixels are removed, most salient first.",
+    "completeness": "How much confidence the pixels give the class when added to an empty image.",
+    "soundness": "How little confidence they give classes that the classifier did not predict.",
+    "infidelity": "Error of the map's prediction of how removing squares changes the logit.",
+    "max_sensitivity": "Largest change of the map under small changes of the image.",
     "area": "Mean of the map.",
-    "area_spread": "Its standard deviation.",
-    "binarized_area": "Share of pixels above it.",
+    "area_spread": "Standard deviation of the area over images.",
+    "binarized_area": "Share of pixels above the map's mean.",
     "entropy": "Mean binary entropy of the pixels, in bits.",
-    "total_variation": "Mean squared change to the next pixel.",
+    "total_variation": "Mean squared difference of neighboring pixels.",
     "sparseness": "Gini index.",
 }
 
@@ -386,7 +385,7 @@ MEASURES: tuple[Measure, ...] = (
 )
 
 
-# ---- From stored scores to the table: every column of every row with its interval.
+# ---- From stored scores to a table with intervals.
 
 _RESAMPLES = 2000
 
@@ -398,7 +397,7 @@ class _Drawn(NamedTuple):
     chosen: list[float]
 
 
-#: By row what stands for each half of the images, by name: itself, or one of its variants.
+#: By row, the variant (or the row itself) that stands for each half of the images.
 Chosen = dict[str, list[tuple[str, dict[str, Array]]]]
 
 
@@ -424,7 +423,7 @@ def summarize(
     setting: dict[str, Any],
     notes: Sequence[str],
 ) -> Result:
-    """Make the table of stored scores; rows are resampled alike, so differences are paired."""
+    """Make the table; all rows use the same resamples, so differences are paired."""
     arrays = {name: [found for _, found in best] for name, best in chosen.items()}
     correct = next((found["correct"] for found, _ in arrays.values()), np.zeros(0))
     count = len(correct)

@@ -1,4 +1,4 @@
-"""The rows of a benchmark: anything that maps images and classes to maps."""
+"""The rows of a benchmark: methods that turn images and classes into maps."""
 
 from __future__ import annotations
 
@@ -32,18 +32,17 @@ Reduce = Callable[[Tensor, torch.Size], Tensor]
 
 @dataclass(frozen=True)
 class Method:
-    """How a row makes its maps.
+    """A row of a benchmark.
 
     Args:
-        explain: Called as ``explain(inputs, target)``; may take gradients, and leave them.
-        family: Of which library or kind it is; rows are sorted and colored by it.
-        settings: Its options as text, for the report.
-        is_mask: Whether values are shares in [0, 1] that are used as they are; any other map is
-            scaled so that its least value becomes 0 and its greatest 1.
-        module: What it runs, to be held in eval mode and given back as it was; None if that is
-            the benchmark's own copy.
-        variants: The same with other settings, such as another layer. Each half of the images is
-            reported with the one that was best on the other half.
+        explain: Called as ``explain(inputs, target)``; may compute gradients.
+        family: Library or kind; sorts and colors the rows.
+        settings: Options as text, for the report.
+        is_mask: Whether maps are masks in [0, 1] that are used unchanged; other maps are scaled
+            from their minimum and maximum to [0, 1].
+        module: The module it runs, kept in eval mode and restored; None if it is a copy.
+        variants: The method with other settings, such as another layer. Each half of the images
+            uses the variant that was best on the other half.
 
     Example:
         >>> method = Method(lambda inputs, target: inputs[:, :1], settings="the red channel")
@@ -59,12 +58,12 @@ class Method:
     variants: tuple[Method, ...] = ()
 
     def runs(self, name: str) -> dict[str, Method]:
-        """Return by name what is measured for a row of this name: itself, then its variants."""
+        """Return the method and its variants by name."""
         others = {f"{name}, variant {i}": each for i, each in enumerate(self.variants, start=2)}
         return {name: self, **others}
 
     def maps(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Return maps ``(B, 1, H, W)`` in [0, 1], detached; NaN all over where a value is NaN."""
+        """Return detached maps ``(B, 1, H, W)`` in [0, 1]; all NaN if any value is NaN."""
         maps = self.explain(inputs, target)
         _check_shape(maps, inputs)
         plane = _one_channel(maps.detach())
@@ -76,10 +75,9 @@ class Method:
 def as_method(given: Attribution | Explain | Method) -> Method:
     """Make a row of a Captum ``Attribution``, a callable or a :class:`Method`.
 
-    Attributions shaped as the images become one channel by the sum of absolute values; those of a
-    layer by the positive part of their sum, enlarged. Masks of ours, and what a callable returns
-    in one channel, are taken as they are; of other methods of ours it is the mean over channels,
-    most of which are alike.
+    Channels of attributions shaped like the images are reduced by the sum of absolute values, those
+    of a layer by the positive part of their sum, which is enlarged. Our masks, and maps with one
+    channel from a callable, stay unchanged. Our other methods are averaged over channels.
 
     Example:
         >>> from captum.attr import Saliency
@@ -150,16 +148,16 @@ def _check_range(masks: Tensor) -> None:
     if bool(((masks < 0) | (masks > 1)).any()):
         raise ValueError(
             f"expected masks in [0, 1], but got values from {masks.min():.3g} to "
-            f"{masks.max():.3g}; leave is_mask False to have each map scaled."
+            f"{masks.max():.3g}; set is_mask=False to scale each map."
         )
 
 
-# ---- What a method runs with: its own copy of the classifier, silence, and random numbers.
+# ---- The surroundings of a method: its own copy of the classifier, and random numbers.
 
 
 @contextmanager
 def random_states(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Give back the random states of torch, NumPy and Python; with a seed, start from it."""
+    """Restore the random states of torch, NumPy and Python afterwards; seed them if given."""
     python, numpy = random.getstate(), np.random.get_state()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -176,7 +174,7 @@ def random_states(device: torch.device, seed: int | None = None) -> Iterator[Non
 
 
 def one_by_one(explain: Explain) -> Explain:
-    """Explain each image on its own, from the same seed, so that its batch does not matter."""
+    """Explain each image on its own from the same seed, independently of its batch."""
 
     def alone(image: Tensor, label: Tensor) -> Tensor:
         with random_states(image.device, seed=0):
@@ -188,7 +186,7 @@ def one_by_one(explain: Explain) -> Explain:
     return each
 
 
-# ---- Baselines that know nothing of the classifier: what beats none of them has found nothing.
+# ---- Baselines that do not use the classifier.
 
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
@@ -204,7 +202,7 @@ def trivial_methods() -> dict[str, Method]:
         ['whole frame', 'centered square', 'random', 'edge detector']
     """
     return {
-        "whole frame": Method(_whole_frame, TRIVIAL, "1, but 0 in the last pixel", is_mask=True),
+        "whole frame": Method(_whole_frame, TRIVIAL, "1, except 0 in the last pixel", is_mask=True),
         "centered square": Method(_centered_square, TRIVIAL, "half of the area", is_mask=True),
         "random": Method(_noise, TRIVIAL, "uniform noise, seeded by the image"),
         "edge detector": Method(_edges, TRIVIAL, "Sobel, 3 x 3, norm over channels"),

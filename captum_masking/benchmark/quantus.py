@@ -1,6 +1,6 @@
-"""Our maps in the metrics of `Quantus <https://quantus.readthedocs.io>`_, which is installed apart.
+"""Use our maps in the metrics of `Quantus <https://quantus.readthedocs.io>`_.
 
-Nothing here imports it, and this package does not depend on it (its license is the LGPL).
+Install Quantus separately; its license is the LGPL, and nothing here imports it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ __all__ = ["Explainer"]
 
 
 class Explainer:
-    """An ``explain_func`` for Quantus, which makes the maps of a masking model.
+    """An ``explain_func`` for Quantus with the maps of a ``MaskingModel``.
 
-    Quantus hands in the model to explain at each call, with weights that it may have drawn anew; so
-    the model given to a metric has to be the ``MaskingModel`` itself, whose outputs are the logits.
-    For a plain classifier a mask is optimized for each input, which is slow.
+    Quantus passes the model at each call, perhaps with new random weights, so pass the
+    ``MaskingModel`` itself to a metric. For a plain classifier, a mask is optimized for each input,
+    which is slow.
 
     Args:
-        attribution: Called as ``attribution(model)``; makes what explains it. Another class of
-            Captum, such as ``IntegratedGradients``, puts that method beside ours.
+        attribution: Called as ``attribution(model)``; also a class of Captum, such as
+            ``IntegratedGradients``.
 
     Example:
         >>> from captum_masking import MaskingModel
@@ -50,9 +50,9 @@ class Explainer:
     ) -> np.ndarray:
         """Explain a batch ``(B, C, *spatial)``; return maps ``(B, 1, *spatial)`` in float32.
 
-        A mask is returned as it is, of another method the sum over channels, as in
-        ``quantus.explain``. ``options`` are those of the ``attribute`` call, such as ``area``; what
-        Quantus adds is understood: ``device``, and ``method``, the name under which it lists this.
+        A mask is returned unchanged; other attributions are summed over channels, as in
+        ``quantus.explain``. ``options`` go to ``attribute``, except Quantus's ``device`` and
+        ``method``.
         """
         options.pop("method", None)
         weight = next(model.parameters(), torch.zeros(0))

@@ -22,22 +22,22 @@ from captum_masking.benchmark.images import Sample
 from captum_masking.benchmark.result import COSTS, TRIVIAL, Column, Interval, Result, Row, needed
 from captum_masking.viz import Panel, overlay
 
-#: Printed where there is no value.
+#: Printed for a missing value.
 DASH = "–"
 
-#: Drawn against cost is the first of these that the result has, else its first headline.
+#: The plot shows the first of these that the result has, else its first headline.
 PLOTTED = ("error_at_best", "error_at_mean", "mask_iou_at_best", "saliency_metric")
 
-#: Okabe & Ito's colors without black and yellow, told apart by color-blind readers too.
+#: Okabe & Ito's colors without black and yellow, distinct for color-blind readers.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 _SHADES = 7  # from the best, q0, to the worst, q6
 
 _VERDICT_TITLES = ("score", "its value", "best other", "other's value", "difference", "verdict")
 _VERDICT_LEGEND = (
-    "In each column against the one that is best there by its mean, on the same images. The "
-    "difference is the reference's value minus the other's, with a 95 % interval; undecided where "
-    "that holds 0. Trivial maps do not count as methods."
+    "Each column compares the reference with the method that has the best mean there, on the same "
+    "images. The difference is the reference's value minus the other's, with a 95 % interval; it "
+    "is undecided if the interval holds 0. Trivial baselines are not compared."
 )
 
 Picture = bytes | str | Path
@@ -63,7 +63,7 @@ def write_report(result: Result, samples: Sequence[Sample], out: Path) -> list[P
 
 
 def _plotted(result: Result) -> str:
-    """Return the key of the column to draw against cost; empty if none has a value."""
+    """Return the key of the column to plot against cost; "" if none has a value."""
     known = {c.key: c for c in result.columns if any(row.value(c) for row in result.rows)}
     chosen = [key for key in PLOTTED if key in known]
     chosen += [key for key, c in known.items() if c.headline and c.higher_is_better is not None]
@@ -71,7 +71,7 @@ def _plotted(result: Result) -> str:
 
 
 def markdown(result: Result) -> str:
-    """Return a result as Markdown; in bold the best value of a column that is not trivial.
+    """Return a result as Markdown, with the best value of each column in bold.
 
     Needs pandas and jinja2.
 
@@ -85,13 +85,13 @@ def markdown(result: Result) -> str:
 
 
 def html(result: Result, montage: Picture | None = None, plots: Sequence[Picture] = ()) -> str:
-    """Return a page that needs no other file; names are escaped, pictures are PNG or JPEG."""
+    """Return a self-contained page; names are escaped, pictures are PNG or JPEG."""
     pictures = {"montage": montage and _source(montage), "plots": [_source(p) for p in plots]}
     return _rendered("report.html", result, **pictures)
 
 
 def text_table(result: Result) -> str:
-    """Return the short table for the shell, without intervals; failures follow in words.
+    """Return the short table for the shell, without intervals, followed by failures.
 
     Example:
         >>> print(text_table(Result([], [Row("mine", "yours", failure="it raised")], images=0)))
@@ -108,7 +108,7 @@ def text_table(result: Result) -> str:
 
 
 def _rendered(template: str, result: Result, **pictures: Any) -> str:
-    """Fill in a template of this folder; both print the same."""
+    """Render a template of this folder."""
     frame = result.frame()
     tables = {"": _short(result)}
     for column in result.columns:
@@ -158,7 +158,7 @@ def _plain(text: str) -> str:
 
 
 def _breakable(name: str) -> Any:
-    """Escape a name for HTML and let it break where a word ends: InputXGradient, my_method."""
+    """Escape a name for HTML, with line breaks between words: InputXGradient, my_method."""
     markupsafe = needed("markupsafe")
     ends = r"(?<=[a-z])(?=[A-Z])|(?<=[a-z0-9]_)(?=[a-zA-Z])"
     return markupsafe.Markup(re.sub(ends, "<wbr>", str(markupsafe.escape(name))))
@@ -177,19 +177,19 @@ def signed(value: Interval | None, column: Column) -> str:
 
 
 def _titled(result: Result, column: Column) -> str:
-    """Return a column's title, with its group where two columns share a title."""
+    """Return a column's title, with its group if two columns share a title."""
     alike = [other for other in result.columns if other.title == column.title]
     return column.title if len(alike) < 2 else f"{column.title} ({column.group})"
 
 
 def _heading(result: Result, column: Column, space: str = " ") -> str:
-    """Return a column's title with an arrow that points up where higher is better."""
+    """Return a column's title with an arrow: up if higher is better."""
     arrow = {True: "↑", False: "↓", None: ""}[column.higher_is_better]
     return f"{_titled(result, column)}{space}{arrow}".strip()
 
 
 def _facts(result: Result) -> dict[str, str]:
-    """Return the setting as text, the number of images with it; the command stands apart."""
+    """Return the setting and the number of images as text, without the command."""
     listed = {"images": result.images, **result.setting}
     return {n.replace("_", " "): _listed(v) for n, v in listed.items() if n != "command"}
 
@@ -212,7 +212,7 @@ def _thresholds(result: Result, row: Row) -> str:
 
 
 def _remarks(result: Result) -> list[str]:
-    """Return the notes, and one more for each row whose maps held NaN."""
+    """Return the notes, plus one for each row whose maps held NaN."""
     nan = "maps held NaN or infinity, which counts as no evidence."
     broken = [row for row in result.rows if row.degenerate]
     return [*result.notes, *(f"{r.name}: {r.degenerate} of {result.images} {nan}" for r in broken)]
@@ -222,7 +222,7 @@ def _remarks(result: Result) -> list[str]:
 
 
 class Cell(NamedTuple):
-    """A value and its interval as text, its shade from 0 to 6, None without a rank, and if bold."""
+    """A value and its interval as text, its shade (0 to 6 or None), and whether it is best."""
 
     mean: str
     limits: str = ""
@@ -240,7 +240,7 @@ def _short(result: Result) -> list[Column]:
 
 
 def ranks(frame: Any, column: Column) -> dict[str, float]:
-    """Place rows between the best, 0, and the worst, 1; rows that print alike share a place."""
+    """Rank rows from 0, the best, to 1, the worst; equal text gives equal ranks."""
     if column.higher_is_better is None:
         return {}
     printed = frame[column.key].dropna().map(lambda value: float(column.text(value)))
@@ -278,7 +278,7 @@ def _cells_of(frame: Any, column: Column) -> dict[str, Cell]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the reference did in one column against the row whose mean is best among the others."""
+    """The reference against the best other row in one column."""
 
     column: Column
     own: Interval
@@ -295,7 +295,7 @@ class Verdict:
 
 
 def contests(result: Result) -> dict[str, list[Verdict]]:
-    """Compare the reference with the best other method, and the best of another family."""
+    """Compare the reference with the best other method, and with the best other family's."""
     family = {row.family for row in result.rows if row.name == result.reference}
     fields = {"other method": {TRIVIAL}, "method of another family": {TRIVIAL, *family}}
     found = {name: _verdicts(result, without) for name, without in fields.items()}
@@ -341,7 +341,7 @@ def family_colors(result: Result) -> dict[str, str]:
 
 
 def _fit(text: str, width: int) -> str:
-    """Fit a text into two lines; dollars are no formulas."""
+    """Fit a text into two lines, and escape dollars."""
     first, *more = textwrap.wrap(text, width) or [""]
     second = " ".join(more)
     lines = [first, second if len(second) <= width else f"{second[: width - 1]}…"]
@@ -380,7 +380,7 @@ def draw_montage(samples: Sequence[Sample], result: Result, file: str | Path) ->
 
 
 def _place(samples: Sequence[Sample], result: Result) -> tuple[list[_Place], int, int]:
-    """Return each panel with its place, and the size of it all; in pixels."""
+    """Return each panel with its position, and the total size, in pixels."""
     names = [row.name for row in result.rows if any(row.name in s.maps for s in samples)]
     lines = math.ceil((1 + len(names)) / _PER_LINE)
     length = math.ceil((1 + len(names)) / lines)
@@ -418,12 +418,12 @@ def _panels(sample: Sample, names: Sequence[str]) -> list[Panel]:
 
 
 def _heat(sample: Sample, name: str) -> np.ndarray:
-    # As the metrics do: what is not a number is no evidence.
+    # As in the metrics, NaN is no evidence.
     return overlay(sample.pixels, torch.as_tensor(sample.maps[name]).float().nan_to_num(0, 0, 0))
 
 
 def _as_jpeg(file: str | Path) -> bytes:
-    """Return a PNG file as JPEG, a fifth of its size, for the page."""
+    """Return a PNG file as JPEG, a fifth of its size."""
     from PIL import Image  # matplotlib draws with it
 
     stream = io.BytesIO()
@@ -437,7 +437,7 @@ def _as_jpeg(file: str | Path) -> bytes:
 _MARKERS = "osD^vPX"
 _DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
-#: Where a number may stand, seen from its point, and the room that it needs; in pixels.
+#: Offsets of a number from its point, and the space that it needs, in pixels.
 _BESIDE = np.array([(s * x, y) for x in (17, 28, 40) for y in (0, 9, -9, 18, -18) for s in (1, -1)])
 _ROOM = 14
 
@@ -447,7 +447,7 @@ _CENTERED = {"fontsize": 8, "ha": "center", "va": "center", "zorder": 5}
 
 
 class _Point(NamedTuple):
-    """A row of the plot; without a cost, a line across."""
+    """A row of the plot; a horizontal line if it has no cost."""
 
     row: Row
     forwards: float | None
@@ -457,7 +457,7 @@ class _Point(NamedTuple):
 
 
 def draw_cost_quality(result: Result, key: str, file: str | Path) -> bool:
-    """Draw a column against time; rows that are trivial or have no cost are lines across."""
+    """Plot a column against time; trivial rows, or those without cost, are lines."""
     from matplotlib.figure import Figure  # without pyplot: the user's backend stays as it is
 
     column, colors = _column(result, key), family_colors(result)
@@ -472,7 +472,7 @@ def draw_cost_quality(result: Result, key: str, file: str | Path) -> bool:
     handles |= {p.row.name: _draw_line(axes, p, n, colors) for n, p in enumerate(lines)}
     _draw_legend(figure, [p.row.family for p in (*points, *lines)], handles)
     _label_axes(axes, column, bool(points))
-    figure.draw_without_rendering()  # so that the scales are known
+    figure.draw_without_rendering()  # sets the scales
     _number(axes, points)
     figure.savefig(file, format="png", dpi="figure")
     return True
@@ -489,7 +489,7 @@ def _column(result: Result, key: str) -> Column:
     found = {column.key: column for column in result.columns}
     if key not in found:
         raise ValueError(
-            f"expected the key of a column, but got {key!r}; {', '.join(found)} exist."
+            f"expected the key of a column, but got {key!r}; choose from {', '.join(found)}."
         )
     return found[key]
 
@@ -526,14 +526,14 @@ def _label_axes(axes: Any, column: Column, has_points: bool) -> None:
         axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.08, y=0.08)
     axes.grid(alpha=0.25)
-    axes.set_xlabel("← better      time of one image, in forward passes of the classifier")
+    axes.set_xlabel("← better      time per image, in forward passes of the classifier")
     better = {True: "      better →", False: "", None: ""}[column.higher_is_better]
     worse = "← better      " if column.higher_is_better is False else ""
     axes.set_ylabel(_fit(f"{worse}{column.title}{better}", 60))
 
 
 def _number(axes: Any, points: Sequence[_Point]) -> None:
-    """Write each point's number beside it, where there is most room."""
+    """Write each point's number where there is most space."""
     bars = [_bar(axes, point) for point in points]
     taken = np.concatenate(bars) if bars else np.empty((0, 2))
     for number, (center, *_) in enumerate(bars, 1):
@@ -545,6 +545,6 @@ def _number(axes: Any, points: Sequence[_Point]) -> None:
 
 
 def _bar(axes: Any, point: _Point) -> np.ndarray:
-    """Return points all along an error bar, its middle first, on the canvas."""
+    """Return points along an error bar on the canvas, its middle first."""
     heights = [point.mean, *np.linspace(point.low, point.high, 9)]
     return axes.transData.transform([(point.forwards, height) for height in heights])

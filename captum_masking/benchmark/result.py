@@ -1,4 +1,4 @@
-"""What a benchmark found: rows of methods, columns of scores, each with its interval."""
+"""The result of a benchmark: rows of methods, columns of scores with intervals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: The family of the baselines, which are never printed as the best.
+#: The family of the baselines, which are never marked as best.
 TRIVIAL = "trivial"
 
 
@@ -32,11 +32,10 @@ needed = partial(checks.needed, by="reports of a benchmark", run="'captum-maskin
 
 @dataclass(frozen=True)
 class Column:
-    """One score, ``key`` in JSON, with a ``title`` above it and a ``legend`` that explains it.
+    """A score: ``key`` in JSON, ``title`` in tables, and a ``legend`` that explains it.
 
-    ``group`` is the table it belongs to, and ``headline`` puts it into the first, short one too.
-    ``scale`` times the value is printed, with ``digits`` behind the point. ``higher_is_better`` is
-    None where neither is.
+    ``group`` names its table; ``headline`` adds it to the short table. The value is printed times
+    ``scale``, with ``digits`` decimals. ``higher_is_better`` is None if neither is better.
 
     Example:
         >>> Column("error", "LE, %", "Where", higher_is_better=False, scale=100).text(0.3384)
@@ -73,10 +72,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs, in milliseconds and in forward passes of the classifier.
+    """The cost per image, in milliseconds and in forward passes of the classifier.
 
-    ``memory_mb`` is the peak of what torch allocated on top of what was there before, in 10**6
-    bytes, for the batch of ``batch_size`` images that was timed; None where it cannot be measured.
+    ``memory_mb`` is the peak of torch's additional memory for the timed batch of ``batch_size``
+    images, in 10**6 bytes; None if it cannot be measured.
 
     Example:
         >>> Cost(ms=20.0, forwards=2.0, memory_mb=None, batch_size=8).forwards
@@ -89,21 +88,21 @@ class Cost:
     batch_size: int
 
 
-#: Columns made of :class:`Cost`; their values have no interval.
+#: Columns of :class:`Cost`, without intervals.
 COSTS = (
     Column(
         *("forwards", "forwards", "Cost", False, 1, 2),
-        "Time of one image in units of one forward pass of the classifier.",
+        "Time per image in units of one forward pass of the classifier.",
         headline=True,
     ),
     Column(
         *("ms", "ms/image", "Cost", False, 1, 1),
-        "Milliseconds an image, in a batch.",
+        "Milliseconds per image, in a batch.",
         headline=True,
     ),
     Column(
         *("memory_mb", "peak MB", "Cost", False, 1, 0),
-        "Peak of the memory that torch allocated for the batch that was timed, in 10**6 bytes.",
+        "Peak memory that torch allocated for the timed batch, in 10**6 bytes.",
         headline=True,
     ),
 )
@@ -111,10 +110,10 @@ COSTS = (
 
 @dataclass(frozen=True)
 class Row:
-    """What was found of one method; ``values`` by the key of the column, which may be missing.
+    """The result of one method; ``values`` by column key.
 
-    The four baselines are of the family ``"trivial"``. ``degenerate`` counts images whose map held
-    NaN or infinity, ``failure`` says why there are no values, and ``cost`` may be None then.
+    The four baselines have the family ``"trivial"``. ``degenerate`` counts images whose map held
+    NaN or infinity. ``failure`` says why there are no values.
 
     Example:
         >>> Row("mine", "yours", values={"error": Interval(0.3, 0.25, 0.36)}).values["error"].mean
@@ -130,7 +129,7 @@ class Row:
     failure: str = ""
 
     def value(self, column: Column) -> Interval | None:
-        """Return the value in a column or in one of `COSTS`; None if missing or not a number."""
+        """Return the value of a column or of one of `COSTS`; None if missing or NaN."""
         found = self.values.get(column.key)
         if column in COSTS:
             number = getattr(self.cost, column.key, None)
@@ -140,10 +139,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """All that a benchmark found, and how: rows and columns in the order of the table.
+    """The result of a benchmark: rows and columns in the order of the table.
 
-    ``differences`` holds, by column and row, what each row has more than the row ``reference`` on
-    the same images; ``thresholds``, by row and column, those chosen on each part of the images.
+    ``differences`` holds, by column and row, each row minus the row ``reference`` on the same
+    images. ``thresholds`` holds, by row and column, those chosen on each part of the images.
 
     Example:
         >>> result = Result([], [Row("mine", "yours", failure="it raised")], images=0)
@@ -164,18 +163,18 @@ class Result:
         """Return a row by its name."""
         found = {row.name: row for row in self.rows}
         if name not in found:
-            raise KeyError(f"there is no row {name!r}; there are {', '.join(found)}.")
+            raise KeyError(f"there is no row {name!r}; choose from {', '.join(found)}.")
         return found[name]
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain lists, dicts, numbers and strings, as the JSON file holds them."""
+        """Return the content of the JSON file."""
         return asdict(self)
 
     def frame(self) -> pandas.DataFrame:
-        """Return all numbers as a pandas DataFrame, one line a method, NaN where there is none.
+        """Return all numbers as a pandas DataFrame, one line per method.
 
         A score has three columns, such as ``error_at_best``, ``error_at_best_low`` and
-        ``error_at_best_high``; a cost has one. Nothing is scaled.
+        ``error_at_best_high``; a cost has one. Missing values are NaN, and nothing is scaled.
         """
         pandas = needed("pandas")
         table: dict[str, Any] = {
@@ -205,7 +204,7 @@ def digest(*parts: Any) -> str:
 
 
 class Store:
-    """A benchmark's scores on disk, a file for each method and batch, so that it can go on."""
+    """A benchmark's scores on disk, one file per method and batch, to continue from."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -222,7 +221,7 @@ class Store:
         if changed:
             listed = "; ".join(f"{n}: {found.get(n)} there, {setting[n]} now" for n in changed)
             raise ValueError(
-                f"{self.folder} holds a benchmark of something else ({listed}); choose another "
+                f"{self.folder} holds a benchmark with other settings ({listed}); choose another "
                 "folder, or delete this one."
             )
 

@@ -1,4 +1,4 @@
-"""All methods on the same images, batch by batch, each kept on disk once it is done."""
+"""Run all methods on the same images, batch by batch, and store each batch on disk."""
 
 from __future__ import annotations
 
@@ -61,38 +61,37 @@ def benchmark(
     notes: Sequence[str] = (),
     show_progress: bool = True,
 ) -> Result:
-    """Measure methods side by side, on the same images and by the same classifier.
+    """Compare methods on the same images with the same classifier.
 
-    The four trivial baselines are always among the rows. A method that raises is dropped with
-    its reason, and the others go on; a map with NaN counts as no evidence and is counted. The
-    model, and that of every Captum ``Attribution``, is given back as it was.
+    The four trivial baselines are always included. A method that raises is dropped with its reason,
+    and the others continue. A map with NaN counts as no evidence. The state of the model, and of
+    every Captum ``Attribution``'s model, is restored.
 
     Args:
-        model: The classifier that judges, or a ``MaskingModel``, whose classifier does.
-        data: Items ``(image, label)`` of one shape; with an attribute ``boxes``, one tensor
-            ``(n, 4)`` an image in fractions of the frame, maps are compared with boxes, and with
-            a method ``pixel_mask(index, size)`` with pixel masks.
-        methods: By name, any Captum ``Attribution``, callable ``(inputs, target) -> maps`` or
+        model: The classifier that judges, or a ``MaskingModel`` with it.
+        data: Items ``(image, label)`` of one shape. An attribute ``boxes``, one tensor ``(n, 4)``
+            per image in fractions of the frame, adds metrics with boxes; a method
+            ``pixel_mask(index, size)`` adds metrics with pixel masks.
+        methods: By name, a Captum ``Attribution``, a callable ``(inputs, target) -> maps`` or a
             :class:`Method`; None takes :func:`default_methods`.
-        out: A folder for tables, pictures and the report, which need pandas and jinja2. What was
-            measured is kept there too, and a run that was interrupted goes on from it; rows whose
-            settings have changed since are measured anew.
+        out: A folder for tables, pictures and the report, which need pandas and jinja2. It also
+            stores the measurements, so that the same call continues after an interruption; rows
+            with changed settings are measured again.
         limit: Use a random sample of this size; None takes all images.
-        predicted: Explain the class that the classifier predicts, in place of the label.
-        check_accuracy: Whether to refuse labels of which the classifier knows nothing.
-        measures: Names, or one text with commas between: ``le`` (by boxes), ``iou`` (by pixel
-            masks), ``masked``, ``sm``, ``equal`` (area), ``maps``, which are ``quick``; and
-            ``half``, ``curves``, ``infidelity``, ``sensitivity``, with which they are ``all``.
-        curve_steps: Points of the insertion and deletion curves; RISE takes 28.
-        curve_images: So many of the images, rounded up to whole batches, have these curves; None
-            is all.
-        cost_seconds: For timing a method, unless three turns take longer.
-        reference: The row that the others are compared with, also at the area of its maps; the
-            first that is not trivial if empty.
-        seed: Of the choice of images, of the halves for thresholds, and of the bootstrap.
-        to_picture: Makes pixels ``(H, W, 1 or 3)`` in [0, 1] of an image, for the montage; None
+        predicted: Explain the predicted class instead of the label.
+        check_accuracy: Whether to refuse labels that the classifier does not know.
+        measures: Names, or one comma-separated text. ``quick`` is ``le`` (boxes), ``iou`` (pixel
+            masks), ``masked``, ``sm``, ``equal`` (area) and ``maps``; ``all`` adds ``half``,
+            ``curves``, ``infidelity`` and ``sensitivity``.
+        curve_steps: Points per curve; RISE takes 28.
+        curve_images: Number of images with curves, rounded up to whole batches; None takes all.
+        cost_seconds: Time to time each method, unless three runs take longer.
+        reference: The row to compare the others with, also at the area of its maps; empty takes the
+            first row that is not trivial.
+        seed: Seed of the sample, of the halves for thresholds, and of the bootstrap.
+        to_picture: Turns an image into pixels ``(H, W, 1 or 3)`` in [0, 1] for the montage; None
             stretches each image to its own range.
-        setting, notes: For the report: facts by name, such as the command, and sentences.
+        setting, notes: Facts by name, such as the command, and sentences for the report.
 
     Example:
         >>> from captum_masking.data import DigitsOnTextures
@@ -102,7 +101,7 @@ def benchmark(
         ['whole frame', 'centered square', 'random', 'edge detector']
     """
     names = asked(measures)
-    if out is not None:  # now rather than after hours
+    if out is not None:  # fail now, not after hours
         needed("pandas"), needed("jinja2")
     judge = copy.deepcopy(model.classifier if isinstance(model, MaskingModel) else model).eval()
     images = Images(data, limit=limit, seed=seed, batch_size=batch_size)
@@ -162,18 +161,18 @@ def _rows(
 def _notes(images: Images, left_out: Mapping[str, str], measures: Sequence[str]) -> list[str]:
     notes = in_words(left_out)
     if not images.has_boxes:
-        notes.append("The data have no boxes: the columns that need them are left out.")
+        notes.append("The data have no boxes, so the columns that need them are missing.")
     if not images.has_pixels:
-        notes.append("The data have no pixel masks: the columns that need them are left out.")
+        notes.append("The data have no pixel masks, so the columns that need them are missing.")
     others = [name for name in asked("all") if name not in measures]
     if others:
-        notes.append(f"Not asked for (measures): {', '.join(others)}.")
+        notes.append(f"Not measured: {', '.join(others)} (see measures).")
     return notes
 
 
 @dataclass
 class _Loop:
-    """Measures rows, keeps what it finds in a store, and why methods were dropped."""
+    """Measures rows, stores the results, and the reasons of dropped methods."""
 
     rows: Mapping[str, Method]
     judge: nn.Module
@@ -189,14 +188,14 @@ class _Loop:
         area = self.rows[self.reference].settings if self.reference in self.rows else ""
         self.methods = {k: run for n, row in self.rows.items() for k, run in row.runs(n).items()}
         settings = {n: f"{run.settings}; area: {area}" for n, run in self.methods.items()}
-        self.store.forget_changed(settings)  # all are measured at that area
+        self.store.forget_changed(settings)  # every row depends on that area
 
     def run(self, images: Images, *, predicted: bool, show_progress: bool) -> Chosen:
         total = len(images) * len(self.methods)
         # The others are measured at its area, too.
         names = sorted(self.methods, key=lambda name: name != self.reference)
         with (
-            # Without its batch norm the judge says the same in four fifths of the time.
+            # Folded batch norm saves a fifth of the judge's time.
             Folded().lent(self.judge, [images.example(self.judge)], as_they_are) as judge,
             tqdm(total=total, unit="map", disable=not show_progress) as bar,
         ):
@@ -217,7 +216,7 @@ class _Loop:
 
     def _say(self, left: int, batch: int) -> None:
         minutes = self.measured * left / batch / 60
-        said = f"about {minutes:.1f} minutes for {left} images, by the first {batch} of them"
+        said = f"about {minutes:.1f} minutes for {left} images, estimated on the first {batch}"
         tqdm.write(f"{said} ({', '.join(self.scores.measures)})", file=sys.stderr)
 
     def _try(self, name: str, batch: Batch) -> None:
@@ -225,13 +224,13 @@ class _Loop:
             return
         method = self.methods[name]
         try:
-            # From a seed of its own, a run that was interrupted draws what it would have drawn.
+            # Its own seed, so that an interrupted run draws the same numbers.
             with (
                 _untouched(method.module),
                 random_states(batch.inputs.device, self.seed + batch.first),
             ):
                 arrays = self._measure(name, method, batch)
-        except Exception as error:  # any method may raise anything; the others are to go on
+        except Exception as error:  # any method may raise anything; the others continue
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             self.failures[name] = f"failed after {batch.first} images: {reason}"
         else:
@@ -253,7 +252,7 @@ class _Loop:
         return arrays
 
     def _areas(self, batch: Batch) -> Tensor | None:
-        """Return how much of each image the map of the reference row covers, if it has one."""
+        """Return the area of the reference row's map per image, if there is one."""
         if not self.store.has(self.reference, batch.first):
             return None
         return torch.from_numpy(self.store.read(self.reference, [batch.first])["area"])
@@ -261,7 +260,7 @@ class _Loop:
 
 @contextmanager
 def _untouched(module: nn.Module | None) -> Iterator[None]:
-    """Hold a module in eval mode, with gradients on; give it back as it was."""
+    """Keep a module in eval mode with gradients on; restore its state afterwards."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
