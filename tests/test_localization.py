@@ -307,7 +307,7 @@ def test_a_pixel_is_in_a_box_if_its_center_is():
 
 
 def test_an_image_without_boxes_is_refused_by_its_number():
-    with pytest.raises(ValueError, match=r"boxes\[1\] must hold at least one box.*leave images"):
+    with pytest.raises(ValueError, match=r"boxes\[1\] must hold at least one box.*omit images"):
         localization_error(torch.rand(2, 4, 4), [boxes_of([0, 0, 2, 2]), torch.empty(0, 4)])
 
 

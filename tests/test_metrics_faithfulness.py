@@ -444,7 +444,7 @@ def test_the_infill_is_told_the_frame_once_or_every_steps_hole():
 
 
 def test_a_step_of_no_pixel_is_refused():
-    with pytest.raises(ValueError, match="step_px must be 1 or more pixels, but got 0"):
+    with pytest.raises(ValueError, match="step_px must be at least 1, but got 0"):
         m.deletion(*case(1)[:4], step_px=0)
 
 

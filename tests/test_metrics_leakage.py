@@ -62,7 +62,7 @@ def test_leakage_by_position_alone_is_in_the_boxes_too():
     found = leakage(*squares(100))
     assert found.accuracy > 0.9 and found.box_accuracy > 0.9
     assert found.gives_away() and not found.shape_gives_away()
-    assert "size and position that do" in found.sentence()
+    assert "size and position do" in found.sentence()
 
 
 def test_the_same_call_gives_the_same_result_and_leaves_the_random_state_alone():

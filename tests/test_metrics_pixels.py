@@ -201,7 +201,7 @@ def test_cells_that_are_not_there_are_refused(cell, message):
 
 
 def test_maps_that_do_not_divide_into_cells_are_refused():
-    with pytest.raises(ValueError, match=r"divide into as many cells.*mosaics\("):
+    with pytest.raises(ValueError, match=r"divide into .* cells.*mosaics\("):
         grid_pointing(torch.rand(1, 5, 4), torch.tensor([0]))
 
 
@@ -215,5 +215,5 @@ def test_pixel_masks_that_do_not_fit_are_refused(metric):
         metric(masks, torch.ones(2, 8, 8))
     with pytest.raises(ValueError, match="0 and 1 only.*labels == label"):
         metric(masks, torch.full((2, 4, 4), 255))
-    with pytest.raises(ValueError, match=r"images \[1\] have none; leave images"):
+    with pytest.raises(ValueError, match=r"images \[1\] have none; omit images"):
         metric(masks, torch.tensor([1, 0]).reshape(2, 1, 1).expand(2, 4, 4))

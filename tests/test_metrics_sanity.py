@@ -155,7 +155,7 @@ def test_maps_of_another_shape_are_refused(name):
     similarity = s.SIMILARITIES[name]
     with pytest.raises(ValueError, match=r"\(2, 3, 8, 8\); reduce an attribution over its channel"):
         similarity(torch.rand(2, 3, 8, 8), torch.rand(2, 1, 8, 8))
-    with pytest.raises(ValueError, match=r"same size, but got \(2, .*8\) and \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"same shape, but got \(2, .*8\) and \(3, 8, 8\)"):
         similarity(torch.rand(2, 1, 8, 8), torch.rand(3, 8, 8))
 
 

@@ -1,4 +1,4 @@
-"""What a mask is worth: functions with one value per image, and `MeanOf` for the mean of many.
+"""Metrics of masks: functions with one value per image, and `MeanOf` for their mean.
 
 Every function returns float32 ``(B,)`` on the device of its masks or inputs, unless it says
 otherwise. Arguments that many of them share:
@@ -12,18 +12,17 @@ otherwise. Arguments that many of them share:
 - ``predicted``: boxes in place of masks, ``(B, 4)``, or ``(4,)`` for all images.
 - ``truth``: boxes, or pixel masks of 0 and 1 shaped as ``masks``.
 - ``threshold``: masks are cut strictly above it; None is each mask's own mean.
-- ``published``: do as the published code does where this differs from the definition.
-- ``classifier``: called as ``classifier(inputs)``; returns logits ``(B, classes)``. A module is
-  held in eval mode and given its modes back; what a lambda hides must be in eval mode already.
+- ``published``: follow the published code where it differs from the definition.
+- ``classifier``: called as ``classifier(inputs)``; returns logits ``(B, classes)``. A module runs
+  in eval mode and gets its modes back; a module inside a lambda must be in eval mode already.
 - ``inputs``: images ``(B, C, H, W)``, floating point, normalized so that zero is the mean color.
 - ``target``: any form Captum takes; None is the class predicted for the whole image.
 - ``infill``: what fills the holes, see :mod:`captum_masking.parts.infill`.
 - ``batch_size``: images per call of the classifier.
-- ``seed``: the same seed draws the same; torch's random state is left alone.
+- ``seed``: seed of random numbers; torch's random state does not change.
 
-Shapes that do not fit, values out of range and inputs that are not finite are a ``ValueError``
-that names the way out, arguments of another kind a ``TypeError``, and a target that is not one
-class per image a ``TargetError``.
+Wrong shapes, values out of range and inputs that are not finite raise a ``ValueError``, arguments
+of the wrong type a ``TypeError``, and a target that is not one class per image a ``TargetError``.
 
 Source:
     Phang et al. 2020: LE and box IoU, OM, F1 and F1a, the accuracies and the entropy of masked

@@ -1,4 +1,4 @@
-"""Masks to boxes, boxes to masks, and how well boxes agree."""
+"""Convert masks to boxes and boxes to masks, and compare boxes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from captum_masking.metrics.mean import facts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Where the object is: boxes, one tensor ``(n, 4)`` per image, or pixel masks of 0 and 1.
+#: The objects: boxes, one tensor ``(n, 4)`` per image, or pixel masks of 0 and 1.
 Region = Sequence[Tensor] | Tensor
 
 SIDES = None  # neighbors share a side
@@ -76,7 +76,7 @@ def _largest_contour(parts: Array, chosen: Array) -> tuple[Array, float]:
 
 
 def contour_area(part: Array) -> float:
-    """Return the area inside the line through the centers of a part's outer pixels; holes count."""
+    """Return the area inside a part's contour through pixel centers, with its holes."""
     off = np.ones((part.shape[0] + 2, part.shape[1] + 2), dtype=bool)
     off[1:-1, 1:-1] = ~part
     filled = (_label(off, SIDES)[0] != 1).astype(np.int8)  # part 1 holds the first pixel: outside
@@ -85,7 +85,7 @@ def contour_area(part: Array) -> float:
 
 
 class Parts(NamedTuple):
-    """The parts of a plane at all cuts: half-open boxes ``(n, 4)``, pixels, and which cut."""
+    """The parts of a plane at all cuts: half-open boxes ``(n, 4)``, pixels, and cuts."""
 
     boxes: Array
     sizes: Array
@@ -93,17 +93,17 @@ class Parts(NamedTuple):
 
 
 def parts_at_cuts(levels: Array) -> Parts:
-    """Find what hangs together by sides or corners at every cut, in reading order of each.
+    """Find the parts connected by sides or corners at every cut, in reading order.
 
     Pixels are on at cuts ``0 .. level - 1``. All cuts are one graph of runs, pixels in a row.
     """
     from scipy.sparse import csgraph, csr_matrix
 
-    framed = np.pad(levels.astype(np.int64), ((0, 1), (1, 1)))  # nothing right of a row and below
+    framed = np.pad(levels.astype(np.int64), ((0, 1), (1, 1)))  # a border of zeros
     line, size = framed.shape[1], framed.size
     rise, framed = np.diff(framed.ravel()), framed.ravel()
     starts, ends = _places(rise, framed[:-1], size), _places(-rise, framed[1:], size)
-    # The runs of the next row that a run touches follow each other.
+    # A run touches consecutive runs of the next row.
     first = np.searchsorted(ends, starts + line)
     counts = np.searchsorted(starts, ends + line, "right") - first
     touched, pointers = _ranges(first, counts), np.concatenate([[0], counts.cumsum()])
@@ -114,21 +114,21 @@ def parts_at_cuts(levels: Array) -> Parts:
     boxes[:, 0], boxes[:, 2] = line, 0
     np.minimum.at(boxes[:, 0], part, left)
     np.maximum.at(boxes[:, 2], part, right)
-    # Runs are in reading order; of those of a part, the one that is written last stays.
+    # Runs are in reading order; the last one of each part stays.
     boxes[part[::-1], 1], boxes[part, 3] = rows[::-1], rows + 1
     cuts[part] = starts // size
     return Parts(boxes, np.bincount(part, right - left, minlength=found), cuts)
 
 
 def _places(rise: Array, low: Array, size: int) -> Array:
-    """Return the place of each rise at every cut that it passes, cuts in order."""
+    """Return the position of each rise at every cut that it passes, cuts in order."""
     there = np.flatnonzero(rise > 0)
     cuts = _ranges(low[there], rise[there])
     return np.sort(cuts * size + np.repeat(there, rise[there]))
 
 
 def _ranges(first: Array, counts: Array) -> Array:
-    """Join ranges of consecutive numbers, given by their first and how many they are."""
+    """Join ranges of consecutive numbers, given by first number and length."""
     before = counts.cumsum() - counts
     return np.arange(counts.sum()) + np.repeat(first - before, counts)
 
@@ -158,15 +158,15 @@ def masks_to_boxes(
 ) -> Tensor:
     """Return the tight box around the largest part of each mask, last row and column included.
 
-    Parts hang together by their sides; of equal ones, the first in reading order counts.
+    Parts are connected by sides; the first in reading order wins ties.
 
     Args:
-        published: Leave out the part's last row and column; a part of one row or column then has
-            a box of area 0.
+        published: Omit the part's last row and column; a part of one row or column then has a box
+            of area 0.
 
     Returns:
-        Float32 ``(B, 4)``, half-open. ``(0, 0, 0, 0)`` is no box: for a constant mask cut at its
-        mean, one with NaN or infinity, and one that nowhere exceeds the threshold.
+        Float32 ``(B, 4)``, half-open. ``(0, 0, 0, 0)`` means no box: for a constant mask cut at its
+        mean, a mask with NaN or infinity, and a mask that never exceeds the threshold.
 
     Example:
         >>> masks_to_boxes(torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]]))
@@ -188,7 +188,7 @@ def salient_boxes(masks: Tensor, threshold: float | None = None) -> Tensor:
 
 
 def _ends(on: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first place of each row ``(B, N)`` that is on and the one after the last."""
+    """Return the first position of each row ``(B, N)`` that is on, and one after the last."""
     first, length = on.int().argmax(1), on.shape[1]
     end = length - on.flip(1).int().argmax(1)
     return first, end.where(on.any(1), 0)
@@ -215,9 +215,9 @@ def whole_frame(height: int, width: int) -> Tensor:
 
 
 def centered_square(height: int, width: int, area: float = 0.5) -> Tensor:
-    """Return a box ``(4,)`` in the middle of the frame: a baseline that is hard to beat.
+    """Return a box ``(4,)`` in the middle of the frame, a strong baseline.
 
-    It covers a fraction of the area in (0, 1], with the frame's aspect ratio, in whole pixels.
+    It covers the fraction ``area`` of the frame, with the same aspect ratio, in whole pixels.
 
     Example:
         >>> centered_square(4, 8, area=0.25)
@@ -260,7 +260,7 @@ def _between(start: Tensor, end: Tensor, length: int) -> Tensor:
 
 
 def region_of(masks: Tensor, truth: Region) -> Tensor:
-    """Return where the object is as boolean ``(B, H, W)`` on the masks' device."""
+    """Return the object's pixels as boolean ``(B, H, W)`` on the masks' device."""
     height, width = masks.shape[-2:]
     if isinstance(truth, Tensor):
         check_truth(masks, truth)
@@ -281,7 +281,7 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 def best_box_iou(masks: Tensor, boxes: Sequence[Tensor], *, published: bool = False) -> Tensor:
     """Return the IoU of each mask's box with the best of the image's boxes; 0 without a box.
 
-    It is what `localization_error` compares with 0.5, and ``published`` is alike.
+    `localization_error` compares it with 0.5; ``published`` means the same.
 
     Example:
         >>> mask = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])  # its box is (0, 0, 2, 1)
@@ -299,7 +299,7 @@ def best_box_iou_of_boxes(predicted: Tensor, boxes: Sequence[Tensor]) -> Tensor:
 
 
 def exact_ious(predicted: Tensor, boxes: Sequence[Tensor], *, published: bool = False) -> Tensor:
-    """Return the best IoU of each image, float64 ``(B,)`` on the CPU: one half must stay so."""
+    """Return the best IoU of each image, float64 ``(B,)`` on the CPU, so that 1/2 stays exact."""
     check_predicted(predicted)
     rows = predicted.expand(len(boxes), 4) if predicted.dim() == 1 else predicted
     check_boxes(len(rows), boxes)

@@ -1,4 +1,4 @@
-"""What a classifier answers: logits of many images, a few at a time; how robust, how calibrated."""
+"""Run a classifier in batches, and measure its robustness and calibration."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def of_class(values: Tensor, classes: Tensor) -> Tensor:
     return values.gather(1, classes[:, None])[:, 0]
 
 
-# ---- Is it a good one? Before and after a training, on the same images.
+# ---- Quality of a classifier
 
 
 @torch.no_grad()
@@ -75,14 +75,13 @@ def occluded_accuracy(
 ) -> Tensor:
     """Return ``(B, areas)``: 1 where a class is still recognized with a part of the image hidden.
 
-    The same seed hides the same parts, so that two classifiers are compared image by image. An area
-    of 0 hides nothing.
+    The same seed hides the same parts, so two classifiers can be compared image by image.
 
     Args:
         target: The true classes, integers ``(B,)``.
-        masks: What is hidden are their most salient pixels. None hides a rectangle that lies
-            anywhere in the frame and has its proportions, the larger ones around the smaller.
-        areas: Shares of the pixels, in [0, 1).
+        masks: Their most salient pixels are hidden. None hides a rectangle at a random place with
+            the frame's aspect ratio; larger areas contain the smaller ones.
+        areas: Hidden shares of the pixels, in [0, 1).
 
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
@@ -101,7 +100,7 @@ def occluded_accuracy(
     for area in areas:
         holes = _rectangles(inputs, corners, area) if masks is None else most_salient(masks, area)
         parts = inputs.detach().split(batch_size), holes.to(inputs).split(batch_size)
-        with seeded(inputs, seed):  # some infills draw
+        with seeded(inputs, seed):  # for random infills
             hidden = (mask_images(*pair, infill)[1] for pair in zip(*parts, strict=True))
             output = as_class_logits(logits_of(classifier, hidden))
         check_labels(target, inputs, classes=output.shape[1])
@@ -110,7 +109,7 @@ def occluded_accuracy(
 
 
 def _rectangles(inputs: Tensor, corners: Tensor, area: float) -> Tensor:
-    """Return holes ``(B, 1, H, W)`` that lie where two numbers in [0, 1] say, wholly inside."""
+    """Return holes ``(B, 1, H, W)`` inside the frame, placed by two numbers in [0, 1]."""
     holes = torch.zeros(len(inputs), 1, *inputs.shape[2:])
     sides = [round(side * area**0.5) for side in inputs.shape[2:]]
     for hole, corner in zip(holes, corners.tolist(), strict=True):
@@ -129,14 +128,14 @@ def calibration_error(
     bins: int = 15,
     batch_size: int = 32,
 ) -> Tensor:
-    """Return how far confidence lies from accuracy, one number of all images, in [0, 1].
+    """Return the expected calibration error of all images, in [0, 1]; lower is better.
 
-    The mean over images of ``|accuracy - confidence|`` of their bin of confidence, by torchmetrics;
-    lower is better. A few hundred images leave it some points too high.
+    The mean over images of ``|accuracy - confidence|`` of their bin of confidence. With only a few
+    hundred images it is some points too high.
 
     Args:
         target: The true classes, integers ``(B,)``.
-        bins: Of equal width in [0, 1].
+        bins: Number of equal bins in [0, 1].
 
     Source:
         Guo et al. 2017, the expected calibration error.
@@ -158,7 +157,7 @@ def check_images(classifier: Any, inputs: Any, batch_size: int = 1) -> None:
     if not callable(classifier):
         raise TypeError(
             f"classifier must be callable as classifier(inputs), but got "
-            f"{type(classifier).__name__}; give a module or a function that returns logits."
+            f"{type(classifier).__name__}; pass a module or a function that returns logits."
         )
     check_inputs(inputs)
     if inputs.dim() != 4 or not inputs.numel():
@@ -169,7 +168,7 @@ def check_images(classifier: Any, inputs: Any, batch_size: int = 1) -> None:
     check_finite(inputs, "inputs", "remove or repair these images.")
     check_same_device(inputs, module_of(classifier))
     if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more images, but got {batch_size}.")
+        raise ValueError(f"batch_size must be at least 1, but got {batch_size}.")
 
 
 def check_maps(inputs: Tensor, masks: Tensor) -> None:

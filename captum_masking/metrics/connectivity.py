@@ -1,4 +1,4 @@
-"""Is it still the same classifier? Losses along the straight line between two networks' weights."""
+"""Linear connectivity: losses along the straight line between two networks' weights."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from captum_masking.data.seeded import random_states
 
 #: A network, or its weights and buffers by name.
 Network = nn.Module | Mapping[str, Tensor]
-#: What a point of the line has in place of what lies between the two networks, by name.
+#: Buffers of a point on the line that replace the mixed ones, by name.
 Others = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Connectivity:
-    """What lies between two networks, as `connectivity` finds it.
+    """The result of `connectivity`.
 
     Attributes:
         losses: Mean cross entropy in nats at equally spaced points, float64 ``(points,)``.
-        accuracies: Share of examples that are recognized there, likewise.
-        before, after: Accuracy of the first and of the second network as they are.
+        accuracies: Accuracy at the same points.
+        before, after: Accuracy of the first and of the second network.
         changed: Share of examples for which they predict different classes.
-        examples: How many were read.
+        examples: Number of examples.
     """
 
     losses: Tensor
@@ -66,12 +66,12 @@ class Connectivity:
 def barrier(
     losses: Tensor | Sequence[float], *, above: Literal["chord", "mean_of_ends"] = "chord"
 ) -> float:
-    """Return how far the losses at equally spaced points rise, at least 0, in their unit.
+    """Return the height of the barrier in losses at equally spaced points, at least 0.
 
     Args:
         losses: ``(points,)``, from one end of the line to the other.
-        above: ``chord`` is the straight line between the two ends' losses, ``mean_of_ends`` half
-            of their sum, above which a plain slope has a barrier, too.
+        above: ``chord`` measures from the straight line between the ends' losses, ``mean_of_ends``
+            from their mean, above which a mere slope has a barrier too.
 
     Source:
         Juneja et al. 2023 (chord); Frankle et al. 2020 (mean of ends).
@@ -89,7 +89,7 @@ def barrier(
 
 
 def convexity_gap(losses: Tensor | Sequence[float]) -> float:
-    """Return the greatest `barrier` of any part of the line: bumps show that the ends hide.
+    """Return the largest `barrier` of any part of the line.
 
     Source:
         Juneja et al. 2023.
@@ -143,17 +143,16 @@ def connectivity(
     examples: int | None = None,
     to_logits: Callable[[Any], Tensor] | None = None,
 ) -> Connectivity:
-    """Walk from the weights of one network straight to those of another.
+    """Measure losses on the straight line from one network's weights to another's.
 
-    No barrier says that the second network is still in the valley of the first, as after gentle
-    fine-tuning. Both stay as they are: a copy of the second takes the weights of each point, in
-    eval mode. Weights that several layers share move once, whole numbers not at all: they are those
-    of the nearer end.
+    No barrier means that the second network is in the same valley as the first, as after gentle
+    fine-tuning. Neither network changes: a copy of the second, in eval mode, takes the weights of
+    each point. Integers are those of the nearer end.
 
     Args:
         first: A network like the second, or its ``state_dict()``.
-        loader: Gives batches ``(inputs, labels)`` and is read once, with ``estimate`` twice.
-        points: Networks on the line, with both ends, >= 2.
+        loader: Yields batches ``(inputs, labels)``; read once, with ``estimate`` twice.
+        points: Number of networks on the line, with both ends, >= 2.
         buffers: ``estimate`` recalculates the statistics of batch norm at every point, from the
             same examples, which is fair to mixed weights. ``interpolate`` mixes them like weights,
             ``first`` keeps the first network's. Where training kept the statistics, as gentle
@@ -185,7 +184,7 @@ def connectivity(
     line = _Line(first, second, to_logits)
     fractions = _fractions(points).tolist()
     seen, changed = 0, 0
-    with random_states(0):  # the caller's are left alone
+    with random_states(0):  # keep the caller's random states
         others = _BUFFERS[buffers](line, fractions, _batches(loader, examples))
         stops: list[tuple[float, Others]] = list(zip(fractions, others, strict=True))
         stops += [end for end in _ENDS if end not in stops]
@@ -200,7 +199,7 @@ def connectivity(
             changed += int((predicted[before] != predicted[after]).sum())
             seen += len(labels)
     if not seen:
-        raise ValueError("the loader gave no batch; it must give images to read.")
+        raise ValueError("expected at least one batch, but the loader gave none.")
     right /= seen
     return Connectivity(
         losses[:points] / seen,

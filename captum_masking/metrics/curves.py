@@ -1,4 +1,4 @@
-"""Deletion and insertion: the target's probability as pixels go, or come, in the map's order."""
+"""Deletion and insertion: the target's probability as pixels are removed or added."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Curve(NamedTuple):
 
     @property
     def auc(self) -> Tensor:
-        """``(B,)``: the area under the curve by the trapezoid rule, over the actual fractions."""
+        """The area under the curve by the trapezoid rule, ``(B,)``."""
         return torch.trapezoid(self.probabilities, self.fractions)
 
 
@@ -61,7 +61,7 @@ class RiseBlur:
         if not 0 < self.sigma_px < float("inf") or self.taps < 1 or self.taps % 2 == 0:
             raise ValueError(
                 f"sigma_px must be positive and taps odd, but got {self.sigma_px} and {self.taps}; "
-                "an odd kernel has a middle, for example taps=5."
+                "use for example taps=5."
             )
 
     def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
@@ -90,15 +90,15 @@ def deletion_curve(
 ) -> Curve:
     """Return the target's probability as the most salient pixels are replaced first.
 
-    Equal values go in reading order: a constant map, and one with NaN, takes the image away from
-    top to bottom.
+    Equal values go in reading order: a constant map, or one with NaN, removes the image from top to
+    bottom.
 
     Args:
-        step_px: Pixels per step, >= 1; None is RISE's eight rows. The last step takes what is left.
-        infill: What replaces the pixels.
-        every_step: Call the infill at each step, with what is then missing as the hole, as an
-            inpainter needs; otherwise once, for the whole frame.
-        whole: The classifier's logits of the images, where they are known: one pass less.
+        step_px: Pixels per step, >= 1; None is RISE's eight rows. The last step takes the rest.
+        infill: Replaces the pixels.
+        every_step: Whether to call the infill at each step with the current hole, as an inpainter
+            needs, or once for the whole frame.
+        whole: The classifier's logits of the images, if known; saves a pass.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # Flatten: the logits are the pixels
@@ -124,7 +124,7 @@ def insertion_curve(
 ) -> Curve:
     """Return the target's probability as the most salient pixels are restored first.
 
-    As in `deletion_curve`, where ``infill`` gives the image to start from.
+    As `deletion_curve`; ``infill`` gives the image to start from.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])
@@ -151,7 +151,7 @@ def deletion(
 ) -> Tensor:
     """Return the area under the `deletion_curve` of each image.
 
-    RISE counts a shorter last step as a whole one; at 224 x 224 there is none.
+    RISE counts a shorter last step as a full one; at 224 x 224 there is none.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # 0.8808, 0.5, 0.5
@@ -190,7 +190,7 @@ def insertion(
 
 @dataclass(eq=False)
 class Run:
-    """One way through the images of a batch; the arguments are those of `deletion_curve`."""
+    """One curve per image of a batch; the arguments are those of `deletion_curve`."""
 
     classifier: Classifier
     inputs: Tensor
@@ -228,7 +228,7 @@ class Run:
         return torch.cat([rows, whole] if self.insert else [whole, rows], dim=1)
 
     def _stages(self, counts: Tensor, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return each image at each step, images in order, a batch at a time."""
+        """Yield each image at each step in batches."""
         everyone = torch.arange(len(self.inputs), device=self.inputs.device)
         for pairs in torch.cartesian_prod(everyone, counts).split(self.batch_size):
             images, taken = pairs.unbind(1)
@@ -248,17 +248,17 @@ class Run:
 
 
 def _ranks(masks: Tensor) -> Tensor:
-    """Return each pixel's place in the order, ``(B, 1, H, W)`` from 0 for the most salient."""
+    """Return each pixel's rank ``(B, 1, H, W)``, 0 for the most salient."""
     order = finite_planes(masks).flatten(1).sort(dim=1, descending=True, stable=True).indices
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places).reshape(-1, 1, *masks.shape[-2:])
 
 
 def counts_of(height: int, width: int, step_px: int | None) -> Tensor:
-    """Return how many pixels are taken at each point of the curve, from 0 to all."""
+    """Return the number of pixels at each point of the curve, from 0 to all."""
     pixels, step = height * width, 8 * width if step_px is None else step_px
     if step < 1:
         raise ValueError(
-            f"step_px must be 1 or more pixels, but got {step_px}; None is eight rows of the image."
+            f"step_px must be at least 1, but got {step_px}; None is eight rows of the image."
         )
     return torch.tensor([*range(0, pixels, int(step)), pixels])

@@ -1,4 +1,4 @@
-"""Is the map what the classifier uses? Probabilities of images masked in and masked out."""
+"""Faithfulness: the classifier's probabilities of masked-in and masked-out images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from captum_masking.parts.masking import mask_images
 
 @dataclass(eq=False)
 class Masked:
-    """The classifier's probabilities ``(B, classes)`` of images, and of both halves when needed."""
+    """The classifier's probabilities ``(B, classes)`` of images, and of both masked images."""
 
     classifier: Classifier
     inputs: Tensor
@@ -57,7 +57,7 @@ class Masked:
     def masked_out(self) -> Tensor:
         return self._of_half(1)
 
-    # In the same batches as the clean images: a mask of ones then gives the very same numbers.
+    # In the same batches as the clean images, so that a mask of ones gives identical numbers.
     @torch.no_grad()
     def _of_half(self, side: int) -> Tensor:
         batches = zip(
@@ -70,7 +70,7 @@ class Masked:
         return of_class(probabilities, self.target)
 
     def of_others(self, probabilities: Tensor) -> Tensor:
-        """Return what the target leaves to the others: 1 - p, without its rounding near p = 1."""
+        """Return 1 - p of the target, without rounding errors near p = 1."""
         return probabilities.scatter(1, self.target[:, None], 0).sum(1)
 
 
@@ -80,7 +80,7 @@ _SCORES: dict[str, Callable[[Masked], Tensor]] = {}
 def _score(
     *, higher_is_better: bool, lowest: float = 0.0, highest: float | None = 1.0
 ) -> Callable[[Callable[[Masked], Tensor]], Callable[..., Tensor]]:
-    """Turn a function of `Masked` into one of images, and list it for `masked_scores`."""
+    """Turn a function of `Masked` into one of images, and add it to `masked_scores`."""
 
     def of_images(score: Callable[[Masked], Tensor]) -> Callable[..., Tensor]:
         def function(
@@ -222,10 +222,10 @@ def masked_scores(
     batch_size: int = 32,
     whole: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Return `average_drop`, `average_gain` and so on to `masked_out_entropy`, by name.
+    """Return all scores from `average_drop` to `masked_out_entropy` by name.
 
-    Together the eight scores cost three passes over the images, or two where the classifier's
-    logits of the ``whole`` images are given, as each score and curve takes them.
+    The eight scores take three passes over the images, or two if ``whole``, the classifier's logits
+    of the images, is given.
 
     Example:
         >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
@@ -280,14 +280,14 @@ def completeness(
     infill: Infill = Mean(),
     batch_size: int = 32,
 ) -> Tensor:
-    """Return how far the map convinces the classifier of what it believes.
+    """Return how much of the target's confidence the map's pixels recover.
 
     ``min(max(eps, A) / min(alpha, p), 1)`` for the target's probability p on the whole image, and
     A, the mean of its probability over the points of the `insertion_curve`, both ends included.
 
     Args:
-        alpha: Confidence that is enough, in (0, 1].
-        eps: Confidence on infilled images that is not held against the map, in [0, 1].
+        alpha: Sufficient confidence, in (0, 1].
+        eps: Confidence on infilled images that does not count, in [0, 1].
         infill: Gives the image to start from; published is the mean color.
 
     Example:
@@ -314,10 +314,10 @@ def soundness(
     infill: Infill = Mean(),
     batch_size: int = 32,
 ) -> Tensor:
-    """Return how little the map convinces of what the classifier does not believe: worst label.
+    """Return how little the map's pixels raise the confidence in wrong labels; the worst label.
 
-    ``min(max(beta, p) / A, 1)`` with p and A as in `completeness`, for each label given; the
-    least of them is returned. At 1 no label gains from the selection of pixels.
+    The minimum over labels of ``min(max(beta, p) / A, 1)``, with p and A as in `completeness`. At
+    1, no label gains from the selection of pixels.
 
     Args:
         masks: One map for all labels, or with several labels ``(B, L, H, W)``, one for each.
@@ -379,7 +379,7 @@ def completeness_and_soundness(
 
 
 def _per_label(inputs: Tensor, masks: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Pair each map with its labels ``(B, L)``: one map with all of them, or each with its own."""
+    """Pair each map with its labels ``(B, L)``: one map for all labels, or one per label."""
     if not isinstance(labels, Tensor) or labels.dim() not in (1, 2) or not labels.numel():
         got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(
@@ -401,7 +401,7 @@ def _check_range(labels: Tensor, inputs: Tensor, classes: int | None = None) -> 
 
 
 def _whole_and_mean(run: Run, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return of each class ``(B, L)`` its probability on the whole image and over the curve."""
+    """Return the probabilities of classes ``(B, L)`` on the whole image and over the curve."""
     rows = run.of_classes(classes)  # (B, steps + 1, L); the last step is the whole image
     return rows[:, -1], rows.mean(1)
 

@@ -1,4 +1,4 @@
-"""How much of the class the masks alone give away, in numbers and in words."""
+"""The leakage audit: how much masks alone give away about the class."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ _PENALTIES = np.logspace(-4, 2, 13)  # of features with total variance 3
 
 @dataclass(frozen=True)
 class Leakage:
-    """How often the class was read off masks, and off their boxes; prints a table and a sentence.
+    """How often the class can be read from masks, and from their boxes; prints as a table.
 
-    ``chance`` is the share of the most frequent class, ``accuracy`` that of masks whose class was
-    read by a reader that had not seen them, ``box_accuracy`` the same with the mask's box in its
-    place, its size and position alone, and ``shape_adds`` the difference, each with its standard
-    error as a mean over masks.
+    ``chance`` is the share of the most frequent class, ``accuracy`` that of a reader on masks it
+    has not seen, ``box_accuracy`` the same for the masks' boxes (size and position only), and
+    ``shape_adds`` their difference, each with its standard error.
 
     Example:
         >>> Leakage(400, 10, 0.1, 0.45, 0.025, 0.2, 0.02, 0.25, 0.03).shape_gives_away()
@@ -50,27 +49,27 @@ class Leakage:
     shape_standard_error: float
 
     def gives_away(self) -> bool:
-        """Return whether masks are read above chance by more than two standard errors."""
+        """Return whether accuracy exceeds chance by more than two standard errors."""
         return self.accuracy - self.chance > 2 * self.standard_error
 
     def shape_gives_away(self) -> bool:
-        """Return whether masks are also read better than their boxes by more than two."""
+        """Return whether masks also beat their boxes by more than two standard errors."""
         return self.gives_away() and self.shape_adds > 2 * self.shape_standard_error
 
     def sentence(self) -> str:
         """Return a sentence on how much the masks give away."""
         share = f"{100 * self.accuracy:.1f} %"
-        read = f"read right for {share} of {self.masks} masks ({self.classes} classes)"
+        read = f"classified {share} of {self.masks} masks correctly ({self.classes} classes)"
         above = f"{100 * (self.accuracy - self.chance):.1f} points"
         if not self.gives_away():
-            return f"No sign that the masks give the class away: {read}, {above} from chance."
+            return f"No sign that masks give the class away: {read}, {above} from chance."
         adds = f"{100 * self.shape_adds:.1f} +- {100 * self.shape_standard_error:.1f} points"
         shape = (
-            f"Their shape adds {adds} to what size and position say."
+            f"Their shape adds {adds} to size and position."
             if self.shape_gives_away()
-            else f"It is their size and position that do; their shape adds nothing sure ({adds})."
+            else f"Their size and position do; their shape adds nothing significant ({adds})."
         )
-        return f"The masks give the class away: {read}, {above} above chance. {shape}"
+        return f"Masks give the class away: {read}, {above} above chance. {shape}"
 
     def __str__(self) -> str:
         rows = [
@@ -87,7 +86,7 @@ class Leakage:
 
 
 def read_by_ridge(masks: Tensor, labels: Tensor, unread: Tensor) -> Tensor:
-    """Read masks by the ridge classifier with the least leave-one-out error, a `Reader`."""
+    """Classify masks by the ridge classifier with the smallest leave-one-out error."""
     linear = needed("sklearn.linear_model", by="readers of masks", run="'captum-masking[metrics]'")
     features, others = _features(masks, unread)
     reader = linear.RidgeClassifierCV(_PENALTIES * len(features)).fit(
@@ -115,7 +114,7 @@ def _edges(masks: Tensor) -> Tensor:
 
 
 def _spectrum(masks: Tensor) -> Tensor:
-    # Of each pair of frequencies with the same size one is enough: columns from 0 on.
+    # The spectrum is symmetric, so half of its columns is enough.
     sizes = torch.fft.rfft2(masks[:, 0]).abs()
     rows = torch.arange(-7, 8) % _SIDE_PX
     return sizes[:, rows, :8].flatten(1)
@@ -130,17 +129,16 @@ def leakage(
     seed: int = 0,
     reader: Reader = read_by_ridge,
 ) -> Leakage:
-    """Try to read the class off masks alone, without the images.
+    """Classify masks alone, without the images.
 
-    The masks are dealt into folds, each class evenly; a reader learns from all folds but one and
-    reads that one, in turn. The same is done with each mask's box, drawn as a rectangle. What is
-    read is a lower bound: a better reader might read more.
+    The accuracy is cross-validated with stratified folds, and also computed for each mask's box,
+    drawn as a rectangle. It is a lower bound: a better reader might read more.
 
-    An honest mask gives its object's outline away, and so part of its class: compare with true
-    pixel masks of the same images, or with another method's maps.
+    An honest mask shows its object's outline, and so part of its class: compare with true pixel
+    masks of the same images, or with another method's maps.
 
     Args:
-        masks: In [0, 1]; one per image, or copies of an image fall into several folds.
+        masks: In [0, 1]; only one per image, since copies would fall into several folds.
         labels: Class indices ``(B,)``, of at least two classes.
         boxes: ``(B, 4)``, ``(0, 0, 0, 0)`` for none; None takes `masks_to_boxes` of the masks.
         reader: Called as ``reader(masks, labels, unread)`` with float64 masks ``(n, 1, 32, 32)`` to
@@ -175,7 +173,7 @@ def _check(masks: Tensor, labels: Tensor, boxes: Tensor | None, folds: int) -> N
         )
     if len(labels.unique()) < 2:
         raise ValueError(
-            "labels must be of at least two classes, but all are of one; add masks of others."
+            "labels must have at least two classes, but have one; add masks of other classes."
         )
     if not 2 <= folds <= len(masks):
         raise ValueError(
@@ -185,7 +183,7 @@ def _check(masks: Tensor, labels: Tensor, boxes: Tensor | None, folds: int) -> N
 
 
 def _deal(classes: Tensor, folds: int, seed: int) -> Tensor:
-    """Return the fold ``(B,)`` of each mask, dealt like cards, one class after the other."""
+    """Return the stratified fold ``(B,)`` of each mask."""
     # scikit-learn's StratifiedKFold refuses folds without a mask of some class.
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(classes), generator=generator)
@@ -196,7 +194,7 @@ def _deal(classes: Tensor, folds: int, seed: int) -> Tensor:
 
 
 def _read_all(masks: Tensor, classes: Tensor, fold: Tensor, reader: Reader) -> Tensor:
-    """Return as 0 or 1, ``(B,)``, which masks were read right by one who had not seen them."""
+    """Return 1 for each mask that is classified correctly when held out, else 0, ``(B,)``."""
     right = torch.zeros(len(masks), dtype=torch.float64)
     for index in range(int(fold.max()) + 1):
         unread = fold == index

@@ -1,4 +1,4 @@
-"""Where a map is, against boxes and pixel masks that people drew."""
+"""Localization: maps against true boxes and pixel masks."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def localization_error(
     image's boxes. A mask without a box misses; the published code leaves that undefined.
 
     Args:
-        published: Leave out the last row and column of the mask's box, and cut the true boxes to
-            whole pixels.
+        published: Omit the last row and column of the mask's box, and cut the true boxes to whole
+            pixels.
 
     Example:
         >>> mask = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])  # its box is (0, 0, 2, 1)
@@ -146,7 +146,7 @@ def _weight_inside(planes: Tensor, boxes: Tensor) -> Tensor:
 
 
 def coverage(start: Tensor, end: Tensor, length: int) -> Tensor:
-    """Return how much of each cell of a line lies between start and end, 0 to 1."""
+    """Return the share of each cell of a line between start and end."""
     cells = torch.arange(length, device=start.device, dtype=start.dtype)
     covered = torch.minimum(end[..., None], cells + 1) - torch.maximum(start[..., None], cells)
     return covered.clamp(0, 1)
@@ -176,7 +176,7 @@ def mask_iou_by_threshold(masks: Tensor, truth: Region, *, step: float = 0.01) -
     check_unit_range(masks)
     region, planes = region_of(masks, truth), finite_planes(masks)
     cuts = thresholds(step).to(planes)
-    # The number of thresholds strictly below a value: it is on at just these.
+    # A value is on at the thresholds strictly below it.
     passed = torch.bucketize(planes.reshape(len(planes), -1), cuts)  # (B, H W)
     inside = region.reshape(len(region), -1).float()
     hits, on = _on_at(passed, inside, len(cuts)), _on_at(passed, torch.ones_like(inside), len(cuts))
@@ -217,8 +217,8 @@ def pointing_game(masks: Tensor, truth: Region, *, tolerance_px: float = 0.0) ->
     Zhang et al. take the mean over images by class.
 
     Args:
-        tolerance_px: Also a hit is a pixel whose center is at most as far from that of a pixel
-            of the object. Zhang et al. use 15 for images of about 500 px.
+        tolerance_px: A pixel at most this far from the object counts as a hit. Zhang et al. use 15
+            for images of about 500 px.
 
     Example:
         >>> mask, box = torch.tensor([[[0.0, 0.5, 1.0]]]), torch.tensor([[0, 0, 2, 1]])
@@ -226,7 +226,7 @@ def pointing_game(masks: Tensor, truth: Region, *, tolerance_px: float = 0.0) ->
         (tensor([0.]), tensor([1.]))
     """
     if not tolerance_px >= 0:
-        raise ValueError(f"tolerance_px must be 0 or more pixels, but got {tolerance_px}.")
+        raise ValueError(f"tolerance_px must be at least 0, but got {tolerance_px}.")
     check_masks(masks)
     region = _grown(region_of(masks, truth), tolerance_px)
     planes = planes_of(masks)
@@ -283,7 +283,7 @@ def grid_pointing(masks: Tensor, cell: Tensor, rows: int = 2, columns: int = 2) 
 def _check_cells(masks: Tensor, cell: Tensor, rows: int, columns: int) -> None:
     if masks.shape[-2] % rows or masks.shape[-1] % columns:
         raise ValueError(
-            f"maps of mosaics of {rows} x {columns} images must divide into as many cells, but "
+            f"maps of mosaics must divide into {rows} x {columns} cells, but "
             f"have shape {tuple(masks.shape)}; make the mosaics with mosaics(...)."
         )
     if cell.shape != masks.shape[:1] or cell.is_floating_point():

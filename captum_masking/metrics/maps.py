@@ -1,4 +1,4 @@
-"""Masks as planes that one can calculate with, and checks of masks and boxes."""
+"""Masks as planes in double precision, and checks of masks and boxes."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def above(planes: Tensor, threshold: float | None = None) -> Tensor:
 
 
 def min_max(masks: Tensor) -> Tensor:
-    """Scale each map to [0, 1]: its least value becomes 0, its greatest 1; float32 at least.
+    """Scale each map from its minimum and maximum to [0, 1]; at least float32.
 
-    A constant map becomes zeros (ones in Phang et al. 2020), one with NaN or infinity NaN: both
-    are no evidence to a metric.
+    A constant map becomes zeros (ones in Phang et al. 2020), a map with NaN or infinity becomes
+    NaN; metrics count both as no evidence.
 
     Example:
         >>> min_max(torch.tensor([[[-1.0, 0.0, 3.0]]]))
@@ -61,11 +61,11 @@ def min_max(masks: Tensor) -> Tensor:
 def most_salient(masks: Tensor, area: float | Tensor) -> Tensor:
     """Return masks ``(B, 1, H, W)`` that are 1 on the pixels with the highest values, 0 elsewhere.
 
-    Methods are compared at equal area: a faint mask shows a little of everything, and so seems to
-    keep the class. Equal values count in reading order.
+    Use it to compare methods at equal area: a faint mask shows a little of everything, and so seems
+    to keep the class. Equal values go in reading order.
 
     Args:
-        area: Share of the pixels that are 1, in [0, 1]; one for all, or ``(B,)``.
+        area: Share of pixels with 1, in [0, 1]; one for all, or ``(B,)``.
 
     Example:
         >>> most_salient(torch.tensor([[[0.2, 0.9, 0.3, 0.1]]]), 0.5)
@@ -128,8 +128,7 @@ def _check_boxes_of_image(truth: Tensor, image: int) -> None:
         )
     if not len(truth):
         raise ValueError(
-            f"boxes[{image}] must hold at least one box, but is empty; leave images without boxes "
-            "out of a localization metric."
+            f"boxes[{image}] must hold at least one box, but is empty; omit images without boxes."
         )
     if not (truth.isfinite().all() and (truth[:, :2] < truth[:, 2:]).all()):
         raise ValueError(
@@ -144,7 +143,7 @@ def check_scale(reach: float, boxes: Sequence[Tensor]) -> None:
     fractions = 0 <= values.min() <= values.max() <= 1 and (values % 1).any()
     if fractions and reach > 1:  # no object lies within the first pixel
         raise ValueError(
-            f"boxes must be in pixels, as the predicted boxes are, which reach {reach:g}, but none "
+            f"boxes must be in pixels, like the predicted boxes, which reach {reach:g}, but none "
             "exceeds 1; convert fractions with boxes_to_pixels(boxes, height, width)."
         )
 
@@ -171,5 +170,5 @@ def check_truth(masks: Tensor, truth: Tensor) -> None:
     if empty:
         raise ValueError(
             f"each pixel mask must mark at least one pixel, but images {empty[:5]} have none; "
-            "leave images without an object out."
+            "omit images without an object."
         )

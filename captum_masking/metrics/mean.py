@@ -1,4 +1,4 @@
-"""The mean over images of any function with one value per image, over batches and processes."""
+"""The mean over images, batches and processes of any function with one value per image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Tensor])
 def facts(
     *, higher_is_better: bool | None, lowest: float | None = 0.0, highest: float | None = 1.0
 ) -> Callable[[_Function], _Function]:
-    """Attach to a metric function which way is better, and its range, for `MeanOf`."""
+    """Set ``higher_is_better`` and the range of a metric function, for `MeanOf`."""
 
     def attach(function: _Function) -> _Function:
         function.__dict__.update(
@@ -29,7 +29,7 @@ def facts(
 
 
 class Means(Metric):
-    """Means of rows, from a sum and a count in double precision: batches do not matter."""
+    """Means of rows from sums in double precision, independent of batches."""
 
     is_differentiable = False
     full_state_update = False
@@ -67,7 +67,7 @@ class Means(Metric):
         return self.means().float()
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot what ``compute`` or ``forward`` returned, or a list of such; return figure, axes."""
+        """Plot results of ``compute`` or ``forward``; return figure and axes."""
         return self._plot(val, ax)
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ class Means(Metric):
 
 
 class FiniteMeans(Means):
-    """Means by name over the images whose values are all finite, and the share of the others."""
+    """Means by name over images with finite values, and the share of the others."""
 
     not_finite: Tensor
 
@@ -108,8 +108,8 @@ class FiniteMeans(Means):
 class MeanOf(Means):
     """The mean over images of a function with one value per image, as a ``torchmetrics.Metric``.
 
-    ``update`` takes the arguments of the function, but for the options given here, which are the
-    same for every batch. A value of NaN makes the mean NaN.
+    ``update`` takes the arguments of the function, except the options given here. A value of NaN
+    makes the mean NaN.
 
     Args:
         function: Any metric function of this package, or one of your own that returns ``(B,)``.

@@ -116,12 +116,11 @@ def infidelity(
     seed: int = 0,
     batch_size: int = 32,
 ) -> Tensor:
-    """Return how badly the map predicts what changes to the image do to the target's logit.
+    """Return the error of the map's prediction of how image changes change the target's logit.
 
-    The mean over changes I of ``(sum(I * map) - (f(x) - f(x - I)))^2``, in squared logits,
-    computed by Captum. Changes are the same for every image and method; torch's random state
-    moves only if the method draws from it. All models, also that of a Captum ``Attribution``, are
-    held in eval mode and given back with their modes, flags and gradients.
+    The mean over changes I of ``(sum(I * map) - (f(x) - f(x - I)))^2``, in squared logits, computed
+    by Captum. Changes are the same for every image and method. All models, also that of a Captum
+    ``Attribution``, run in eval mode; their modes, flags and gradients are restored.
 
     Args:
         attribute: Any Captum ``Attribution``, its ``attribute`` method, or a function called as
@@ -129,12 +128,12 @@ def infidelity(
         perturbation: Makes the changes: `SquareRemoval`, `NormalNoise`, `UniformNoise`, or a
             function ``(inputs, generator) -> inputs`` that makes one change to all images.
         samples: Changes per image, >= 1.
-        normalize: Scale each map by the one number that suits it best, so that maps in other
-            units than logits, such as masks, can be compared.
-        multiplies_by_inputs: Whether the map says what pixels add to the logit, as in Integrated
-            Gradients, rather than how fast it grows with them. Then I is taken as a fraction of
-            the input: 1 where a pixel is replaced by zero. None is what the Captum method has, and
-            False for a function; True suits masks.
+        normalize: Scale each map by its best factor, to compare maps in other units than logits,
+            such as masks.
+        multiplies_by_inputs: Whether the map gives the contribution of pixels to the logit, as
+            Integrated Gradients does, instead of its gradient. I is then a fraction of the input: 1
+            where a pixel becomes zero. None takes the Captum method's value, and False for a
+            function; use True for masks.
 
     Example:
         >>> from captum.attr import InputXGradient
@@ -163,7 +162,7 @@ def infidelity(
             )
             for images, classes in explained.batches(batch_size)
         ]
-    # Captum's sum of three terms can end a rounding error below zero.
+    # Captum's sum of three terms can be slightly negative by rounding.
     return torch.cat(values).clamp(min=0).float()
 
 
@@ -179,11 +178,11 @@ def max_sensitivity(
     seed: int = 0,
     batch_size: int = 32,
 ) -> Tensor:
-    """Return how much the map can change when the image hardly does.
+    """Return the largest change of the map under small changes of the image.
 
-    The greatest over changes of ``|map(x) - map(changed x)| / |map(x)|``, Euclidean norms,
-    computed by Captum; a map of zeros is not divided by its norm. The target stays that of the
-    unchanged image. The arguments are those of `infidelity`, and models are given back likewise.
+    The maximum of ``|map(x) - map(changed x)| / |map(x)|`` in Euclidean norms, computed by Captum;
+    a map of zeros is not divided by its norm. The target is that of the unchanged image. The
+    arguments are those of `infidelity`.
 
     Example:
         >>> from captum.attr import Saliency
@@ -209,7 +208,7 @@ def max_sensitivity(
 
 
 def models_lent(classifier: Any, attribute: Any) -> AbstractContextManager[None]:
-    """Hold the classifier and the method's model in eval mode, and give both back."""
+    """Keep the classifier and the method's model in eval mode; restore both afterwards."""
     model = getattr(_owner(attribute), "forward_func", None)
     return lent(classifier, attribute, *([] if model is None else [model]))
 
@@ -219,13 +218,13 @@ def _owner(attribute: Any) -> Any:
 
 
 def _at_once(images: Tensor, samples: int, batch_size: int) -> int:
-    """Return how many images Captum may take at a time; it warns beyond these bounds."""
+    """Return the number of images per call of Captum, within its bounds."""
     return min(max(batch_size, len(images)), len(images) * samples)
 
 
 def _check_samples(samples: int) -> None:
     if samples < 1:
-        raise ValueError(f"samples must be 1 or more changes per image, but got {samples}.")
+        raise ValueError(f"samples must be at least 1, but got {samples}.")
 
 
 class _Explained:

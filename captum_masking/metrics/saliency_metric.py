@@ -42,9 +42,9 @@ def saliency_metric(
 
     ``log(max(a, 0.05)) - log(p)``, natural logarithms, for the area a of the box as a fraction of
     the frame, and the target's probability p on the crop, enlarged to the size of the image
-    (bicubic, aspect ratio not kept). The box holds all that exceeds the threshold; a mask without
-    a box is judged by an image of the mean color, with a = 0.05. Published is the original
-    classifier as judge, also where the masker was trained with another one.
+    (bicubic, aspect ratio not kept). The box holds all pixels above the threshold. A mask without a
+    box is scored on an image of the mean color, with a = 0.05. The paper uses the original
+    classifier as judge, also for a masker that was trained with another one.
 
     Args:
         published: Box the largest part only and leave out its last row and column, as the code

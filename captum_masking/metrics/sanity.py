@@ -1,4 +1,4 @@
-"""Whether maps depend on what the network learned: randomize it, and compare."""
+"""Sanity checks: randomize the network or its labels, and compare the maps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def spearman(maps: Tensor, others: Tensor) -> Tensor:
 def absolute_spearman(maps: Tensor, others: Tensor, *, center: float = 0.0) -> Tensor:
     """Return the rank correlation of the pixels' distances from a center.
 
-    A sign that flips everywhere does not show in it. For maps >= 0 and center 0 it is `spearman`.
+    It ignores a flip of all signs. For maps >= 0 and center 0 it is `spearman`.
 
     Args:
         center: The neutral value: 0 for attributions, 0.5 for masks, as in Phang et al. 2020.
@@ -55,13 +55,13 @@ def absolute_spearman(maps: Tensor, others: Tensor, *, center: float = 0.0) -> T
 def ssim(
     maps: Tensor, others: Tensor, *, window_px: int = 5, value_range: float | None = None
 ) -> Tensor:
-    """Return the structural similarity of two maps, the mean over all whole windows, in [-1, 1].
+    """Return the structural similarity of two maps, the mean over all windows, in [-1, 1].
 
     Args:
-        window_px: Side of the square windows, >= 1; the map's smaller side if that is less.
-        value_range: Greatest minus least possible value, for maps that share a scale (1 for
-            masks), which are then compared as they are. None scales each map by `min_max` first:
-            attributions have no unit.
+        window_px: Side of the square windows, >= 1; at most the map's smaller side.
+        value_range: Difference of the largest and the smallest possible value, for maps on a common
+            scale (1 for masks). None scales each map by `min_max` first, as attributions have no
+            unit.
 
     Source:
         Wang et al. 2004, with a uniform window, sample covariances, K1 = 0.01 and K2 = 0.03, as
@@ -73,10 +73,10 @@ def ssim(
         (tensor([1.]), tensor([True]))
     """
     if window_px < 1:
-        raise ValueError(f"window_px must be 1 or more pixels, but got {window_px}.")
+        raise ValueError(f"window_px must be at least 1, but got {window_px}.")
     if value_range is not None and not value_range > 0:
         raise ValueError(
-            f"value_range must be positive, but got {value_range}; give 1 for masks in [0, 1], or "
+            f"value_range must be positive, but got {value_range}; use 1 for masks in [0, 1], or "
             "None to scale each map to [0, 1]."
         )
     planes, other_planes, finite = _pair(maps, others)
@@ -161,11 +161,11 @@ def compare_maps(
 
 
 def _pair(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return both as planes ``(B, H, W)``, not finite ones as zeros, and which pairs are finite."""
+    """Return both as planes ``(B, H, W)``, zeros if not finite, and which pairs are finite."""
     planes, other_planes = planes_of(maps), planes_of(others)
     if planes.shape != other_planes.shape:
         raise ValueError(
-            f"maps must be compared with as many of the same size, but got {tuple(maps.shape)} "
+            f"maps to compare must have the same shape, but got {tuple(maps.shape)} "
             f"and {tuple(others.shape)}; resize one of them first."
         )
     finite = is_finite(planes) & is_finite(other_planes)
@@ -193,7 +193,7 @@ def _ranks(planes: Tensor) -> Tensor:
 class MapSimilarity(FiniteMeans):
     """The means over images of the similarities of two maps, by name; see `compare_maps`.
 
-    Pairs in which either map is not finite are left out; ``not_finite`` is their share.
+    Pairs with a map that is not finite are omitted; ``not_finite`` is their share.
 
     Example:
         >>> metric = MapSimilarity()
@@ -225,16 +225,16 @@ def _name(function: Any) -> str:
     return str(getattr(function, "__name__", function))
 
 
-#: Draws the parameters that a module owns directly anew, from torch's random state.
+#: Randomizes the parameters that a module owns directly, with torch's random state.
 Rule = Callable[[nn.Module], None]
 
-#: By the name of each layer, from the input to the output: a module, with all that is in it, or
-#: several modules, each with what it owns directly.
+#: Layers by name, from input to output: a module with its submodules, or several modules, each
+#: without its submodules.
 Layers = Mapping[str, nn.Module | Sequence[nn.Module]]
 
 
 def reset(module: nn.Module) -> None:
-    """Start a module afresh, as when it was built; only what it owns directly is drawn."""
+    """Initialize a module's own parameters again."""
     own = getattr(module, "reset_parameters", None)
     if callable(own):
         own()
@@ -248,10 +248,10 @@ def reset(module: nn.Module) -> None:
 
 
 def randomize(module: nn.Module, *, seed: int = 0, rule: Rule = reset) -> None:
-    """Draw all parameters of a module and of the modules in it anew, for good.
+    """Randomize all parameters of a module in place.
 
-    Modes, flags and hooks are left alone. ``rule`` is called with each module that owns
-    parameters; the default is its ``reset_parameters``, or else the rule of ``nn.Linear``.
+    ``rule`` is called with each module that owns parameters; the default is its
+    ``reset_parameters``, or else the rule of ``nn.Linear``.
 
     Example:
         >>> layer = nn.Linear(3, 2)
@@ -265,13 +265,13 @@ def randomize(module: nn.Module, *, seed: int = 0, rule: Rule = reset) -> None:
 def layers_of(
     module: nn.Module, *, depth: int | None = None, prefix: str = ""
 ) -> dict[str, tuple[nn.Module, ...]]:
-    """Return the layers of a module by name: the modules that own parameters, as registered.
+    """Return the modules that own parameters by name, in the order of registration.
 
     Args:
         module: From its input to its output, if it was built in that order.
-        depth: Take all modules that share the first ``depth`` parts of their name as one layer: 1
-            gives the stages of a ResNet. None leaves each on its own.
-        prefix: Put before each name, with a dot.
+        depth: Group modules that share the first ``depth`` parts of their name: 1 gives the stages
+            of a ResNet. None does not group.
+        prefix: Added before each name, with a dot.
 
     Example:
         >>> network = nn.Sequential(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)), nn.ReLU())
@@ -279,7 +279,7 @@ def layers_of(
         (['0.0', '0.1'], ['0'])
     """
     if depth is not None and depth < 1:
-        raise ValueError(f"depth must be 1 or more parts of a name, or None, but got {depth}.")
+        raise ValueError(f"depth must be at least 1 or None, but got {depth}.")
     layers: dict[str, tuple[nn.Module, ...]] = {}
     for name, part in module.named_modules(prefix=prefix):
         if next(part.parameters(recurse=False), None) is not None:
@@ -305,19 +305,19 @@ def cascading(
 ) -> dict[str, dict[str, Tensor]]:
     """Randomize one layer after the other, from the last to the first, and compare the maps.
 
-    The model and torch's random state are given back bit by bit, also after an exception.
+    The model and torch's random state are restored exactly, also after an exception.
 
     Args:
-        model: All that ``maps_of`` may change, layers that are not randomized included.
-        maps_of: Returns maps of the same images each time, by the model as it then is, and draws
-            the same random numbers.
-        layers: What to randomize, from the input to the output; None is ``layers_of(model)``.
+        model: Everything that ``maps_of`` may change.
+        maps_of: Returns maps of the same images by the current model, with the same random numbers
+            each time.
+        layers: Layers to randomize, from input to output; None takes ``layers_of(model)``.
         rule: Called with each module of a layer.
         similarities: As in `compare_maps`.
 
     Returns:
-        By layer, last first, the similarities ``(B,)`` by name of the maps of the trained model
-        and of one with this layer and all later ones random.
+        By layer, last first, similarities ``(B,)`` by name of the trained model's maps and those
+        with this layer and all later ones randomized.
 
     Example:
         >>> network, images = nn.Sequential(nn.Conv2d(1, 4, 3)), torch.rand(2, 1, 16, 16)
@@ -345,7 +345,7 @@ def independent(
     rule: Rule = reset,
     similarities: Mapping[str, Similarity] = SIMILARITIES,
 ) -> dict[str, dict[str, Tensor]]:
-    """Randomize one layer at a time, all others being as trained, and compare the maps.
+    """Randomize one layer at a time, and compare the maps.
 
     Arguments and result are those of `cascading`.
 
@@ -372,7 +372,7 @@ def _maps(model: nn.Module, maps_of: Callable[[], Tensor], seed: int) -> Tensor:
 
 
 def _seeds(layers: Mapping[str, Sequence[nn.Module]], seed: int) -> dict[str, int]:
-    # By the place of a layer, so that both ways of randomizing draw the same weights for it.
+    # Seeded by position, so that both ways of randomizing draw the same weights for a layer.
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(2**62, (len(layers),), generator=generator).tolist()
     return dict(zip(layers, drawn, strict=True))
@@ -391,7 +391,7 @@ def _layers_in(model: nn.Module, layers: Layers | None) -> dict[str, Sequence[nn
     outside = [name for name, parts in listed.items() if not inside.issuperset(parts)]
     if outside or not listed:
         raise ValueError(
-            f"layers must be modules of the model, which is given back afterwards, but got "
+            f"layers must be modules of the model, but got "
             f"{outside or 'none'}; layers_of(model), layers_of(model.classifier, "
             'prefix="classifier") and the like list them.'
         )
@@ -405,12 +405,12 @@ def _parts(layer: nn.Module | Sequence[nn.Module]) -> Sequence[nn.Module]:
 
 
 class Relabeled(Dataset[Any]):
-    """A data set of ``(image, label, ...)`` with other labels, one per image in its place."""
+    """A data set of ``(image, label, ...)`` with replaced labels."""
 
     def __init__(self, dataset: Dataset[Any], labels: Sequence[int]) -> None:
         if len(labels) != len(dataset):  # type: ignore[arg-type]  # those with labels have one
             raise ValueError(
-                f"labels must be one an image, but got {len(labels)} for {len(dataset)} images."  # type: ignore[arg-type]
+                f"labels must be one per image, but got {len(labels)} for {len(dataset)} images."  # type: ignore[arg-type]
             )
         self.dataset = dataset
         self.labels = list(labels)
@@ -424,16 +424,16 @@ class Relabeled(Dataset[Any]):
 
 
 def shuffled_labels(dataset: Dataset[Any], *, seed: int = 0, published: bool = False) -> Relabeled:
-    """Return the images of a data set with labels that have nothing to do with them.
+    """Return the images of a data set with random labels.
 
-    Train one model on the data set and one on this, as alike as can be, and compare their maps of
-    the same images with `compare_maps`: what both have in common is not owed to the classes. Some
+    Train one model on the data set and one on this, with the same settings, and compare their maps
+    of the same images with `compare_maps`: what they share does not depend on the classes. Some
     images keep their label by chance.
 
     Args:
         dataset: Read by :func:`~captum_masking.data.labels_of`.
-        published: Draw each image's label uniformly from those that occur, as Phang et al. 2020
-            do: the classes' shares then change too. Otherwise the labels are permuted.
+        published: Draw each label uniformly from the classes, as Phang et al. 2020 do, which
+            changes the classes' shares. Otherwise permute the labels.
 
     Example:
         >>> images = torch.utils.data.TensorDataset(torch.zeros(6, 1), torch.arange(6))

@@ -1,7 +1,7 @@
-"""What a mask looks like, right or wrong: area, entropy, roughness, sparseness.
+"""Statistics of masks: area, entropy, roughness, sparseness.
 
-Every function gives NaN for a mask with NaN or infinity, which has no such property;
-`MaskStatistics` leaves these masks out and counts them.
+Every function returns NaN for a mask with NaN or infinity; `MaskStatistics` omits and counts these
+masks.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ def mask_entropy(masks: Tensor, *, published: bool = False) -> Tensor:
     """Return each mask's entropy in bits, the mean of -m log2 m - (1 - m) log2(1 - m).
 
     Args:
-        published: Only the first term, -m log2 m: not the entropy of a yes or no, and greatest at
-            m = 1 / e.
+        published: Only the first term, -m log2 m, which is largest at m = 1 / e.
 
     Example:
         >>> mask = torch.tensor([[[1.0, 0.5, 0.0, 0.0]]])
@@ -77,7 +76,7 @@ def mask_total_variation(masks: Tensor) -> Tensor:
 
 @facts(higher_is_better=None)
 def mask_sparseness(masks: Tensor) -> Tensor:
-    """Return the Gini index of each mask's absolute values: how few pixels hold its weight.
+    """Return the Gini index of each mask's absolute values.
 
     It is 0 where all pixels are equal, zeros too, and 1 - 1 / N where one of N holds everything.
 

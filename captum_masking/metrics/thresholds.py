@@ -41,11 +41,11 @@ class BestThreshold(Means):
         self.step = step
 
     def compute(self) -> Tensor:
-        """Return the greatest mean, a scalar in [0, 1]; of several levels, their mean."""
+        """Return the largest mean, a scalar in [0, 1]; with several levels, their mean."""
         return self.means().amax(-1).mean().float()
 
     def best_threshold(self) -> Tensor:
-        """Return the least threshold with the greatest mean, a scalar, or one for each level."""
+        """Return the smallest threshold with the largest mean, a scalar, or one per level."""
         return thresholds(self.step)[self.means().argmax(-1).cpu()]
 
 
@@ -55,15 +55,15 @@ def max_box_acc(
     """Return at which thresholds the box of each mask's largest part finds the object.
 
     A mask in [0, 1] is quantized to 0..255 and cut above ``floor(t * its maximum)`` for each
-    threshold t of 0, step, 2 step, ... below 1. Parts hang together by sides or corners. An object
-    is found at an IoU of 0.5 or more. A mask of zeros and one with NaN find nothing; any other
+    threshold t of 0, step, 2 step, ... below 1. Parts are connected by sides or corners. An object
+    is found at an IoU of at least 0.5. A mask of zeros or with NaN finds nothing; any other
     constant mask is the whole frame. `MaxBoxAcc` takes the best threshold of a data set.
 
     Args:
-        published: Take the part with the largest area inside its contour rather than with most
-            pixels, cut true boxes to whole pixels, end predicted ones at the last pixel of the
-            frame at most, count the end of every box as inside (one pixel more each way), and take
-            a map without any part for its first pixel.
+        published: Take the part with the largest area inside its contour instead of the most
+            pixels, cut true boxes to whole pixels, end predicted boxes at the frame's last pixel,
+            count the end of every box as inside (one pixel more each way), and use the first pixel
+            of a map without parts.
 
     Returns:
         Boolean ``(B, T)``.
@@ -90,11 +90,11 @@ def max_box_acc_v2(
 ) -> Tensor:
     """Return at which IoU levels and thresholds the box of any part of a mask finds the object.
 
-    As `max_box_acc`, with all parts in place of the largest: boolean ``(B, L, T)``.
+    As `max_box_acc`, with all parts instead of the largest: boolean ``(B, L, T)``.
 
     Args:
-        levels: IoUs from which on an object counts as found, each in (0, 1].
-        published: As in `max_box_acc`, and take the rims of holes for parts too.
+        levels: Smallest IoUs of a found object, each in (0, 1].
+        published: As in `max_box_acc`, and the rims of holes count as parts too.
 
     Example:
         >>> mask = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
@@ -219,7 +219,7 @@ _Boxes = Callable[[Array, float], Array]
 def _published_ious(
     masks: Tensor, boxes: Sequence[Tensor], step: float, boxes_of: _Boxes, level: float = 0.0
 ) -> Tensor:
-    """Return the best IoU ``(B, T)`` at each threshold, on the CPU; below ``level`` it is vague."""
+    """Return the best IoU ``(B, T)`` at each threshold, on the CPU; inexact below ``level``."""
     check_masks_and_boxes(masks, boxes)
     steps = thresholds(step).numpy()
     rows = []
@@ -290,8 +290,8 @@ def pxap(
 ) -> Tensor:
     """Return the average precision of each mask alone. `PxAP` pools the pixels of a data set.
 
-    Masks are in [0, 1]. A constant one, and one with NaN, scores the object's share of the pixels;
-    NaN where all of the object is ignored.
+    Masks are in [0, 1]. A constant mask, or one with NaN, scores the object's share of the pixels.
+    The value is NaN if the whole object is ignored.
 
     Args:
         step: Width of the bins of values, in (0, 1]. Choe et al. use 0.001, Phang et al. 0.01.
