@@ -331,7 +331,7 @@ def test_a_layer_without_maps_leaves_class_activation_maps_out():
 
 @pytest.mark.parametrize("make", [captum_methods, cam_methods])
 def test_a_layer_that_does_not_exist_is_an_error_that_names_others(make):
-    with pytest.raises(ValueError, match="none called '11'; nearest: 1"):
+    with pytest.raises(ValueError, match="no '11'; nearest: 1"):
         make(cnn(), "11", EXAMPLE)
 
 

@@ -155,7 +155,7 @@ def test_a_model_of_the_older_version_is_refused_with_what_to_do(saved):
     weights = {n: t for n, t in model.state_dict().items() if n.startswith("masker.")}
     save_file(weights, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"format": 1}))
-    words = "older versions had a config.json .*build the model as that file says.*load_state_dict"
+    words = "older versions, with a config.json .*build the model from that file.*load_state_dict"
     with pytest.raises(CheckpointError, match=words):
         MaskingModel.load(folder, classifier)
 

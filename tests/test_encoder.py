@@ -398,7 +398,7 @@ def test_a_child_that_is_called_input_is_read_itself(images):
 def test_the_input_of_a_module_that_runs_twice_is_refused(images):
     with pytest.raises(RuntimeError, match=r"'relu.input' ran 2 times"):
         Taps(Twice().to(images.device), ["relu.input"])(images)
-    with pytest.raises(ValueError, match=r"none called 'spool.input'; nearest: pool"):
+    with pytest.raises(ValueError, match=r"no 'spool.input'; nearest: pool"):
         Taps(Twice(), ["spool.input"])
 
 
@@ -504,7 +504,7 @@ def test_a_layer_that_does_not_exist_is_named_beside_the_nearest_ones():
     network = nn.Sequential()
     network.add_module("layer3", nn.Conv2d(1, 1, 1))
     network.add_module("layer4", nn.Conv2d(1, 1, 1))
-    with pytest.raises(ValueError, match=r"none called 'layer5'.*layer4.*named_modules"):
+    with pytest.raises(ValueError, match=r"no 'layer5'.*layer4.*named_modules"):
         Taps(network, ["layer3", "layer5"])
 
 
@@ -695,7 +695,7 @@ class Recurrent(nn.Module):
 @pytest.mark.parametrize("target_aware", [False, True])
 def test_a_named_layer_that_runs_more_than_once_is_refused(network, layer, times, target_aware):
     inputs = (torch.randn(2, 3, 16, 16),) * (2 if isinstance(network, Siamese) else 1)
-    with pytest.raises(RuntimeError, match=f"once.*'{layer}' ran {times} times.*inside what"):
+    with pytest.raises(RuntimeError, match=f"once.*'{layer}' ran {times} times.*inside the module"):
         MaskingModel(network, [layer], example_inputs=inputs, target_aware=target_aware)
 
 
@@ -707,7 +707,7 @@ def test_a_layer_that_comes_to_run_twice_is_refused_when_it_does():
 
 
 def test_a_layer_that_sees_several_views_stacked_is_refused():
-    with pytest.raises(RuntimeError, match=r"'network.2' gave 4 for 2: .*inside what"):
+    with pytest.raises(RuntimeError, match=r"'network.2' gave 4 for 2: .*inside the module"):
         MaskingModel(Mirrored(stacked=True), ["network.2"], example_inputs=torch.ones(2, 3, 16, 16))
 
 
@@ -715,7 +715,7 @@ def test_a_layer_that_sees_several_views_stacked_is_refused():
 def test_no_layer_is_guessed_where_all_run_more_than_once_and_the_cause_is_named(stacked):
     with pytest.raises(NoMapsError, match=r"more than once or on several views \(network.0"):
         MaskingModel(Mirrored(stacked=stacked))
-    with pytest.warns(UserWarning, match="encoder of its own.*It gets one now"):
+    with pytest.warns(UserWarning, match="own encoder.*gets its own encoder"):
         model = MaskingModel(Mirrored(stacked=stacked), example_inputs=torch.ones(2, 3, 16, 16))
     assert not model.layers and model.mask(torch.ones(2, 3, 16, 16)).shape == (2, 1, 16, 16)
 
@@ -735,7 +735,7 @@ def test_shared_activations_and_heads_are_no_reason_for_words(recwarn):
 
 def test_what_may_be_the_answer_beside_what_is_taken_is_said_or_refused():
     scores, wide, loss = torch.zeros(4), torch.zeros(4, 16), torch.zeros(())
-    with pytest.warns(UserWarning, match="a number of each example beside"):
+    with pytest.warns(UserWarning, match="a number per example beside"):
         assert logits_of((scores, wide)) is wide
     assert logits_of((loss, (wide,))) is wide
     with pytest.raises(TypeError, match="must return logits"):

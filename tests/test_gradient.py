@@ -132,7 +132,7 @@ def test_a_training_without_gradients_is_refused_at_its_first_step(kind, how, im
     model = MaskingModel(kind(), ["body.1", "body.3"])
     before = everything(model)
     trainer = MaskingTrainer(model, train_classifier=how)
-    with pytest.raises(RuntimeError, match=f"{kind.__name__} to answer so that.*requires_grad_"):
+    with pytest.raises(RuntimeError, match=f"{kind.__name__} to be differentiable.*requires_grad_"):
         trainer.fit([(images, LABELS)], epochs=1, show_progress=False)
     assert_same(everything(model), before)
     assert trainer.steps_done == 0

@@ -107,7 +107,7 @@ def test_the_card_says_how_to_load_it_what_it_is_made_of_and_what_was_measured(c
     assert 'from_pretrained("me/masker", classifier)' in card
     assert "layers: `" + ", ".join(model.layers) in card
     assert "classifier: `mine:net`" in card and "accuracy, masked-in  50.0 %" in card
-    assert "that of the `target` asked for" in card and "hand in the same weights" in card
+    assert "follows the `target`" in card and "pass the same weights" in card
 
 
 def test_the_card_invents_no_figures_and_no_license(model, tmp_path):

@@ -153,7 +153,7 @@ def test_the_tolerance_is_a_distance_between_pixel_centers(tolerance, hit):
 
 
 def test_a_negative_tolerance_is_refused():
-    with pytest.raises(ValueError, match="tolerance_px must be 0 or more pixels, but got -1"):
+    with pytest.raises(ValueError, match="tolerance_px must be at least 0, but got -1"):
         pointing_game(row(1.0), row(1), tolerance_px=-1)
 
 

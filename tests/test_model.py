@@ -435,7 +435,7 @@ def test_a_classifier_that_refuses_every_guess_needs_an_example():
 
 
 def test_a_layer_that_does_not_exist_is_refused_with_the_nearest(classifier):
-    with pytest.raises(ValueError, match=r"none called '22'.*nearest: 2"):
+    with pytest.raises(ValueError, match=r"no '22'.*nearest: 2"):
         MaskingModel(classifier, ["22"])
 
 

@@ -45,7 +45,7 @@ def test_a_model_says_what_it_is_made_of():
     rows = {row[0].text: row[1].text for row in parsed(shown).findall("./table/tr")}
     count = sum(parameter.numel() for parameter in classifier.parameters())
     assert rows["classifier"] == f"Sequential, {count:,} parameters"
-    assert rows["map for"] == "the class asked for"
+    assert rows["map for"] == "the target"
     other = MaskingModel(classifier, target_aware=False)._repr_html_()
     assert "one map for all classes" in other
 

@@ -167,7 +167,7 @@ def test_the_grid_follows_the_longest_side_and_never_splits_a_pixel(grid, size, 
 
 
 def test_a_grid_of_too_many_sides_is_refused(network, images):
-    with pytest.raises(ValueError, match="2 spatial sides"):
+    with pytest.raises(ValueError, match="2 spatial axes"):
         PerInput(grid=[4])(network, images, 1)
 
 

@@ -499,7 +499,7 @@ def with_masker(content: dict, **weights: Tensor) -> dict:
             lambda c: c | {"args": {"upsample": "nearest", "final_upsample_mode": "bilinear"}},
             "one final upsampling",
         ),
-        (lambda c: c | {"state_dict_masker": masker([3, 4], told=65)}, "a class and a size"),
+        (lambda c: c | {"state_dict_masker": masker([3, 4], told=65)}, "a class and an area"),
         (
             lambda c: c | {"state_dict_masker": masker([0, 4], told=1), "args": None},
             "cannot read layer 0",

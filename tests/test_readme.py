@@ -17,7 +17,7 @@ NAMES = {
     "pytorch-grad-cam HiResCAM": "pytorch-grad-cam HiResCAM",
     "pytorch-grad-cam LayerCAM": "pytorch-grad-cam LayerCAM",
     "pytorch-grad-cam Grad-CAM++": "pytorch-grad-cam GradCAMPlusPlus",
-    "centered square of half the area": "centred square",
+    "centered square of half the area": "centered square",
 }
 SCORES = {"missed ↓": "error_at_mean", "box IoU ↑": "box_iou", "forwards ↓": "forwards"}
 

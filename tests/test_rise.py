@@ -133,7 +133,7 @@ def test_what_the_classifier_takes_besides_is_repeated_with_the_masks(lookup, im
     [
         ({"masks": 0}, "masks must be a whole number >= 1, but got 0"),
         ({"cells": 0}, "cells must be a whole number >= 1"),
-        ({"keep": 0.0}, "keep must be a probability above 0"),
+        ({"keep": 0.0}, "keep must be a probability in"),
     ],
 )
 def test_settings_out_of_range_are_refused(options, words):
@@ -142,7 +142,7 @@ def test_settings_out_of_range_are_refused(options, words):
 
 
 def test_cells_that_do_not_fit_the_input_are_refused():
-    with pytest.raises(ValueError, match="one for each of the 2 spatial sides"):
+    with pytest.raises(ValueError, match="one for each of the 2 spatial axes"):
         Rise(constant, cells=(2, 2, 2)).attribute(torch.rand(1, 1, 8, 8), 0)
 
 

@@ -749,5 +749,5 @@ def test_what_trains_a_model_names_the_one_that_a_wrapper_holds(classifier, mode
         take(Holds(model))
     with pytest.raises(TypeError, match=r"got Sequential; make one, MaskingModel\(classifier\)"):
         take(classifier)
-    with pytest.raises(TypeError, match="has a masker.*model.classifier"):
+    with pytest.raises(TypeError, match="MaskingModel already.*model.classifier"):
         MaskingModel(model)

@@ -149,7 +149,7 @@ def test_boxes_of_one_example_are_added_and_examples_go_round():
     asked = BoxScores(boxes, [torch.tensor([1, 1]), torch.tensor([1])])
     found = detections([0, 0, 1, 1], [2, 2, 3, 3], labels=[1, 1], scores=[0.5, 0.25])
     assert asked([found] * 4).tolist() == [0.75, 0.5, 0.75, 0.5]
-    with pytest.raises(ValueError, match="made for 2 examples, but the model answered for 3"):
+    with pytest.raises(ValueError, match="made for 2 examples, but the model returned 3"):
         asked([found] * 3)
 
 

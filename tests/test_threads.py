@@ -382,5 +382,5 @@ def test_weights_that_change_while_a_mask_is_optimized_are_an_error_in_words():
                 self[9].weight.mul_(0.9)  # as the step of another thread's training does
             return logits
 
-    with pytest.raises(RuntimeError, match=r"weights to stay.*another thread.*copy\.deepcopy"):
+    with pytest.raises(RuntimeError, match=r"constant weights.*another thread.*copy\.deepcopy"):
         MaskingSaliency(Changed(*cnn()), per_input=FEW).attribute(PICTURES[0], target=1)

@@ -1,27 +1,26 @@
-"""Methods beside masks, each as a Captum attribution, one file each.
+"""Other saliency methods, each as a Captum attribution, one file each.
 
-None of them is trained on data, but for ``CAStream`` and the members of an ``Ensemble``. Arguments
-that they share:
+Only ``CAStream`` and the members of an ``Ensemble`` need training. Shared arguments:
 
 - ``forward_func``: a classifier, a ``MaskingModel`` or any callable that returns logits.
-- ``layer``, of those that read a feature map: a module, or its name; ``"avgpool.input"`` is what a
-  module takes.
+- ``layer``: the module whose feature map is read, or its name; ``"avgpool.input"`` reads the input
+  of a module.
 - ``score``: called as ``score(logits, classes)`` with ``(B, K)`` and ``(B,)``; returns the number
   ``(B,)`` that a method explains. Each method's default is that of its paper.
 - ``infill``: what fills the holes, see :mod:`captum_masking.parts.infill`.
-- ``seed``: the same seed draws the same; torch's random state is left alone.
+- ``seed``: seed of random numbers; torch's random state does not change.
 
-And of ``attribute``:
+Shared arguments of ``attribute``:
 
 - ``inputs``: ``(B, C, *spatial)`` or vectors ``(B, F)``, floating point; or a tuple of such.
 - ``target``: any form Captum takes; None is the predicted class. Or a callable that turns what the
   model returns into one score for each example, ``(B,)``; :mod:`captum_masking.methods.targets` has
   some for detectors and segmentation.
-- ``additional_forward_args``: passed on; a tensor with one row for each example goes with it.
-- ``perturbations_per_eval``: copies of each example in one forward pass; bounds the memory.
-- ``show_progress``: whether to show a bar.
+- ``additional_forward_args``: passed to ``forward_func``.
+- ``perturbations_per_eval``: copies of each example per forward pass; limits the memory.
+- ``show_progress``: whether to show a progress bar.
 
-Maps are shaped like the inputs, one value for each place, repeated over channels.
+Maps are shaped like the inputs, with one value per position, repeated over channels.
 """
 
 from typing import TYPE_CHECKING

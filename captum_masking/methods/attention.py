@@ -1,4 +1,4 @@
-"""What a transformer's attention says: rolled out over all layers, or weighted by gradients."""
+"""Maps of a transformer's attention: rolled out over layers, or weighted by gradients."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ Fuse = Callable[[Tensor, int], Tensor]
 
 
 class AttentionRollout(Relative):
-    r"""Which patches does attention carry to the answer, through all layers?
+    r"""Attention rollout: the share of each patch in a transformer's answer, through all layers.
 
     .. math:: R = \tilde A_L \cdots \tilde A_1, \quad
         \tilde A_l = \tfrac{1}{2} (\text{mean}_{heads} A_l + I)
 
-    The map is the row of :math:`R` of the token that the answer is read from, over patches; with
-    the shares of class tokens and registers it sums to one. It does not depend on the target, and
-    a warning says so once when that is another class than the predicted one.
+    The map is the row of :math:`R` of the token that gives the answer, over patches; with the
+    shares of class tokens and registers it sums to one. It does not depend on the target, and warns
+    once if the target is not the predicted class.
 
     Args:
         forward_func: A vision transformer whose layers attend among all tokens, by
             ``scaled_dot_product_attention``, ``nn.MultiheadAttention`` or a softmax: those of
             torchvision, timm and Hugging Face, with a class token, several, or pooled patches.
-        fuse: How heads become one: ``torch.mean``, ``torch.amax`` or ``torch.amin``.
-        discard: The share of each layer's weights, from the lowest on, that is left out, in
-            ``[0, 1)``; those of class tokens and registers stay.
-        layout: How one value for each token, ``(B, N, 1)``, becomes a map; None finds out how many
-            tokens stand before the patches, see :class:`captum_masking.model.layouts.Tokens`.
+        fuse: Reduces heads: ``torch.mean``, ``torch.amax`` or ``torch.amin``.
+        discard: Share of each layer's smallest weights to drop, in ``[0, 1)``; those of class
+            tokens and registers stay.
+        layout: Turns one value per token, ``(B, N, 1)``, into a map; None finds the number of
+            tokens before the patches, see :class:`captum_masking.model.layouts.Tokens`.
 
     Source:
         Abnar & Zuidema 2020 (arXiv 2005.00928) for text; as used for radiographs by Wollek et al.
@@ -120,7 +120,7 @@ class AttentionRollout(Relative):
 
 
 class TransformerRelevance(Relative):
-    r"""Which patches does attention carry to the answer, where that raises the score of a class?
+    r"""Transformer relevance: attention weighted by the gradient of a class, through all layers.
 
     .. math:: R = (I + \bar A_L) \cdots (I + \bar A_1), \quad
         \bar A_l = \text{mean}_{heads} \left(\nabla A_l \odot A_l\right)^+
@@ -175,7 +175,7 @@ class TransformerRelevance(Relative):
 
 
 class _Attended(Asked):
-    """A transformer whose attention is seen while it is asked for the clean score.
+    """A transformer whose attention is recorded during the clean pass.
 
     Attributes:
         layers: The weights of each layer ``(B, heads, queries, keys)``, as parts of the graph; or
@@ -203,7 +203,7 @@ class _Attended(Asked):
         self.others = getattr(self.layout, "prefix", 0)
 
     def answer(self, *inputs: Tensor) -> Any:
-        """Answer; the first time, be seen."""
+        """Return the classifier's output; record attention the first time."""
         if self.attention.ends:
             return super().answer(*inputs)
         with self.attention, nullcontext() if self.fuse is None else self.attention.only_the_end():
@@ -223,18 +223,17 @@ class _Attended(Asked):
             self.layers.pop()
         if any(slope is None for slope in found):
             raise RuntimeError(
-                f"expected the answer of {self.attention.name} to depend on the attention of every "
-                "layer, but gradients do not lead there: they are cut on the way (no_grad, detach, "
-                "checkpointing), or the answer leaves layers out; take that off, or pass a "
-                "function that gives the answer of all layers."
+                f"expected the output of {self.attention.name} to depend on the attention of every "
+                "layer, but gradients are cut (no_grad, detach, checkpointing) or the output skips "
+                "layers; remove that, or pass a function whose output uses all layers."
             )
         return found
 
     def start(self, slope: Tensor) -> Tensor:
         """Return the share of each query in the answer, ``(B, 1, queries)``.
 
-        Tokens that are read are told by the gradient; all patches together count as one token. An
-        answer without a gradient is taken to come from the first token, or from all patches.
+        The gradient shows which tokens are read; all patches together count as one token. Without a
+        gradient, the first token or all patches are assumed.
         """
         wide = torch.promote_types(slope.dtype, torch.float32)
         read = slope.ne(0).any(3).any(1)  # (B, queries)
@@ -245,6 +244,6 @@ class _Attended(Asked):
         return (shares / shares.sum(1, keepdim=True))[:, None]
 
     def maps(self, row: Tensor) -> list[Tensor]:
-        """Lay the values of tokens ``(B, 1, N)`` out over the inputs."""
+        """Turn values of tokens ``(B, 1, N)`` into a map of the inputs."""
         size = self.inputs[0].shape[2:]
         return [linear(self.layout(row.mT, size), size)]

@@ -1,4 +1,4 @@
-"""Attribution Mask: any attribution becomes a mask, and is asked again about what that kept."""
+"""Attribution Mask: use any attribution as a mask, and attribute the masked input again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from captum_masking.model.taps import cuts_in_words, gradients_of
 
 
 class GradientTimesSign(Relative):
-    """The gradient of the score times the sign of the input: how much more of it would help.
+    """The gradient of the score times the sign of the input.
 
     Args:
         forward_func: Any callable that can be differentiated.
@@ -63,21 +63,20 @@ class GradientTimesSign(Relative):
 
 
 class AttributionMask(Relative):
-    r"""What is left when an attribution is asked again and again about what it kept?
+    r"""Mask the input with its attribution, and repeat.
 
     .. math:: M_{i+1} = M_i \odot n(a(x \odot M_i)), \quad M_0 = 1
 
-    :math:`n` stretches the attribution :math:`a` from 0 to 1 over the places of each channel; of
-    a vector, over its elements. What is constant becomes 0.
+    :math:`n` scales the attribution :math:`a` to [0, 1] over the positions of each channel, or the
+    elements of a vector. Constants become 0.
 
-    The mask is made from the answer. That it keeps the class is no evidence that the method has
-    found what the classifier looks at: ask for a wrong class, and see how well that is kept.
+    The mask is made from the score, so keeping the class does not show that the method found what
+    the classifier uses: compare with a wrong class.
 
     Args:
-        method: Any attribution to inputs, Captum's or one of this package; or a classifier, which
-            means ``GradientTimesSign`` of it, from this file.
-        passes: How often the method is asked.
-        per_channel: False adds the channels up first, and gives one value for each place.
+        method: Any attribution to inputs; or a classifier, for its ``GradientTimesSign``.
+        passes: Number of attributions.
+        per_channel: False sums the channels first, for one value per position.
 
     Source:
         Lee & Chang 2021 (arXiv 2102.07332), whose first passes are two.
@@ -115,7 +114,7 @@ class AttributionMask(Relative):
     ) -> TensorOrTupleOfTensorsGeneric:
         """Make the masks; arguments are those of :mod:`captum_masking.methods`.
 
-        What else is given, such as ``baselines`` or ``n_steps``, goes to the method.
+        Other arguments, such as ``baselines`` or ``n_steps``, go to the method.
 
         Returns:
             The mask, in ``[0, 1]``, shaped like ``inputs``.
@@ -123,7 +122,7 @@ class AttributionMask(Relative):
         if callable(target) and not type(self.method).__module__.startswith("captum_masking."):
             raise TargetError(
                 f"target must be a class for {type(self.method).__name__}, but got a callable; "
-                "give the method a function that returns the score, lambda x: target(model(x))."
+                "pass a function that returns the score to the method, lambda x: target(model(x))."
             )
 
         def find(asked: Asked) -> list[Tensor]:
@@ -154,7 +153,7 @@ class AttributionMask(Relative):
 
 
 def _named(asked: Asked, target: Target) -> Target | TargetType:
-    """Name the predicted class where none is asked for; a network with one score has none."""
+    """Return the target, or else the predicted class; None for a network with one score."""
     if target is not None or asked.classes is None:
         return target
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What the methods share: a classifier asked for the score of a class, and maps as Captum's are."""
+"""Shared parts of the methods: scores of a classifier, and maps in Captum's form."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def probability(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def lead(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return how far the logit of a class is above the highest other one.
+    """Return the logit of a class minus the highest other logit.
 
     Example:
         >>> lead(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([1]))
@@ -71,7 +71,7 @@ def lead(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def stretched(maps: Tensor) -> Tensor:
-    """Scale maps ``(B, N, *spatial)`` or vectors ``(B, F)`` to [0, 1]; what is constant becomes 0.
+    """Scale maps ``(B, N, *spatial)`` or vectors ``(B, F)`` to [0, 1]; constants become 0.
 
     Example:
         >>> stretched(torch.tensor([[-1.0, 0.0, 3.0]]))
@@ -83,16 +83,16 @@ def stretched(maps: Tensor) -> Tensor:
 
 
 class Asked:
-    """A classifier asked about examples, and about copies of them that were changed.
+    """A classifier and its examples, for scores of changed copies.
 
-    Calling it gives the score of each example's target, ``(B,)``; of ``n`` copies of the batch, one
-    after the other, ``(n * B,)``. What the classifier takes besides its inputs is repeated.
+    Called with examples, it returns the score of each target, ``(B,)``; with ``n`` copies of the
+    batch, one after the other, ``(n * B,)``. Additional arguments are repeated.
 
     Attributes:
-        function: The classifier, in eval mode, unseen by other threads.
+        function: The classifier, in eval mode.
         inputs: Copies of the examples without a gradient, in the dtype of the weights.
-        classes: Of the target, ``(B,)``; None where that is a callable.
-        clean: The score of the examples as they are, ``(B,)``.
+        classes: Classes of the target, ``(B,)``; None for a callable.
+        clean: The score of the unchanged examples, ``(B,)``.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Asked:
         self._draws = False
         self._draws = draws(self.inputs[0], self._begin)
         if self._draws:
-            self._begin()  # the clean score too is then of the numbers that copies will see
+            self._begin()  # the clean score uses the same random numbers as copies
 
     @torch.no_grad()
     def _begin(self) -> None:
@@ -128,7 +128,7 @@ class Asked:
         return with_rows(logits_of(self.answer(*inputs)), inputs[0])
 
     def answer(self, *inputs: Tensor) -> Any:
-        """Return what the classifier answers, for one batch or for several copies of it."""
+        """Return the classifier's output for one batch or several copies of it."""
         copies = len(inputs[0]) // len(self.inputs[0])
         extra = [self._repeated(a, copies) for a in self.extra]
         drawn = seeded(inputs[0], 0) if self._draws else nullcontext()
@@ -152,9 +152,9 @@ class Asked:
 
 
 class Relative(Attribution):
-    """An attribution of this folder: it checks what it gets, and leaves no trace on the model.
+    """Base class of the attributions: checks arguments and restores the model's state.
 
-    A subclass has an ``attribute`` decorated with ``log_usage``, in which it calls ``_explained``.
+    A subclass defines ``attribute``, decorated with ``log_usage``, which calls ``_explained``.
     """
 
     def __init__(self, forward_func: Callable[..., Any]) -> None:
@@ -177,11 +177,11 @@ class Relative(Attribution):
         """Return maps shaped like the inputs; a tuple for a tuple.
 
         Args:
-            inputs: As the user gave them, as are ``target`` and ``additional_forward_args``.
+            inputs: As passed by the user; likewise ``target`` and ``additional_forward_args``.
             find: Returns a map for each of ``asked.inputs``, ``(B, 1, *spatial)`` or shaped like
-                it. Gradients are on; take ``torch.no_grad`` where none are needed.
-            score: What is asked of the logits, where the target is a class.
-            ask: Makes what ``find`` is given.
+                it. Gradients are on; use ``torch.no_grad`` if none are needed.
+            score: The score of the logits, if the target is a class.
+            ask: Makes the argument of ``find``.
         """
         tensors, extra = self._checked(inputs, additional_forward_args)
         maps: Sequence[Tensor] = tensors
@@ -192,7 +192,7 @@ class Relative(Attribution):
         return self._shaped(maps, inputs)
 
     def _checked(self, inputs: Any, additional_forward_args: Any) -> tuple[Any, tuple[Any, ...]]:
-        """Return inputs as a tuple, and what the classifier takes after them."""
+        """Return inputs and additional arguments as tuples."""
         tensors = as_tuple(inputs)
         extra = _format_additional_forward_args(additional_forward_args) or ()
         check_number_of_inputs(tensors, None)
@@ -205,7 +205,7 @@ class Relative(Attribution):
         return tensors, extra
 
     def _shaped(self, maps: Sequence[Tensor], inputs: Any) -> Any:
-        """Return maps shaped like the inputs, and in their dtype; a tuple for a tuple."""
+        """Return maps with the shape and dtype of the inputs; a tuple for a tuple."""
         for each in maps:
             check_finite(each, "the map", "look for NaN, infinity or too large values in inputs.")
         shaped = tuple(
@@ -216,16 +216,16 @@ class Relative(Attribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """False: a map says where the evidence is, not how much it adds to the output."""
+        """False: maps do not sum to the output."""
         return False
 
     def attribute_future(self) -> None:
         """Not implemented, as in most of Captum's methods."""
-        raise NotImplementedError(f"attribute_future: not there for {type(self).__name__}.")
+        raise NotImplementedError(f"{type(self).__name__} has no attribute_future.")
 
 
 def network_of(function: Callable[..., Any]) -> nn.Module:
-    """Return the classifier whose layers are read: that of a masking model, or the module."""
+    """Return the module whose layers are read: a masking model's classifier, or the module."""
     network = function.classifier if isinstance(function, MaskingModel) else module_of(function)
     if network is None:
         raise TypeError(
@@ -236,7 +236,7 @@ def network_of(function: Callable[..., Any]) -> nn.Module:
 
 
 def layer_name(function: Callable[..., Any], layer: str | nn.Module) -> str:
-    """Return the name of a layer of the classifier, which may be given as a module.
+    """Return the name of a layer that is given by name or as a module.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
@@ -245,12 +245,12 @@ def layer_name(function: Callable[..., Any], layer: str | nn.Module) -> str:
     """
     network = network_of(function)
     if isinstance(layer, str):
-        tap_of(network, layer)  # names the nearest ones if there is none
+        tap_of(network, layer)  # raises with the nearest names
         return layer
     names = [name for name, part in network.named_modules() if part is layer]
     if not names:
         raise ValueError(
             f"layer must be a module of the classifier or its name, but this "
-            f"{type(layer).__name__} is in none of its modules."
+            f"{type(layer).__name__} is not part of it."
         )
     return names[0]

@@ -1,4 +1,4 @@
-"""CA-Stream: attention of a learned class token, which takes the place of pooling."""
+"""CA-Stream: attention of a learned class token that replaces pooling."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from captum_masking.parts.sampler import Sigmoid
 from captum_masking.training.classifier import FineTune
 from captum_masking.training.trainer import MaskingTrainer
 
-_FILE, _WAY_OUT = "stream.safetensors", "give a folder written by CAStream.save(folder)"
+_FILE, _WAY_OUT = "stream.safetensors", "pass a folder written by CAStream.save(folder)"
 
 
 class Stream(nn.Module):
-    r"""A class token that attends to maps at several depths, one after the other.
+    r"""A class token that attends to maps of several depths in turn.
 
     .. math:: a_l = \text{softmax}\left(\frac{F_l\, q_l}{\sqrt{d_l}}\right), \quad
         v_l = F_l^\top a_l, \quad q_{l+1} = W_l v_l + b_l
 
-    It starts where a classifier that averages is: the last attention is even and the last map of
-    the token, where there is one, the identity.
+    It starts as average pooling: the last attention is uniform, and the last projection, if any, is
+    the identity.
 
     Args:
         channels: Of each map, :math:`d_l`.
-        project: Whether the last pooled vector goes through a :math:`W`, too.
+        project: Whether to project the last pooled vector too.
 
     Example:
         >>> maps = torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[1.0, 5.0]]])  # (B, d, cells)
@@ -76,10 +76,10 @@ class Stream(nn.Module):
 
 
 class Streamed(nn.Module):
-    """A classifier with a stream in place of its pooling; it answers as the classifier does.
+    """A classifier with a stream in place of its pooling.
 
-    No gradient reaches the classifier's weights, so that it keeps no graph up to the pooling unless
-    an input, or who reads a layer, asks for one.
+    No gradient reaches the classifier's weights, so there is no graph before the pooling unless an
+    input or a tapped layer needs it.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Streamed(nn.Module):
         super().__init__()
         self.classifier, self.stream = classifier, stream
         self.layers, self.layouts, self.pool = tuple(layers), tuple(layouts), pool
-        self.attention = nn.Identity()  # gives the last scores, to be tapped
+        self.attention = nn.Identity()  # outputs the last scores, for taps
 
     def forward(self, inputs: Tensor, *extra: Any) -> Any:
-        """Run the classifier, and put what the stream pools where the classifier would pool."""
+        """Run the classifier with the stream's vector in place of the pooled one."""
         names, maps, pooled = [*self.layers, self.pool], {}, []
         size = inputs.shape[2:]
 
@@ -133,11 +133,11 @@ class Streamed(nn.Module):
 
 
 class _AsMask(nn.Module):
-    """The attention as a masker, so that a training can say what masks of it would keep."""
+    """The attention as a masker, to measure its masks during training."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.ones(()))  # never trained: the trainer asks for weights
+        self.gain = nn.Parameter(torch.ones(()))  # never trained; the trainer needs a weight
 
     def forward(self, maps: Sequence[Tensor], grid: Any, question: Any) -> Tensor:
         scores = maps[-1].flatten(1)
@@ -161,19 +161,19 @@ class CAStream(Relative):
     Args:
         forward_func: A classifier whose last map is pooled to a vector by a module. Used, not
             copied.
-        layers: Whose maps the token visits, the pooled one last. None takes the last map of each of
-            the four deepest resolutions, and the pooled one.
-        pool: The module whose output is replaced, or ``"<name>.input"`` to replace what one takes;
-            None finds the module that pools the last map.
-        project: Whether the pooled vector goes through a linear layer before the classifier's own,
-            as in the authors' code; False leaves the attention alone to lower the loss.
+        layers: Layers whose maps the token attends to, the pooled one last. None takes the last map
+            of each of the four deepest resolutions, and the pooled one.
+        pool: The module whose output is replaced, or ``"<name>.input"`` to replace an input; None
+            finds the module that pools the last map.
+        project: Whether to add a linear layer before the classifier's own, as in the authors' code;
+            with False, only the attention lowers the loss.
         example_inputs: ``(B, C, *spatial)``, for a dry run; None makes zeros.
-        additional_forward_args: What the classifier takes after its inputs, for the dry run alone.
-        seed: Of the first weights.
+        additional_forward_args: Further arguments of the classifier in the dry run.
+        seed: Seed of the initial weights.
 
     Attributes:
-        network: The classifier with attention in place of pooling, a module that answers as the
-            classifier does; its ``stream`` holds all that is trained.
+        network: The classifier with attention in place of pooling; its ``stream`` has all trained
+            weights.
 
     Source:
         Torres, Zhang, Sicre, Ayache & Avrithis 2024 (arXiv 2404.14996), from the formulas of their
@@ -240,11 +240,11 @@ class CAStream(Relative):
         target: Target = None,
         additional_forward_args: Any = None,
     ) -> TensorOrTupleOfTensorsGeneric:
-        """Look where the token looks last; arguments are those of :mod:`captum_masking.methods`.
+        """Return the token's last attention; arguments are those of :mod:`captum_masking.methods`.
 
         Returns:
-            Its scores, enlarged linearly and scaled to [0, 1] for each image, shaped like
-            ``inputs``; zeros where it looks everywhere alike.
+            Its scores, enlarged linearly and scaled to [0, 1] per image, shaped like ``inputs``;
+            zeros for a uniform attention.
         """
         check_number_of_inputs(as_tuple(inputs), 1)
 
@@ -263,17 +263,17 @@ class CAStream(Relative):
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
         **settings: Any,
     ) -> MaskingTrainer:
-        """Return a trainer of the stream alone: cross entropy of labels, classifier frozen.
+        """Return a trainer of the stream: cross entropy of labels, with the classifier frozen.
 
-        Labels are numbered as the classifier's outputs are; nothing checks that they fit. In the
-        records ``clean`` is the accuracy by attention; with validation images, masks made of the
-        attention are measured, too.
+        Number labels like the classifier's outputs; this is not checked. In the records, ``clean``
+        is the accuracy with attention; on validation images, masks of the attention are measured
+        too.
 
         Args:
             lr: Peak learning rate.
             optimizer: Called as ``optimizer(parameters, lr=lr)``.
-            **settings: Of :class:`~captum_masking.MaskingTrainer`, such as ``accelerator`` or
-                ``memory_format``.
+            **settings: Settings of :class:`~captum_masking.MaskingTrainer`, such as
+                ``accelerator``.
         """
         layouts = [ChannelsFirst()]
         model = MaskingModel(
@@ -285,7 +285,7 @@ class CAStream(Relative):
             return MaskingTrainer(model, train_classifier=how, **settings)
 
     def save(self, folder: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:
-        """Write the stream, without the classifier, to a folder; ``notes`` are JSON-like facts."""
+        """Write the stream without the classifier to a folder; ``notes`` are JSON values."""
         network = self.network
         config = {
             "layers": list(network.layers),
@@ -302,11 +302,11 @@ class CAStream(Relative):
 
     @classmethod
     def load(cls, folder: str | Path, classifier: nn.Module, **dry_run: Any) -> CAStream:
-        """Rebuild a saved stream beside the classifier that it was trained for.
+        """Load a saved stream for the classifier that it was trained with.
 
         Args:
-            classifier: One with other weights is warned of.
-            **dry_run: ``example_inputs`` and ``additional_forward_args``, where they are needed.
+            classifier: With other weights, a warning is issued.
+            **dry_run: ``example_inputs`` and ``additional_forward_args``, if needed.
 
         Raises:
             CheckpointError: If the folder holds no stream, was altered, or does not fit.

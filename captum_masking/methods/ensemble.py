@@ -18,17 +18,17 @@ from captum_masking.parts.pool import History
 
 
 class Ensemble(Relative):
-    r"""Where do several maskers agree that the evidence is, and where do they not?
+    r"""Several maskers: their mean mask, and its standard deviation.
 
     .. math:: \bar m = \frac{1}{n} \sum_i m_i, \qquad
         s = \sqrt{\frac{1}{n} \sum_i (m_i - \bar m)^2}
 
-    The map is the mean mask; ``return_std=True`` gives the spread, too, in [0, 0.5]. Members that
-    stand around one classifier and read the same layers share its forward pass: train them with
-    other seeds and ``train_classifier=False``, or load them around one classifier.
+    The map is the mean mask; ``return_std=True`` also returns the spread, in [0, 0.5]. Members with
+    the same classifier and layers share its forward pass: train them with different seeds and
+    ``train_classifier=False``, or load them with one classifier.
 
     Args:
-        forward_func: Masking models; one alone has no spread.
+        forward_func: Masking models.
 
     Attributes:
         members: The models.
@@ -53,17 +53,17 @@ class Ensemble(Relative):
         taken = {member.inputs_taken for member in self.members}
         if len(taken) != 1:
             raise ValueError(
-                f"expected one or more masking models that take as many inputs as each other, but "
-                f"got {len(self.members)} that take {sorted(taken)}."
+                f"expected one or more masking models with the same number of inputs, but "
+                f"got {len(self.members)} with {sorted(taken)}."
             )
         super().__init__(_Members(self.members))
         self._warned = False
 
     @classmethod
     def of_pool(cls, model: MaskingModel, pool: History) -> Ensemble:
-        """Make members of a model and the past classifiers of the pool that it was trained with.
+        """Make members from a model and the past classifiers of its training's pool.
 
-        The masker is the same, so that the spread is what the classifier's moves do to its map.
+        The masker is the same, so the spread shows how changes of the classifier change its map.
         """
         members = [model]
         for weights in pool.members:
@@ -116,7 +116,7 @@ class Ensemble(Relative):
             classes = None if callable(target) else class_indices(logits, target)
             if member.target_aware and classes is None:
                 raise TypeError(
-                    "these masks follow a class, but target is a callable; give a class, or "
+                    "these masks follow a class, but target is a callable; pass a class, or "
                     "maskers that were trained without targets."
                 )
             self._say_once(member, logits, target, classes)
@@ -139,7 +139,7 @@ class Ensemble(Relative):
 
 
 class _Members(nn.Module):
-    """All members as one module, which is lent and given back as one; it answers as the first."""
+    """All members as one module, which answers like the first."""
 
     def __init__(self, members: Sequence[MaskingModel]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Extremal perturbations: of all smooth masks of one area, the one that serves the score best."""
+"""Extremal perturbations: the smooth mask of a given area with the best score."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ _GROWTH = 1.0035**800  # of the area's weight, from the first step to the last
 
 
 class ExtremalPerturbation(Relative):
-    r"""Which part of a given area keeps the score high, or lowers it once it is gone?
+    r"""Find the part of a given area that keeps the score high, or whose removal lowers it.
 
     .. math:: \max_m f(x \otimes m) - \lambda \,\| \mathrm{sort}(m) - r_a \|^2
 
-    :math:`r_a` is 1 on the highest share :math:`a` and 0 below. A mask is a grid of cells between 0
-    and 1, one for each 32nd of the shorter side, each spread smoothly over its neighbors; a pixel
-    is the smooth maximum of what reaches it. :math:`x \otimes m` is the picture where ``m`` is 1
-    and blurs as ``m`` falls; vectors, which cannot blur, fade to zero, a cell for each element.
-    Several inputs are masked at once, each to that area.
+    :math:`r_a` is 1 on the highest share :math:`a` and 0 below. A mask is a grid of cells in [0,
+    1], each 1/32 of the shorter side, spread smoothly over their neighbors; a pixel is the smooth
+    maximum of nearby cells. :math:`x \otimes m` is the picture where ``m`` is 1, with more blur for
+    smaller ``m``; vectors fade to zero, with one cell per element. Several inputs are masked at
+    once, each with that area.
 
-    Of several areas the masks are added, and the sum is smoothed: what is in small masks stands
-    out. Each is searched for by itself.
+    The masks of several areas are optimized separately, added and smoothed, so what is in small
+    masks stands out.
 
     Args:
         forward_func: Any callable that can be differentiated.
         areas: One share of the image in (0, 1), or several.
-        kept: Whether what the mask shows should have a high score.
-        removed: Whether what the mask leaves should have a low one. With both, the method costs
-            twice as much; the paper's dual.
-        steps: For each area, a forward and a backward pass each. Fewer than 800 want a higher
-            ``lr``, in proportion, and are less sure to meet the area.
-        lr, weight: The rate, and the weight of the area at first, in units of the score of a few
-            to some tens, as logits have.
+        kept: Whether the masked-in picture should have a high score.
+        removed: Whether the rest should have a low score. Both together, the paper's dual, double
+            the cost.
+        steps: Steps per area, each a forward and a backward pass. With fewer than 800, raise ``lr``
+            in proportion; the area is then less exact.
+        lr, weight: Learning rate, and initial weight of the area, for scores on the scale of
+            logits.
         blur_px: Standard deviation of the strongest blur, for a shorter side of 224.
-        infill: What holes fade to in place of the blurs; see :mod:`captum_masking.methods`.
-        smooth: Standard deviation of the last smoothing as a share of the shorter side; None is
+        infill: Fills holes in place of the blurs; see :mod:`captum_masking.methods`.
+        smooth: Standard deviation of the final smoothing as a share of the shorter side; None is
             the published 0.09 for several areas, and 0 for one.
         seed, score: See :mod:`captum_masking.methods`.
 
@@ -95,7 +95,9 @@ class ExtremalPerturbation(Relative):
             raise ValueError("expected kept, removed or both to be True, but got neither.")
         check_count("steps", steps)
         if not blur_px > 0:
-            raise ValueError(f"blur_px must be above 0, but got {blur_px}; 20.0 is published.")
+            raise ValueError(
+                f"blur_px must be above 0, but got {blur_px}; the published value is 20.0."
+            )
         self.areas, self.kept, self.removed = several, kept, removed
         self.steps, self.lr, self.weight, self.blur_px = steps, lr, weight, blur_px
         self.infill, self.smooth, self.seed, self.score = infill, smooth, seed, score
@@ -112,7 +114,7 @@ class ExtremalPerturbation(Relative):
     ) -> TensorOrTupleOfTensorsGeneric:
         """Find the masks; arguments are those of :mod:`captum_masking.methods`.
 
-        ``perturbations_per_eval`` is how many areas are searched at a time.
+        ``perturbations_per_eval`` is the number of areas at a time.
 
         Returns:
             The mask of the area, in ``[0, 1]``, or the smoothed sum of several; shaped like
@@ -137,7 +139,7 @@ class ExtremalPerturbation(Relative):
         shapes = [_Shape.of(x) for x in inputs]
         cells = [shape.start(x) for shape, x in zip(shapes, inputs, strict=True)]
         pyramids = [self._pyramid(x) for x in inputs]
-        # Their dampening makes a step the mean of the gradients so far.
+        # Their dampening averages the gradients so far.
         optimizer = torch.optim.SGD(cells, lr=self.lr, momentum=0.9, dampening=0.9)
         signs, steps = [1] * self.kept + [-1] * self.removed, range(self.steps)
         for step in progress(steps, desc=self.get_name()) if bar else steps:
@@ -164,7 +166,7 @@ class ExtremalPerturbation(Relative):
         return [shape(each).detach() for shape, each in zip(shapes, cells, strict=True)]
 
     def _pyramid(self, inputs: Tensor) -> Tensor:
-        """Return the picture ever less blurred, ``(levels, B, C, *spatial)``."""
+        """Return the picture with less and less blur, ``(levels, B, C, *spatial)``."""
         if self.infill is not None:
             return inputs[None]
         if inputs.dim() == 2:
@@ -174,7 +176,7 @@ class ExtremalPerturbation(Relative):
         return torch.stack([*(_blurred(inputs, sigma_px) for sigma_px in widths), inputs])
 
     def _perturbed(self, inputs: Tensor, pyramid: Tensor, mask: Tensor, step: int) -> Tensor:
-        """Return the picture where the mask is 1, and the more blurred the lower it is."""
+        """Return the picture where the mask is 1, with more blur where it is lower."""
         mask = mask.to(inputs.dtype)
         if self.infill is None:
             return _between(pyramid, mask)
@@ -193,7 +195,7 @@ class ExtremalPerturbation(Relative):
 
 @dataclass(frozen=True)
 class _Shape:
-    """Makes masks of cells, each of which stands for ``step_px`` pixels along every axis."""
+    """Makes masks from cells of ``step_px`` pixels along every axis."""
 
     size: tuple[int, ...]
     step_px: int
@@ -212,8 +214,8 @@ class _Shape:
         """Return ``sum(softmax(T * v) * v)``, ``v = cell * k(distance)`` of the cells around."""
         if not self.size:
             return cells
-        axes, reach = len(self.size), 4  # sigma is three steps: further cells hardly count
-        # Beyond the edge, cells go on as they are at it: the edge is neither favored nor shunned.
+        axes, reach = len(self.size), 4  # sigma is three steps; further cells hardly count
+        # Cells are replicated beyond the edge, so that the edge has no special role.
         around = pad(cells[:, None], [reach] * 2 * axes, mode="replicate")[:, 0]
         for axis in range(1, axes + 1):
             around = around.unfold(axis, 2 * reach + 1, 1)  # (B, *grid, *neighbors)
@@ -228,7 +230,7 @@ class _Shape:
         return mask
 
     def _reaching(self, axes: int, reach: int) -> Tensor:
-        """Return how much of a neighbor reaches each pixel of a cell, as ``around`` is laid out.
+        """Return the weight of each neighbor at each pixel of a cell, laid out like ``around``.
 
         1 up to half of sigma, then a Gaussian.
         """
@@ -243,17 +245,17 @@ class _Shape:
 
 
 def _area_missed(masks: Sequence[Tensor], areas: Sequence[float], weight: float) -> Tensor:
-    """Return what all examples have to pay for areas other than asked for."""
+    """Return the penalty of all examples for wrong areas."""
     missed = masks[0].new_zeros(())
     for mask in masks:
         for area, its_mask in zip(areas, mask.chunk(len(areas)), strict=True):
-            # That is the mean over the batch: the sum, so that no example depends on it.
+            # Multiplied by the batch size, so that examples do not depend on the batch.
             missed = missed + len(its_mask) * SizeTarget(area, weight)(its_mask, None)
     return missed
 
 
 def _between(pyramid: Tensor, mask: Tensor) -> Tensor:
-    """Go up a pyramid ``(levels, B, C, *spatial)`` by a mask, linearly between two levels."""
+    """Interpolate linearly between the levels of a pyramid ``(levels, B, C, *spatial)``."""
     height = mask * (len(pyramid) - 1)
     below = height.detach().long().clamp_max(len(pyramid) - 2)
     at = below.expand_as(pyramid[0])[None]
@@ -262,7 +264,7 @@ def _between(pyramid: Tensor, mask: Tensor) -> Tensor:
 
 
 def _blurred(images: Tensor, sigma_px: float) -> Tensor:
-    """Blur as if the edge went on for ever: no dark frame."""
+    """Blur with replicated edges, without a dark frame."""
     blurred, whole = (
         gaussian_blur(each, sigma_px, math.ceil(4 * sigma_px))
         for each in (images, torch.ones_like(images[:1, :1]))

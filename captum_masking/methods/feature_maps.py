@@ -1,4 +1,4 @@
-"""What methods that weigh feature maps share: the maps of a layer, and images seen through them."""
+"""Shared parts of methods that weigh feature maps: a layer's maps, and images under them."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class OfLayer(Relative):
             got = ", ".join(str(tuple(x.shape)) for x in asked.inputs)
             raise ValueError(
                 f"inputs must have as many spatial sides as the maps of {name!r}, "
-                f"{tuple(maps.shape)}, but got {got}; name another layer, or pass what has none as "
-                "additional_forward_args."
+                f"{tuple(maps.shape)}, but got {got}; name another layer, or pass inputs without "
+                "any as additional_forward_args."
             )
         return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
 
 class Through:
-    """Shows the examples through maps: what is 0 in a map is filled by the infill."""
+    """Masks the examples with maps: the infill fills what is 0."""
 
     def __init__(self, asked: Asked, infill: Infill) -> None:
         self.inputs, self.infill = asked.inputs, infill

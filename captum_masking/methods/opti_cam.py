@@ -1,4 +1,4 @@
-"""Opti-CAM: weights of the feature maps, optimized so that the masked image keeps the class."""
+"""Opti-CAM: optimize weights of feature maps so that the masked image keeps the class."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from captum_masking.parts.infill import Infill, Mean
 
 
 class OptiCAM(OfLayer):
-    r"""Which sum of feature maps, taken as a mask, leaves the class the highest score?
+    r"""Find the weighted sum of feature maps that, as a mask, gives the class the highest score.
 
     .. math::
         S(u) = \sum_k \mathrm{softmax}(u)_k A_k, \qquad
         u^* = \arg\max_u f_c(x \odot n(S(u)))
 
     :math:`A_k` are the maps of a layer, :math:`n` enlarges a map linearly and scales it to [0, 1].
-    All weights start equal. Each example is optimized by itself: it is done when its score changes
-    by less than ``tolerance``, and keeps the best weights that it has seen. Several inputs are
-    masked at once, by the same map.
+    All weights start equal. Each example is optimized independently until its score changes by less
+    than ``tolerance``, and keeps its best weights. Several inputs are masked at once by the same
+    map.
 
     Args:
         forward_func: A module, or a method of one.
         layer: See :mod:`captum_masking.methods`; None is the map that the classifier pools or,
             where no module does so, the deepest one.
-        steps: Of Adam at most, each a forward pass and a backward pass to the inputs.
-        lr: Of Adam.
-        tolerance: A change of the score that ends the search.
+        steps: Maximal number of Adam steps, each a forward and a backward pass.
+        lr: Learning rate of Adam.
+        tolerance: Change of the score that ends the search.
         infill, score: See :mod:`captum_masking.methods`.
 
     Source:

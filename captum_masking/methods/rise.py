@@ -1,4 +1,4 @@
-"""RISE: the mean of random masks, weighted by the score that each leaves."""
+"""RISE: the mean of random masks, weighted by the score of each masked image."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from captum_masking.parts.masking import fill
 
 
 class Rise(Relative):
-    r"""Where does the score rise when a place is left to be seen?
+    r"""Average random masks, weighted by the score of each masked image.
 
     .. math:: S = \frac{1}{N p} \sum_k f(x \odot M_k)\, M_k
 
-    Masks :math:`M_k` are coarse grids of zeros and ones, a cell being 1 with probability
-    :math:`p`, enlarged linearly and shifted at random; a vector has a cell for each element. All
-    examples see the same masks, so that a batch gives what its examples give one by one. Several
-    inputs have masks of their own and are masked at once. Only the sum and the masks of one
-    forward pass are kept in memory.
+    Masks :math:`M_k` are coarse grids, with 1 in a cell with probability :math:`p` and else 0,
+    enlarged linearly and shifted at random; a vector has one cell per element. All examples share
+    the masks, so a batch gives the same maps as its examples one by one. Several inputs have their
+    own masks and are masked at once. Only the sum and the masks of one forward pass are kept in
+    memory.
 
     Args:
         forward_func: Any callable.
-        masks: How many, N. The paper takes 4000 for VGG-16 and 8000 for ResNet-50.
-        cells: Along each side, or one number for each side; never more than one for a pixel.
-        keep: The probability that a cell is seen, p, in (0, 1].
+        masks: Number of masks, N. The paper takes 4000 for VGG-16 and 8000 for ResNet-50.
+        cells: Cells along each side, or one number per side; at most one per pixel.
+        keep: Probability of a visible cell, p, in (0, 1].
         infill, seed, score: See :mod:`captum_masking.methods`.
 
     Source:
@@ -63,7 +63,7 @@ class Rise(Relative):
         for count in [cells] if isinstance(cells, int) else cells or [0]:
             check_count("cells", count)
         if not 0 < keep <= 1:
-            raise ValueError(f"keep must be a probability above 0 and up to 1, but got {keep}.")
+            raise ValueError(f"keep must be a probability in (0, 1], but got {keep}.")
         self.masks, self.cells, self.keep = masks, cells, keep
         self.infill, self.seed, self.score = infill, seed, score
 
@@ -80,7 +80,7 @@ class Rise(Relative):
         """Attribute the score to places; arguments are those of :mod:`captum_masking.methods`.
 
         Returns:
-            For each place the mean score of the masks that show it, shaped like ``inputs``.
+            The mean score of the masks that show each position, shaped like ``inputs``.
         """
         check_count("perturbations_per_eval", perturbations_per_eval)
 
@@ -120,8 +120,8 @@ class Rise(Relative):
         grid = [self.cells] * len(size) if isinstance(self.cells, int) else self.cells
         if len(grid) != len(size):
             raise ValueError(
-                f"cells must be one number, or one for each of the {len(size)} spatial sides of "
-                f"the inputs, but got {self.cells}."
+                f"cells must be one number, or one for each of the {len(size)} spatial axes, "
+                f"but got {self.cells}."
             )
         return grid
 

@@ -1,4 +1,4 @@
-"""Score-CAM: each feature map weighs what it leaves of the class when it masks the image."""
+"""Score-CAM: weigh each feature map by the score of the image that it masks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def over_maps(scores: Tensor) -> Tensor:
 
 
 class ScoreCAM(OfLayer):
-    r"""How much of the class does each feature map leave, taken as a mask?
+    r"""Weigh each feature map by the class's score of the image that it masks.
 
     .. math::
         S = \mathrm{relu}(\sum_k w_k A_k), \qquad
         w = \mathrm{softmax}_k\, f_c(x \odot n(A_k))
 
     :math:`A_k` are the maps of a layer, :math:`n` enlarges a map linearly and scales it to [0, 1];
-    a map that is the same everywhere hides all. The score of a baseline, which the paper takes off,
-    cancels in the softmax. Several inputs are masked at once, by the same map.
+    a constant map hides everything. The score of a baseline, which the paper subtracts, cancels in
+    the softmax. Several inputs are masked at once by the same map.
 
     Args:
         forward_func: A module, or a method of one.

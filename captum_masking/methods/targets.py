@@ -1,9 +1,9 @@
-"""Targets that are no class: functions from what a detector or segmentation network returns.
+"""Targets for detectors and segmentation networks: functions from their output to a score.
 
-A target is called with what the model returns, for the examples as they are or for several copies
-of them one after the other, and returns one score for each, ``(n * B,)``. A function is enough;
-these are the usual ones. They work with every method of :mod:`captum_masking.methods` and with
-``MaskingSaliency`` of a model without a masker.
+A target is called with the model's output for the examples, or for several copies of the batch, one
+after the other. It returns one score each, ``(n * B,)``; any function will do. Targets work with
+every method of :mod:`captum_masking.methods` and with ``MaskingSaliency`` of a model without a
+masker.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ __all__ = ["BoxScores", "RegionLogits"]
 
 
 class BoxScores:
-    """How surely a detector finds given boxes again.
+    """A detector's confidence in given boxes.
 
-    The sum over boxes of ``score * IoU`` of the detection of that label for which it is highest; 0
-    where there is none. Detectors leave out what scores too low: the score is then flat, and a
-    method that follows gradients has nothing to go by. Lower their limit,
-    ``box_score_thresh=0.001`` or alike.
+    The sum over boxes of the largest ``score * IoU`` of a detection with that label, or 0.
+    Detectors drop low scores, which leaves no gradient; lower their limit, for example
+    ``box_score_thresh=0.001``.
 
     Args:
-        boxes: For each example ``(n, 4)``, in pixels, as the model gives them.
-        labels: For each example ``(n,)``, integers.
+        boxes: One tensor ``(n, 4)`` per example, in pixels.
+        labels: One tensor ``(n,)`` of integers per example.
 
     Example:
         >>> boxes, labels = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([1])
@@ -66,11 +65,10 @@ class RegionLogits:
     """The logits of a class of a segmentation network, over a region of each example.
 
     Args:
-        classes: One, or one for each example.
-        region: ``(B, 1, *spatial)``, where it is 1, or how much a pixel counts; resampled to the
-            size of the logits. None is everywhere.
-        mean: Whether to divide by the size of the region, which keeps the score as large as one
-            logit; False is the sum.
+        classes: One class, or one per example.
+        region: Weights of pixels, ``(B, 1, *spatial)``, resampled to the size of the logits. None
+            is everywhere.
+        mean: Whether to divide by the size of the region; False is the sum.
 
     Example:
         >>> logits, region = torch.tensor([[[[1.0, 2.0]], [[3.0, 7.0]]]]), torch.ones(1, 1, 1, 2)
@@ -101,6 +99,6 @@ class RegionLogits:
 def _check_copies(count: int, given: int) -> None:
     if not given or count % given:
         raise ValueError(
-            f"the target is made for {given} examples, but the model answered for {count}; make "
-            "one for each batch, and explain a few examples with a target of their own."
+            f"the target is made for {given} examples, but the model returned {count}; make one "
+            "target per batch."
         )

@@ -1,1 +1,1 @@
-"""A classifier with its masker, and all that touches somebody else's network."""
+"""A classifier with its masker, and everything that reads foreign networks."""

@@ -1,4 +1,4 @@
-"""Read a network's attention during one call: nothing is put on its modules, nothing is left."""
+"""Read a network's attention during one call, without changing its modules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SOFTMAX = {torch.softmax, torch.special.softmax, functional.softmax, Tensor.sof
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 _PRODUCT = functional.scaled_dot_product_attention
 
-# Torch's multi-head attention, opened: it does not hand itself over again, and its calls are seen.
+# Torch's multi-head attention, unfused, so that its calls are visible.
 _MULTI_HEAD = functional.multi_head_attention_forward
 _OPENED = FunctionType(
     _MULTI_HEAD.__code__,
@@ -32,15 +32,15 @@ _OPENED = FunctionType(
 
 
 class Attention(TorchFunctionMode):
-    """Sees the attention of every layer that its thread runs while this is held.
+    """Records the attention of every layer that its thread runs.
 
     The weights of ``scaled_dot_product_attention`` are made explicit; those of a softmax over
     tokens, and of torch's multi-head attention, are taken on their way. The answer can be
     differentiated by them.
 
     Args:
-        function: What is run.
-        batch: Its number of examples.
+        function: The function to run.
+        batch: Number of examples.
         keep: Called with each layer's weights ``(B, heads, queries, keys)``, first layer first.
     """
 
@@ -58,7 +58,7 @@ class Attention(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run one of torch's functions, and look at it if it attends."""
+        """Run one of torch's functions, and record its attention."""
         if torch.compiler.is_compiling():
             raise self._unseen()
         kwargs = kwargs or {}
@@ -88,12 +88,12 @@ class Attention(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """Do what torch's fused function does, step by step."""
+        """Compute torch's fused function step by step."""
         if enable_gqa:
             key, value = (
                 x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value)
             )
-        wide = torch.promote_types(query.dtype, torch.float32)  # as the fused one adds up
+        wide = torch.promote_types(query.dtype, torch.float32)  # like the fused function
         scores = query.to(wide) @ key.to(wide).mT
         scores = scores * (query.shape[-1] ** -0.5 if scale is None else scale)
         if is_causal:
@@ -104,7 +104,7 @@ class Attention(TorchFunctionMode):
         return (self._see(scores.softmax(-1)) @ value.to(wide)).to(query.dtype)
 
     def _see(self, weights: Tensor) -> Tensor:
-        """Keep a layer's weights; return a copy of what the answer is differentiated by."""
+        """Keep a layer's weights; return a copy to differentiate by."""
         *rows, queries, keys = weights.shape
         fits = len(rows) == 2 and rows[0] == self.batch
         fits |= len(rows) == 1 and rows[0] % self.batch == 0
@@ -152,7 +152,7 @@ class Attention(TorchFunctionMode):
             raise ValueError(
                 f"expected the {count} tokens of {self.name} to be some extra ones and then one "
                 f"for each patch of inputs of size {tuple(size)}, row by row, but its convolutions "
-                f"give grids {', '.join(grids[-3:]) or 'of none'}; say how they are laid out: "
+                f"give grids {', '.join(grids[-3:]) or 'of none'}; describe the layout with "
                 "layout=Tokens(prefix, stride), of captum_masking.model.layouts."
             )
         return found

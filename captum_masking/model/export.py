@@ -1,4 +1,4 @@
-"""A model as one plain module, images in, logits and masks out, to be exported and deployed."""
+"""A model as one plain module for export: images in, logits and masks out."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["HeatmapModule"]
 
 
 class HeatmapModule(nn.Module):
-    """Images to ``(logits, mask)``, without checks and without hooks that come and go.
+    """A module from images to ``(logits, mask)``, without checks or temporary hooks.
 
-    Where the classifier takes several inputs it takes several too, and gives a tuple of masks.
+    For a classifier of several inputs, it takes several inputs and returns a tuple of masks.
 
     Args:
-        model: Copied, in eval mode. A masker that follows a class follows the predicted one; one
-            that reads evidence is refused where that takes a gradient.
+        model: Copied, in eval mode. A target-aware masker follows the predicted class. Evidence
+            that takes a gradient is refused.
 
     Example:
         >>> import torch
@@ -80,7 +80,7 @@ def _head_of(model: MaskingModel) -> nn.Linear | None:
 
 
 class _Keep:
-    """A hook that keeps what a layer gives, or takes; unlike a closure, it can be copied."""
+    """A hook that keeps a layer's output or input; unlike a closure, it can be copied."""
 
     def __init__(self, kept: dict[tuple[int, str], Any], name: str) -> None:
         self.kept, self.name = kept, name

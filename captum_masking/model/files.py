@@ -1,8 +1,7 @@
-"""A saved model or training is one safetensors file: tensors, and in its header JSON and a hash.
+"""Save and load models and trainings as one safetensors file with JSON and a hash.
 
-Nothing in such a file is ever unpickled or run, and a flipped bit anywhere is refused. A file is
-written beside its place and moved there once it is whole, so that a process may be killed at any
-moment.
+Nothing in a file is unpickled or run, and any flipped bit is detected. Files are replaced
+atomically, so a process can be killed at any moment.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from captum_masking.parts import gate, masker, other_maskers, sampler
 __all__ = ["CheckpointError", "fingerprint"]
 
 
-_WAY_OUT = "give a folder written by model.save(folder), or save the model again"
+_WAY_OUT = "pass a folder written by model.save(folder), or save the model again"
 
 
 class CheckpointError(ValueError):
-    """A file or folder that is not, or no longer, a saved model or training.
+    """A file or folder that is not an intact saved model or training.
 
     Example:
         >>> raise CheckpointError("my-model", "it has no model.safetensors")
@@ -56,24 +55,24 @@ def fingerprint(module: nn.Module) -> str:
     return sha256(module)
 
 
-# The only entry of the header, as safetensors writes several in any order: checksum and content.
+# One header entry with checksum and content, since safetensors does not order entries.
 _ENTRY = "captum_masking"
 _FORMAT = 2  # 1 was a folder of two files
 
 
 def write(file: Path, content: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Write or replace a file; if that fails, what was there before is intact."""
+    """Write or replace a file; if that fails, the old file stays intact."""
     from safetensors.torch import save_file
 
     text = json.dumps({"format": _FORMAT, "content": content}, allow_nan=False)
     plain = _unshared(tensors)
     with _explained(file), replacing(file, shared=True) as staged:
         save_file(plain, staged, metadata={_ENTRY: f"{_hash(text, plain)} {text}"})
-        staged.chmod(0o644)  # safetensors writes for its owner alone
+        staged.chmod(0o644)  # safetensors makes files private
 
 
 def read(file: Path, way_out: str) -> tuple[Any, dict[str, Tensor]]:
-    """Return content and tensors, on the CPU; if they are not whole, the error has the way out."""
+    """Return content and tensors on the CPU; ``way_out`` ends the error for damaged files."""
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
@@ -81,7 +80,7 @@ def read(file: Path, way_out: str) -> tuple[Any, dict[str, Tensor]]:
         raise CheckpointError(file, reason, way_out)
     try:
         with safe_open(file, framework="pt") as opened:
-            # As read they are windows on the file, which may change or go while they are in use.
+            # Copies, since loaded tensors are views of the file, which may change.
             names = opened.keys()
             tensors = {name: opened.get_tensor(name).clone() for name in names}
             entry = (opened.metadata() or {}).get(_ENTRY, "")
@@ -97,17 +96,17 @@ def read(file: Path, way_out: str) -> tuple[Any, dict[str, Tensor]]:
     found = json.loads(text)
     if found["format"] != _FORMAT:
         reason = f"its format is {found['format']}, this version reads {_FORMAT}"
-        raise CheckpointError(file, reason, "update captum_masking, or give another file")
+        raise CheckpointError(file, reason, "update captum_masking, or pass another file")
     return found["content"], tensors
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """List what killed saves left in a folder, under names of ours and of safetensors."""
+    """List temporary files that killed saves left in a folder."""
     return list(folder.glob(".tmp*"))
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring tensors to contiguous CPU memory, each to its own, as safetensors asks for."""
+    """Copy tensors to separate contiguous CPU memory, as safetensors requires."""
     plain, seen = {}, set()
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
@@ -126,33 +125,33 @@ def _hash(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 @contextmanager
 def _explained(file: Path) -> Iterator[None]:
-    """Give errors of writing the file, the free space and what to do."""
+    """Add the free space and a way out to errors of writing."""
     from safetensors import SafetensorError
 
     try:
         yield
     except (OSError, SafetensorError) as error:
-        # safetensors raises an error of its own, which has the system's number in its text only.
+        # safetensors raises its own error, with the system's number in its text.
         in_text = re.search(r"os error (\d+)", str(error))
         number = int(in_text[1]) if in_text else getattr(error, "errno", None)
         reason = os.strerror(number) if number else str(error)
         there = next(path for path in file.absolute().parents if path.exists())
         text = (
             f"could not save {file}: {reason}, with "
-            f"{shutil.disk_usage(there).free / 2**20:,.1f} MiB free there. What was saved before "
-            "is intact; free some space or give a folder that can be written to, then save again"
+            f"{shutil.disk_usage(there).free / 2**20:,.1f} MiB free there. Earlier saves are "
+            "intact; free some space or choose a writable folder, then save again"
         )
         raise (OSError(number, text) if number else OSError(text)) from error
 
 
-#: What brings a mask to the size of the inputs, by name.
+#: Upsampling functions by name.
 UPSAMPLERS = {"linear": masker.linear, "nearest": masker.nearest}
 _MODULES: tuple[Any, ...] = (masker, other_maskers, gate, sampler, layouts)
 _PARTS = {name: getattr(module, name) for module in _MODULES for name in module.__all__}
 
 
 def describe(part: Any) -> dict[str, Any]:
-    """Return the JSON-like ``class`` and ``settings`` of a part; None for those of other people."""
+    """Return the ``class`` and ``settings`` of a part as JSON values; None for foreign parts."""
     if not _is_own(part):
         return {"class": type(part).__name__, "settings": None}
     settings = part.settings if hasattr(part, "settings") else vars(part)  # of a dataclass
@@ -161,7 +160,7 @@ def describe(part: Any) -> dict[str, Any]:
 
 
 def rebuild(name: str, entry: Mapping[str, Any], folder: str | Path) -> Any:
-    """Make a part, such as the ``"masker"``, from what :func:`describe` returned."""
+    """Make a part, such as the ``"masker"``, from the result of :func:`describe`."""
     kind, settings = _PARTS.get(entry["class"]), entry["settings"]
     if not isinstance(kind, type) or settings is None:
         raise CheckpointError(folder, f"its {name} is a {entry['class']}; pass it as {name}=...")
@@ -174,27 +173,27 @@ def _is_own(part: Any) -> bool:
 
 
 MODEL = "model.safetensors"
-_ABANDONED_S = 3600.0  # no save rests for an hour: what did was killed
+_ABANDONED_S = 3600.0  # a temporary file this old was left by a killed save
 
 
 def check_destination(folder: str | Path) -> None:
-    """Check that a folder is new, empty or a saved model; worth asking before a long training."""
+    """Check that a folder is new, empty or a saved model, before a long training."""
     folder = Path(folder)
     taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
     if taken and not (folder / MODEL).exists():
         raise FileExistsError(
-            f"{folder} exists and is not a saved model; give another folder, or remove it first."
+            f"{folder} exists and is not a saved model; choose another folder, or remove it."
         )
 
 
 def write_model(
     folder: str | Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> None:
-    """Write or replace a saved model, and remove what killed saves left of earlier ones."""
+    """Write or replace a saved model, and remove temporary files of killed saves."""
     check_destination(folder)
     write(Path(folder) / MODEL, config, weights)
     for path in unfinished(Path(folder)):
-        with suppress(OSError):  # one that was written to this very hour may be another process's
+        with suppress(OSError):  # recent ones may belong to another process
             if time.time() - path.stat().st_mtime > _ABANDONED_S:
                 path.unlink()
 
@@ -207,8 +206,8 @@ def read_model(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     way_out = _WAY_OUT
     if (folder / "config.json").exists():
         way_out = (
-            "models of older versions had a config.json beside their weights and are not read: "
-            "build the model as that file says, load the weights by "
+            "models of older versions, with a config.json beside their weights, are not supported: "
+            "build the model from that file, load the weights by "
             "model.load_state_dict(safetensors.torch.load_file(file), strict=False), and save it "
             "to a new folder"
         )

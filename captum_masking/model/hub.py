@@ -1,9 +1,8 @@
-"""Share a masker on the Hugging Face Hub, and fetch one.
+"""Share maskers on the Hugging Face Hub.
 
-Needs ``pip install 'captum-masking[hub]'``. A repository holds the one file of ``model.save``, so
-nothing that is fetched is unpickled or run, and the classifier is handed in as to
-``MaskingModel.load``. ``ModelHubMixin`` is not used: its ``from_pretrained`` takes arguments out of
-an unchecked ``config.json``, and as a base class it would be needed to import the package.
+Needs ``pip install 'captum-masking[hub]'``. A repository holds the file of ``model.save``, so no
+downloaded content is unpickled or run. ``ModelHubMixin`` is not used: its ``from_pretrained`` takes
+arguments from an unchecked ``config.json``, and it would be needed to import the package.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from captum_masking.model.model import MaskingModel
 
 __all__ = ["from_pretrained", "model_card", "push_to_hub"]
 
-#: How a model was trained, and what ``captum-masking evaluate --json`` measured.
+#: How a model was trained, and the output of ``captum-masking evaluate --json``.
 _TRAINING, _EVALUATION = "training.json", "evaluation.json"
 
 
@@ -36,16 +35,16 @@ def from_pretrained(
     sampler: nn.Module | None = None,
     **options: Any,
 ) -> MaskingModel:
-    """Fetch a shared model, once, and rebuild it around a classifier, in eval mode.
+    """Download a shared model and load it with a classifier, in eval mode.
 
     Args:
-        repo_id: ``"user/name"``; or a folder of this machine, as ``model.save`` writes it.
-        **options: Of ``huggingface_hub.hf_hub_download``: ``revision`` (the name of a commit pins
-            a model), ``token``, ``cache_dir``, ``local_files_only``.
+        repo_id: ``"user/name"``, or a local folder written by ``model.save``.
+        **options: Options of ``huggingface_hub.hf_hub_download``: ``revision`` (a commit pins a
+            model), ``token``, ``cache_dir``, ``local_files_only``.
 
     Raises:
-        CheckpointError: If what was fetched is no saved model, was altered, or does not fit.
-        OSError: If there is no such repository, or no network and nothing in the cache.
+        CheckpointError: If the file is not a saved model, was altered, or does not fit.
+        OSError: If the repository does not exist, or cannot be reached and is not cached.
     """
     folder = Path(repo_id)
     if not folder.is_dir():
@@ -65,18 +64,18 @@ def push_to_hub(
     commit_message: str = "Add a masking model",
     **options: Any,
 ) -> str:
-    """Upload a model with a card, and return the address of the commit.
+    """Upload a model with a card, and return the URL of the commit.
 
-    Of a folder, ``model.safetensors`` goes up and, where they are there, ``training.json``,
-    ``evaluation.json`` and a card of your own, ``README.md``; the folder is left as it is.
+    From a folder, ``model.safetensors`` is uploaded, and ``training.json``, ``evaluation.json`` and
+    your own card, ``README.md``, if they exist. The folder does not change.
 
     Args:
-        model: A model, or a folder that ``model.save`` or ``captum-masking train`` wrote.
-        repo_id: ``"user/name"``; made if it does not exist.
-        figures: Of a model: what ``captum-masking evaluate --json`` measured, by its names.
-        license: Named in the card; None names none. The weights are yours.
-        private: Whether only you see it; None is your default on the Hub.
-        **options: Of ``huggingface_hub.HfApi.create_commit``, such as ``revision``, the branch.
+        model: A model, or a folder written by ``model.save`` or ``captum-masking train``.
+        repo_id: ``"user/name"``; created if needed.
+        figures: The output of ``captum-masking evaluate --json``, for a model.
+        license: License of the weights, for the card.
+        private: Whether the repository is private; None is your default on the Hub.
+        **options: Options of ``huggingface_hub.HfApi.create_commit``, such as ``revision``.
     """
     given = not isinstance(model, MaskingModel)
     with nullcontext(str(model)) if given else tempfile.TemporaryDirectory() as folder:
@@ -84,7 +83,7 @@ def push_to_hub(
             model.save(folder, notes=notes)
             if figures:
                 Path(folder, _EVALUATION).write_text(json.dumps(dict(figures)), encoding="utf-8")
-        card = model_card(folder, repo_id, license=license)  # also where it is not used: it checks
+        card = model_card(folder, repo_id, license=license)  # always, to check the folder
         files: dict[str, Any] = {"README.md": card.encode()}
         for name in (MODEL, _TRAINING, _EVALUATION, "README.md"):
             if (file := Path(folder, name)).exists():
@@ -98,7 +97,7 @@ def push_to_hub(
 
 
 def model_card(folder: str | Path, repo_id: str, *, license: str | None = None) -> str:
-    """Write the card of a saved model from its folder: settings, training, what was measured.
+    """Return the card of a saved model: settings, training, and measurements.
 
     Example:
         >>> shipped = Path(__file__).parents[1] / "zoo" / "efficientnet-lite0"
@@ -150,15 +149,15 @@ attribution = MaskingSaliency(model).attribute(inputs, target=3)
 {settings}
 """
 _JOINT = "It was trained together with the classifier, whose weights are in this repository."
-_FROZEN = "The classifier was frozen and is not in this repository: hand in the same weights."
-_FOLLOWS = "The map is that of the `target` asked for."
-_IGNORES = "One map for each input: `target` does not change it."
+_FROZEN = "The classifier was frozen and is not in this repository: pass the same weights."
+_FOLLOWS = "The map follows the `target`."
+_IGNORES = "Each input has one map, which does not depend on `target`."
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     notes = config["notes"]
     return {
-        "layers": ", ".join(config["layers"]) or "none: the masker has an encoder of its own",
+        "layers": ", ".join(config["layers"]) or "none: the masker has its own encoder",
         "masker": _part(config["masker"]),
         "sampler": _part(config["sampler"]),
         "stride": config["stride"],

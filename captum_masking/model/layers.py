@@ -33,7 +33,7 @@ __all__ = ["NoMapsError", "find_layers", "pooled_map"]
 # Sizes at which a dry run is tried: ImageNet's, Inception's, then those of small data sets.
 _DRY_RUN_SIZES = (224, 299, 64, 32, 28)
 
-# Their outputs repeat or blur a map that another module has made; the maker is tapped instead.
+# Their outputs repeat or blur another module's map; that module is tapped instead.
 COPIES = ("Pool", "Drop", "Stochastic", "Identity", "Flatten", "Upsample", "Pad", "Softmax", "Merg")
 
 
@@ -79,12 +79,12 @@ def dry_run_inputs(classifier: nn.Module, *extra: Any) -> Tensor:
 
 
 def varied(example: Tensor) -> Tensor:
-    """Return inputs of that shape on which nothing holds by chance, as it may on zeros."""
+    """Return generic inputs of a shape; zeros could hide dependencies."""
     return torch.linspace(-1, 1, example.numel()).reshape(example.shape).to(example)
 
 
 def stated_sizes(classifier: nn.Module, dims: int) -> list[tuple[int, ...]]:
-    """Find the size that a network was built for, where it states one, as transformers do."""
+    """Return the input size that a network states, as transformers do."""
     stated = []
     for part in [getattr(classifier, "config", None), *classifier.modules()]:
         for name in ("img_size", "image_size"):
@@ -98,9 +98,9 @@ def stated_sizes(classifier: nn.Module, dims: int) -> list[tuple[int, ...]]:
 def feature_maps(
     classifier: nn.Module, example: Tensor, *extra: Any
 ) -> tuple[list[Found], list[str]]:
-    """List the maps of one dry run in the order they ran; of vectors ``(B, F)`` hidden vectors.
+    """List the maps of one dry run in order; for vectors ``(B, F)``, the hidden vectors.
 
-    Beside them the names of deeper ones that are left out, since their modules run repeatedly.
+    Also return the names of deeper ones whose modules run repeatedly.
     """
     size = example.shape[2:]
     calls, answer, repeated = record(classifier, example, *extra)
@@ -109,7 +109,7 @@ def feature_maps(
         return found, [] if found else _deeper(classifier, repeated, found, example)
     narrower: dict[str, Tensor] = {}
     if any(undecided(output, size) for output in calls.values()):
-        with suppress(Exception):  # a network of a fixed size says no
+        with suppress(Exception):  # a network of a fixed size raises
             narrow = example[..., : max(1, size[-1] * 3 // 4)]
             narrower = record(classifier, narrow, *extra).once
     found = _maps(classifier, calls, narrower, example)
@@ -134,7 +134,7 @@ def _deeper(
 def feature_maps_of_each(
     classifier: nn.Module, inputs: Sequence[Tensor], *extra: Any
 ) -> list[list[Found]]:
-    """List for each input the maps that depend on it: those that are NaN once it is."""
+    """List for each input the maps that depend on it, found by making it NaN."""
     calls, answer, _ = record(classifier, *inputs, *extra)
     listed = []
     for index, tensor in enumerate(inputs):
@@ -148,7 +148,7 @@ def feature_maps_of_each(
 
 
 def spoiled(inputs: Sequence[Tensor], index: int) -> list[Tensor]:
-    """Copy inputs with one of them made NaN, which spoils all that depends on it."""
+    """Copy inputs with one of them made NaN."""
     return [torch.full_like(x, torch.nan) if i == index else x for i, x in enumerate(inputs)]
 
 
@@ -185,7 +185,7 @@ def _hidden_vectors(
         if not is_vector or output.shape[1] < 2 or _repeats(modules[name]):
             continue
         if name == last or output.data_ptr() == logits.data_ptr():
-            continue  # the logits, or what is scaled to be the logits
+            continue  # the logits, or scaled logits
         before = calls[found[-1].name] if found else None
         activation = not any(True for _ in modules[name].parameters())
         if before is not None and (
@@ -197,7 +197,7 @@ def _hidden_vectors(
 
 
 class NoMapsError(ValueError):
-    """A classifier without a layer to read, or with such as run more than once in a pass."""
+    """A classifier without a layer to read, or whose layers run more than once per pass."""
 
     def __init__(self, inputs: Sequence[Tensor], repeated: Sequence[str]) -> None:
         self.repeated = repeated
@@ -215,21 +215,21 @@ class NoMapsError(ValueError):
 def find_layers(
     classifier: nn.Module, example: Any, *, count: int = 2, extra: tuple[Any, ...] = ()
 ) -> list[str]:
-    """Find the map with which the classifier leaves each of its deepest spatial resolutions.
+    """Find the last map of each of the classifier's deepest spatial resolutions.
 
-    Of the modules that give a map of one resolution, the outermost are whole stages; the last of
-    these is read. Where the network names its stages, as timm's does in ``feature_info``, only
-    those are considered. A stack of like blocks of tokens, as in a vision transformer, has one
-    resolution: its last block is read and, where there is nothing coarser or finer, those a third
-    of the depth before it. Blocks whose patch tokens no longer reach the logits (the last one, if
-    only its class token is used) are passed over, as are modules that run more than once in a pass,
-    which a warning says where they are deeper than what is read.
+    Of the modules with maps of one resolution, the outermost are stages; the last one is read. If
+    the network names its stages, as timm does in ``feature_info``, only those count. A stack of
+    equal blocks of tokens, as in a vision transformer, has one resolution: its last block is read,
+    and without other resolutions also those a third of the depth before it. Blocks whose patch
+    tokens do not reach the logits are skipped (the last one, if only its class token is used).
+    Modules that run more than once per pass are skipped too, with a warning if they are deeper than
+    the chosen ones.
 
     Args:
         classifier: Run in eval mode, without gradient.
         example: Inputs of shape ``(B, C, *spatial)`` that the classifier accepts; for vectors
             ``(B, F)`` the last hidden ones are found.
-        count: How many maps at most, from the deepest on; finer or earlier ones come first.
+        count: Maximal number of maps, counted from the deepest; finer or earlier ones come first.
         extra: Further arguments of the classifier.
 
     Source:
@@ -249,7 +249,7 @@ def find_layers(
     chosen = [each.name for each in _choose(classifier, (example, *extra), found, count)]
     if deeper:
         warnings.warn(
-            f"the masker reads {chosen}, since deeper layers run more than once in a pass: "
+            f"the masker reads {chosen}, since deeper layers run more than once per pass: "
             f"{', '.join(deeper[:4])}; {ONCE}",
             stacklevel=2,
         )
@@ -257,10 +257,10 @@ def find_layers(
 
 
 def pooled_map(classifier: nn.Module, example: Tensor, *extra: Any) -> str | None:
-    """Name the map that a classifier pools to a vector, its last one, for the layers to read.
+    """Return the name of the last map, which a classifier pools to a vector, as a layer to read.
 
-    That is the module which makes it or, where it runs more than once, what the pooling takes,
-    ``"<pool>.input"``. None is for networks where no module, or more than one, pools the last map.
+    The name is that of the module that makes it or, if that runs more than once, the input of the
+    pooling, ``"<pool>.input"``. None if no module, or more than one, pools the last map.
 
     Source:
         Zhou et al. 2016 (CAM), who weigh the channels of this map by the weights of a class.
@@ -278,7 +278,7 @@ def pooled_map(classifier: nn.Module, example: Tensor, *extra: Any) -> str | Non
 
 
 def pooling(classifier: nn.Module, example: Tensor, *extra: Any) -> tuple[str, str] | None:
-    """Name the map that a classifier pools, as :func:`pooled_map` does, and the module that pools.
+    """Return the names of the pooled map, as :func:`pooled_map`, and of the pooling module.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
@@ -328,7 +328,7 @@ def _cells(output: Tensor) -> int:
 def find_joint_layers(
     classifier: nn.Module, inputs: Sequence[Tensor], *, count: int = 2, extra: tuple[Any, ...] = ()
 ) -> dict[str, OfInput]:
-    """Find the layers to read for each of several inputs; one that sees several is of the first."""
+    """Find the layers to read for each of several inputs; a shared layer goes to the first."""
     layers: dict[str, OfInput] = {}
     for index, found in enumerate(feature_maps_of_each(classifier, inputs, *extra)):
         for each in _choose(classifier, (*inputs, *extra), found, count) if found else []:
@@ -340,7 +340,7 @@ def find_joint_layers(
 
 
 def _offered(classifier: nn.Module, found: list[Found]) -> list[Found]:
-    """Keep to the stages that a network names itself, as timm's do."""
+    """Keep only the stages that a network names, as timm does."""
     stages = getattr(classifier, "feature_info", None) or ()
     stages = [stage.get("module") for stage in stages if isinstance(stage, dict)]
     return [map for map in found if map.name in stages] or found
@@ -388,7 +388,7 @@ def _ends(found: list[Found]) -> list[Found]:
 def _useful(
     classifier: nn.Module, arguments: Sequence[Any], candidates: list[Found]
 ) -> list[Found]:
-    """Drop the first candidates as long as their patch tokens do not reach the logits."""
+    """Drop leading candidates whose patch tokens do not reach the logits."""
     for index, map in enumerate(candidates):
         if getattr(map.layout, "prefix", 0) == 0 or _reaches_logits(classifier, arguments, map):
             return candidates[index:]
@@ -427,7 +427,7 @@ def layouts_of(
         if layout is None and isinstance(output, Tensor) and output.dim() >= min(3, only.dim()):
             layout = layout_of(output, size, module=module)
             if layout is None and output.dim() == only.dim():
-                layout = ChannelsFirst()  # strided unevenly, and named by someone who knows
+                layout = ChannelsFirst()  # uneven strides, chosen by the user
         if layout is None:
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(

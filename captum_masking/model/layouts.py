@@ -1,4 +1,4 @@
-"""How a layer's output becomes a map: channels first, channels last, or a sequence of tokens."""
+"""Turn a layer's output into a map: channels first, channels last, or tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_EXTRA_TOKENS = 16  # class, distillation and register tokens: at most 9 in
 
 @dataclass(frozen=True)
 class ChannelsFirst:
-    """A map as convolutions give it, ``(B, C, *grid)``: nothing to do."""
+    """The layout of convolutions, ``(B, C, *grid)``."""
 
     def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
         """Return the output."""
@@ -34,7 +34,7 @@ class ChannelsFirst:
 
 @dataclass(frozen=True)
 class ChannelsLast:
-    """A map as window transformers give it, ``(B, *grid, C)``."""
+    """The layout of window transformers, ``(B, *grid, C)``."""
 
     def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
         """Move the channels to the front."""
@@ -43,14 +43,14 @@ class ChannelsLast:
 
 @dataclass(frozen=True)
 class MelRows:
-    """A map whose rows lie at equal distances in mel, of inputs whose rows do in Hz.
+    """A map with rows equally spaced in mel, for inputs with rows equally spaced in Hz.
 
-    Classifiers of sounds read few bands, high ones being wide; a mask of every frequency needs
-    their features where these frequencies are. Rows are resampled linearly.
+    Classifiers of sounds read few bands, wide ones at high frequencies. Rows are resampled linearly
+    to the frequencies of the inputs.
 
     Args:
         highest_hz: Frequency of the last row of inputs and map; the first is 0 Hz.
-        stride: Rows of the inputs for one row of the result.
+        stride: Rows of the inputs per row of the result.
 
     Example:
         >>> import torch
@@ -76,7 +76,7 @@ class MelRows:
 
 @dataclass(frozen=True)
 class Vectors:
-    """A hidden vector ``(B, C)``, of inputs without space."""
+    """A hidden vector ``(B, C)`` of inputs without spatial axes."""
 
     def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
         """Return the output."""
@@ -85,11 +85,11 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A sequence ``(B, N, C)`` of some extra tokens and then one for each patch, row by row.
+    """A sequence ``(B, N, C)`` of extra tokens, followed by one token per patch, row by row.
 
     Args:
-        prefix: Tokens before the first patch: class, distillation, registers.
-        stride: Input pixels per patch, along each axis.
+        prefix: Number of tokens before the patches: class, distillation, registers.
+        stride: Input pixels per patch and axis.
 
     Example:
         >>> import torch
@@ -116,7 +116,7 @@ class Tokens:
         wanted = [side / stride for side, stride in zip(size, self.stride, strict=True)]
         around = [{math.floor(w + 1e-6), math.ceil(w - 1e-6)} for w in wanted]
         fitting = [grid for grid in itertools.product(*around) if math.prod(grid) == count]
-        if not fitting and len(size) == 2:  # strided otherwise than by whole patches
+        if not fitting and len(size) == 2:  # strides other than whole patches
             fitting = [(h, count // h) for h in range(1, count + 1) if count % h == 0]
             fitting = [grid for grid in fitting if _skew(grid, wanted) < 0.25]
         if not fitting:
@@ -129,7 +129,7 @@ class Tokens:
 
 
 def first_tensor(output: Any) -> Any:
-    """Return the tensor that a layer gives, or the first of several, as of attention."""
+    """Return a layer's output tensor, or the first of several."""
     if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
         return output[0]
     return output
@@ -143,11 +143,11 @@ def layout_of(
     grids: Sequence[Sequence[int]] = (),
     narrower: Sequence[int] | None = None,
 ) -> Layout | None:
-    """Find from its shape how a layer's output becomes a map; None if it is no map of the inputs.
+    """Find the layout of a layer's output from its shape; None if it is not a map of the inputs.
 
-    The axes of a map are those that divide the inputs by one stride. Where both orders do, the
-    axis that changed for ``narrower`` inputs is spatial; without such a pass, the kind of weights
-    decides: those of convolutions stand on the first axis, of linear layers on the last.
+    Spatial axes divide the inputs by one stride. If both orders do, the axis that changed for
+    ``narrower`` inputs is spatial; without such a pass, convolutions mean channels first and linear
+    layers channels last.
     """
     if not size:
         return Vectors() if output.dim() == 2 else None
@@ -162,7 +162,7 @@ def layout_of(
 def _order(
     shape: Sequence[int], size: Sequence[int], kind: Layout | None, narrower: Sequence[int] | None
 ) -> Layout | None:
-    """Say whether channels come first or last, or that this is no map at all."""
+    """Return whether channels come first or last; None if this is not a map."""
     first, last = _fits(shape[2:], size), _fits(shape[1:-1], size)
     if first and last and narrower is not None and len(narrower) == len(shape):
         first, last = shape[-1] != narrower[-1], shape[-2] != narrower[-2]
@@ -170,11 +170,11 @@ def _order(
         return kind or ChannelsFirst()
     if first or last:
         return ChannelsFirst() if first else ChannelsLast()
-    return kind if isinstance(kind, ChannelsFirst) else None  # strided unevenly, as for some audio
+    return kind if isinstance(kind, ChannelsFirst) else None  # uneven strides, as for some audio
 
 
 def undecided(output: Tensor, size: Sequence[int]) -> bool:
-    """Whether the shape of an output leaves open if its channels come first or last."""
+    """Whether the shape fits both channels first and channels last."""
     if output.dim() != len(size) + 2:
         return False
     return _fits(output.shape[2:], size) and _fits(output.shape[1:-1], size)
@@ -188,7 +188,7 @@ def _fits(grid: Sequence[int], size: Sequence[int]) -> bool:
 
 
 def _kind_of_weights(module: nn.Module | None) -> Layout | None:
-    """Say on which axis the last weights in a module stand."""
+    """Return the channel axis of the last weights in a module."""
     for part in reversed([] if module is None else list(module.modules())):
         name = type(part).__name__
         if isinstance(part, (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)) or (
@@ -201,7 +201,7 @@ def _kind_of_weights(module: nn.Module | None) -> Layout | None:
 
 
 def tokens_of(count: int, size: Sequence[int], grids: Sequence[Sequence[int]]) -> Tokens | None:
-    """Find how many of ``count`` tokens are no patches, from an earlier grid or from the aspect."""
+    """Return how many of ``count`` tokens are not patches, from an earlier grid or the aspect."""
     for grid in reversed(grids):  # the nearest one before the tokens
         if 1 < math.prod(grid) <= count <= math.prod(grid) + _MOST_EXTRA_TOKENS:
             return Tokens(count - math.prod(grid), _strides(grid, size))
@@ -219,7 +219,7 @@ def _strides(grid: Sequence[int], size: Sequence[int]) -> list[float]:
 
 
 def _skew(grid: Sequence[int], wanted: Sequence[float]) -> float:
-    """How far a grid is from the shape that is wanted, whatever its size: 0 is the same aspect."""
+    """Return the difference of a grid's aspect from the wanted one; 0 is equal."""
     ratios = [math.log(cells / w) for cells, w in zip(grid, wanted, strict=True)]
     return max(ratios) - min(ratios)
 
@@ -230,12 +230,12 @@ class OfInput:
 
     Args:
         index: Which input.
-        layout: Of the layer's output, as for that input alone.
+        layout: Layout of the layer's output for that input.
     """
 
     index: int
     layout: Layout
 
     def __call__(self, output: Tensor, size: Sequence[Any]) -> Tensor:
-        """Lay the output out, given the sizes of all inputs."""
+        """Apply the layout, given the sizes of all inputs."""
         return self.layout(output, size[self.index])

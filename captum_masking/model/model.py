@@ -72,43 +72,39 @@ __all__ = ["MaskingModel"]
 class MaskingModel(nn.Module):
     """A classifier with a masker on its feature maps.
 
-    ``model(inputs)`` gives the classifier's answer unchanged, ``model.mask(inputs)`` the mask and
-    ``model.explain(inputs)`` logits and mask, from one forward pass of the classifier. No gradient
-    of the mask reaches the classifier through its features.
+    ``model(inputs)`` returns the classifier's output unchanged, ``model.mask(inputs)`` the mask,
+    and ``model.explain(inputs)`` logits and mask from one forward pass. No gradient of the mask
+    reaches the classifier through its features.
 
     Args:
-        classifier: Any module that maps ``(B, C, *spatial)`` to logits ``(B, classes)``, or vectors
-            ``(B, F)``, whose masks are ``(B, F)``. It is used, not copied. A function, or a
-            compiled, traced, scripted or exported module, needs ``example_inputs`` or a masker
-            that has an encoder of its own.
-        layers: Names of the modules that the masker reads, or ``"<name>.input"`` for what one
-            takes; None finds them in a dry run, by
-            :func:`~captum_masking.model.layers.find_layers`.
-        target_aware: Whether the mask depends on the target, by a
-            :class:`~captum_masking.parts.gate.GatedMasker`. None says yes where the classifier
-            pools its last map before one linear layer: evidence for a class is then a product.
+        classifier: A module that maps ``(B, C, *spatial)``, or vectors ``(B, F)`` with masks ``(B,
+            F)``, to logits ``(B, classes)``. It is not copied. A function, or a compiled, traced,
+            scripted or exported module, needs ``example_inputs`` or a masker with its own encoder.
+        layers: Names of the modules that the masker reads, or ``"<name>.input"`` for a module's
+            input; None finds them with :func:`~captum_masking.model.layers.find_layers`.
+        target_aware: Whether the mask depends on the target, with a
+            :class:`~captum_masking.parts.gate.GatedMasker`. None means yes if the classifier pools
+            its last map before one linear layer; evidence for a class is then a product.
         masker: A module called as ``masker(features, grid, question)`` that returns mask logits
-            ``(B, 1, *grid)``, or a function that makes one, called as
-            ``masker(channels, dims=dims)`` with the channels of the maps that are read. The default
-            becomes one of :mod:`captum_masking.parts.other_maskers` for vectors, for several
-            inputs, and where no layer can be read.
-        sampler: Maps mask logits to the mask; None is
-            :class:`Sigmoid(lean=-2.0) <captum_masking.parts.sampler.Sigmoid>`, or without a lean
-            for a masker that is told a size, which the mask then has to meet.
-        stride: The mask is predicted on a grid of one cell per ``stride`` input pixels; None
-            takes the finest map that is read as the grid.
-        upsample: Called as ``upsample(maps, size)`` to bring the mask to the input's size.
-        upsample_first: Whether the mask logits are upsampled, before the sampler, which keeps the
-            edges of the mask sharp; False upsamples the sampled mask.
-        example_inputs: Inputs for the dry run; None makes zeros shaped for the classifier's
-            first convolution. With a tuple of several, ``mask`` and ``explain`` take tuples of
-            inputs and return one mask for each.
-        additional_forward_args: What the classifier takes after its inputs, for the dry run alone.
-        layouts: How the output of each layer becomes a map, as in
-            :mod:`~captum_masking.model.layouts`; None finds it in the dry run or in each call.
-        to_logits: Turns what the classifier answers into logits, as
-            :func:`~captum_masking.model.taps.log_probabilities` does; None finds out, and says so
-            where the answers are probabilities. One score becomes the logits of two classes.
+            ``(B, 1, *grid)``, or a function that makes one, called as ``masker(channels,
+            dims=dims)`` with the channels of the maps. The default is one of
+            :mod:`captum_masking.parts.other_maskers` for vectors, for several inputs, or if no
+            layer can be read.
+        sampler: Maps mask logits to the mask; None is :class:`Sigmoid(lean=-2.0)
+            <captum_masking.parts.sampler.Sigmoid>`, without a lean for a masker that takes an area.
+        stride: Input pixels per cell of the mask's grid; None takes the grid of the finest map.
+        upsample: Called as ``upsample(maps, size)`` to enlarge the mask to the input's size.
+        upsample_first: Whether to upsample the mask logits before the sampler, which keeps edges
+            sharp; False upsamples the sampled mask.
+        example_inputs: Inputs for the dry run; None makes zeros for the classifier's first
+            convolution. With a tuple, ``mask`` and ``explain`` take tuples of inputs and return one
+            mask each.
+        additional_forward_args: Further arguments of the classifier in the dry run.
+        layouts: One of :mod:`~captum_masking.model.layouts` per layer, which turns its output into
+            a map; None finds them in the dry run or in each call.
+        to_logits: Turns the classifier's output into logits, such as
+            :func:`~captum_masking.model.taps.log_probabilities`; None detects it, and warns if the
+            output is probabilities. One score becomes the logits of two classes.
 
     Source:
         Phang et al. 2020; published: ``stride=4, upsample=nearest, upsample_first=False``.
@@ -145,7 +141,9 @@ class MaskingModel(nn.Module):
         super().__init__()
         classifier = unwrapped(classifier)
         if isinstance(classifier, MaskingModel):
-            raise TypeError("a MaskingModel has a masker; for another one pass model.classifier.")
+            raise TypeError(
+                "classifier is a MaskingModel already; pass model.classifier for a new masker."
+            )
         finds_masker = masker is Masker and layers is None
         if target_aware:
             masker = _target_aware(masker)
@@ -189,14 +187,14 @@ class MaskingModel(nn.Module):
             self.sampler = Sigmoid()  # a lean would miss the size that is asked for
 
     def forward(self, inputs: Tensor, *extra: Any) -> Tensor:
-        """Return the classifier's answer for ``inputs``, unchanged; ``classifier`` gives all."""
+        """Return the classifier's output for ``inputs``, unchanged."""
         answer = logits_of(self.classifier(inputs, *extra))
         if _WATCHED:
             _WATCHED.get(get_ident(), []).append(((inputs, *extra), answer))
         return answer
 
     def logits_of(self, answer: Any) -> Tensor:
-        """Turn what the classifier, or a copy of it, answered into logits ``(B, classes)``."""
+        """Turn an output of the classifier into logits ``(B, classes)``."""
         return two_classes((self.to_logits or as_they_are)(logits_of(answer)))
 
     def mask(self, inputs: Inputs, *extra: Any, **question: Any) -> Any:
@@ -208,7 +206,7 @@ class MaskingModel(nn.Module):
         logits, features = self.read(as_tuple(inputs), *extra)
         return logits, unpacked(self.decode(features, self.question(logits, **question)))
 
-    # ---- The same in two steps, on tuples of inputs: read the classifier, decode the mask.
+    # ---- In two steps, on tuples of inputs: read the classifier, decode the mask.
 
     def read(self, inputs: tuple[Tensor, ...], *extra: Any) -> tuple[Tensor, Features]:
         """Return ``(logits, features)`` from one forward pass of the classifier."""
@@ -240,7 +238,7 @@ class MaskingModel(nn.Module):
         for name, each in zip(self.layers, maps, strict=True):
             if len(each) != len(inputs[0]):
                 got = f"{name!r} gave {len(each)} for {len(inputs[0])}"
-                raise RuntimeError(f"expected one map of each example, but {got}: {ONCE}")
+                raise RuntimeError(f"expected one map per example, but {got}: {ONCE}")
         if traced is None:
             return logits, Features(maps, sizes)
         layout, head = (
@@ -254,11 +252,11 @@ class MaskingModel(nn.Module):
     def question(
         self, logits: Tensor, *, target: Tensor | None = None, area: float | Tensor | None = None
     ) -> Question:
-        """Put together what the masker is asked.
+        """Make the question for the masker.
 
         Args:
-            logits: ``(B, classes)``, of the inputs.
-            target: Classes ``(B,)``; None is the predicted ones.
+            logits: ``(B, classes)``.
+            target: Classes ``(B,)``; None takes the predicted ones.
             area: Fraction of the image, in (0, 1), one for all or ``(B,)``; None is one half.
         """
         if target is None and self.target_aware:
@@ -281,7 +279,7 @@ class MaskingModel(nn.Module):
         return tuple(self._mask(logits, size) for logits, size in pairs)
 
     def for_masker(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Cut maps off the classifier, and bring them to the precision of the masker's weights."""
+        """Detach maps, and cast them to the masker's dtype."""
         weights = next(self.masker.parameters(), maps[0])
         autocast = torch.is_autocast_enabled(maps[0].device.type)
         return [each.detach().to(each.dtype if autocast else weights.dtype) for each in maps]
@@ -303,7 +301,7 @@ class MaskingModel(nn.Module):
         return self.upsample(self.sampler(mask_logits), size)
 
     def dry_run(self, example: tuple[Tensor, ...], extra: tuple[Any, ...]) -> list[Tensor]:
-        """Note the layouts of the layers, and return the maps that a masker has to read."""
+        """Set the layouts of the layers, and return their maps."""
         self.takes_vectors = len(example) == 1 and example[0].dim() == 2
         with evaluated(self) as model, torch.no_grad():
             if self.layers and self.layouts is None:
@@ -312,7 +310,7 @@ class MaskingModel(nn.Module):
                 self.layouts = model.layouts
             return list(model.read(example, *extra)[1].maps)
 
-    # ---- What the masker states about itself.
+    # ---- Properties of the masker.
 
     @property
     def target_aware(self) -> bool:
@@ -331,16 +329,16 @@ class MaskingModel(nn.Module):
 
     @property
     def inputs_taken(self) -> int:
-        """How many inputs are explained together: one, unless the masker was built for several."""
+        """The number of inputs that are explained together."""
         return getattr(self.masker, "inputs_taken", 1)
 
-    # ---- Files, and print.
+    # ---- Files and printing.
 
     def save(self, folder: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:
-        """Write the masker and, if it was trained along, the classifier to a folder.
+        """Write the masker and, if it was trained jointly, the classifier to a folder.
 
-        Other files in the folder stay. A masker or sampler of your own is handed to :meth:`load`
-        again; ``notes`` are JSON-like facts to keep in the file, such as the class names.
+        Other files in the folder stay. :meth:`load` needs your own masker or sampler again.
+        ``notes`` are JSON values to keep in the file, such as the class names.
         """
         kept = ("masker.", "sampler.", *(("classifier.",) if self.classifier_trained else ()))
         config = {
@@ -373,16 +371,16 @@ class MaskingModel(nn.Module):
         sampler: nn.Module | None = None,
         to_logits: ToLogits | None = None,
     ) -> MaskingModel:
-        """Rebuild a saved model around a classifier, in eval mode.
+        """Load a saved model with its classifier, in eval mode.
 
         Args:
-            classifier: The architecture that the model was trained with. If it was trained along,
-                its weights are loaded into it; if not, it must be the same classifier, and one
-                with other weights is warned of.
-            masker, sampler, to_logits: Needed where the saved one is not the package's own.
+            classifier: The architecture that the model was trained with. If it was trained jointly,
+                its weights are loaded; if not, it must be the same classifier, and other weights
+                trigger a warning.
+            masker, sampler, to_logits: Needed if the saved one is not part of this package.
 
         Raises:
-            CheckpointError: If the folder is no saved model, was altered, or does not fit.
+            CheckpointError: If the folder is not a saved model, was altered, or does not fit.
         """
         config, weights = read_model(folder)
         masker = rebuild("masker", config["masker"], folder) if masker is None else masker
@@ -414,7 +412,7 @@ class MaskingModel(nn.Module):
         return (model if anchor is None else model.to(anchor.device)).eval()
 
     def recipe(self) -> str:
-        """Describe in one line what the model is made of, without its weights."""
+        """Describe the model in one line."""
         parts = {
             "layers": self.layers,
             "masker": _name_of(self.masker),
@@ -428,7 +426,7 @@ class MaskingModel(nn.Module):
 
     def _repr_html_(self) -> str:
         """Say in a notebook what the model is made of, and which class its map is for."""
-        follows = "the class asked for" if self.target_aware else "one map for all classes"
+        follows = "the target" if self.target_aware else "one map for all classes"
         rows = {
             "classifier": _in_words(self.classifier),
             "layers read": ", ".join(self.layers) or "none: the masker reads the input",
@@ -458,31 +456,31 @@ def _to_logits(config: Mapping[str, Any], folder: str | Path) -> ToLogits | None
     return TO_LOGITS[name]
 
 
-# ---- A model in somebody's wrapper
+# ---- Models inside wrappers
 
 _WATCHED: dict[int, list[tuple[tuple[Any, ...], Tensor]]] = {}  # calls, by thread
 
 
 def eager(function: Any) -> Any:
-    """Take a module out of what runs it on several devices, or compiled."""
+    """Unwrap a module from data parallelism or compilation."""
     inside = getattr(unwrapped(function), "_orig_mod", None)
     return unwrapped(function) if inside is None else eager(inside)
 
 
 def plain_model(model: Any) -> MaskingModel:
-    """Return a masking model, also out of what runs it; refuse anything else."""
+    """Return a masking model, also from inside a wrapper."""
     inside = eager(model)
     if isinstance(inside, MaskingModel):
         return inside
     cure = "make one, MaskingModel(classifier)"
     if isinstance(inside, nn.Module) and (held := models_in(inside)):
         names = [name for name, part in inside.named_modules() if id(part) in held]
-        cure = f"pass the one that it holds as .{names[0]}"
+        cure = f"pass its .{names[0]}"
     raise TypeError(f"model must be a MaskingModel, but got {type(inside).__name__}; {cure}.")
 
 
 def models_in(function: Any, depth: int = 3) -> dict[int, MaskingModel]:
-    """Find the models that a wrapper, a method, a partial or a function may call, by ``id``."""
+    """Find the models that a wrapper, method, partial or function may call, by ``id``."""
     if isinstance(function, nn.Module):
         return {id(part): part for part in function.modules() if isinstance(part, MaskingModel)}
     if not depth or isinstance(function, (type, ModuleType)):
@@ -499,7 +497,7 @@ def models_in(function: Any, depth: int = 3) -> dict[int, MaskingModel]:
 def forwards_to(
     function: Callable[..., Any], model: MaskingModel, arguments: Sequence[Any]
 ) -> bool:
-    """Whether a function does nothing but hand its arguments to a model, and return its answer."""
+    """Whether a function only calls a model with its arguments and returns the output."""
     calls: list[tuple[tuple[Any, ...], Tensor]] = []
     _WATCHED[get_ident()] = calls
     try:
@@ -508,7 +506,7 @@ def forwards_to(
             answer = logits_of(function(*arguments))
     except NotImplementedError as error:
         name = type(function).__name__
-        raise TypeError(f"{name} has no forward; pass the MaskingModel that it holds.") from error
+        raise TypeError(f"{name} has no forward; pass the MaskingModel inside it.") from error
     finally:
         del _WATCHED[get_ident()]
     if len(calls) != 1 or len(calls[0][0]) != len(arguments):
@@ -521,7 +519,7 @@ def forwards_to(
 def _layers_for(
     classifier: nn.Module, example: tuple[Tensor, ...], extra: tuple[Any, ...], *, guessed: bool
 ) -> tuple[str, ...]:
-    """Find layers to read; if there are none, an example that the user gave is read itself."""
+    """Find layers to read; without any, the masker reads the example inputs."""
     try:
         if len(example) > 1:
             return tuple(find_joint_layers(classifier, example, extra=extra))
@@ -530,11 +528,11 @@ def _layers_for(
         if guessed:
             raise
         if error.repeated:
-            warnings.warn(f"{error} It gets one now.", stacklevel=4)
+            warnings.warn(f"{error} The masker now gets its own encoder.", stacklevel=4)
         return ()
 
 
-#: Read, beside features, the evidence for a class: the target, or the predicted one.
+#: Maskers that read the evidence for a class besides features.
 _OF_TARGET = partial(GatedMasker, evidence=True)
 _OF_PREDICTION = partial(Masker, evidence=True, target_aware=False)
 
@@ -542,7 +540,7 @@ _OF_PREDICTION = partial(Masker, evidence=True, target_aware=False)
 def _with_evidence(
     classifier: nn.Module, layers: tuple[str, ...], example: tuple[Tensor, ...], extra: Any
 ) -> tuple[str, ...]:
-    """Return the layers to read with the map that is pooled, if evidence is a product there."""
+    """Return the layers with the pooled map, if evidence is a product there."""
     if len(example) > 1 or example[0].dim() == 2 or not layers:
         return ()
     layers = (*layers[:-1], pooled_map(classifier, example[0], *extra) or layers[-1])
@@ -562,7 +560,7 @@ def _with_evidence(
 def _make_masker(
     make: Callable[..., nn.Module], maps: list[Tensor], example: tuple[Tensor, ...], *, own: bool
 ) -> nn.Module:
-    """Build a masker for the maps of a dry run; ``Masker``, the default, becomes what fits."""
+    """Build a masker for the maps of a dry run; the default ``Masker`` adapts."""
     channels, default = [each.shape[1] for each in maps], make is Masker
     dims = example[0].dim() - 2
     if len(example) > 1:
@@ -582,20 +580,20 @@ def _target_aware(masker: nn.Module | Callable[..., nn.Module]) -> Any:
     """Return the masker of a target-aware model: a gated one by default, or the user's own."""
     if isinstance(masker, nn.Module) and not getattr(masker, "target_aware", False):
         raise ValueError(
-            f"target_aware=True needs a masker that asks for the class, but {_name_of(masker)} "
-            "does not; leave masker=... out, or give Masker(..., evidence=True)."
+            f"target_aware=True needs a masker that takes the class, but {_name_of(masker)} "
+            "does not; omit masker=..., or pass Masker(..., evidence=True)."
         )
     return GatedMasker if masker is Masker else masker
 
 
 def _check_target_aware(example: tuple[Tensor, ...], *, has_maps: bool) -> None:
-    """Refuse classifiers whose evidence has no place: without maps, or of several inputs."""
+    """Refuse classifiers without maps, or with several inputs."""
     if len(example) > 1 or not has_maps or example[0].dim() == 2:
         what = "several inputs" if len(example) > 1 else "no feature maps to read"
         raise ValueError(
-            f"target_aware=True needs one input and a layer that gives feature maps of it, but "
-            f"this classifier has {what}; MaskingSaliency(classifier), which optimizes a mask for "
-            "each input, follows the target there too."
+            f"target_aware=True needs one input and a layer with feature maps of it, but this "
+            f"classifier has {what}; use MaskingSaliency(classifier), which optimizes a mask for "
+            "each input."
         )
 
 
@@ -608,7 +606,7 @@ def _takes_vectors(masker: object) -> bool:
 
 
 def _name_of(part: object) -> str:
-    """Name a part of a model with the settings it was built from."""
+    """Return the name and the settings of a part."""
     settings = getattr(part, "settings", None)
     name = getattr(part, "__name__", type(part).__name__)
     if settings is None:

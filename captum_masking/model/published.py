@@ -1,4 +1,4 @@
-"""Checkpoints of the paper's own code, read without running anything that is pickled in them."""
+"""Load checkpoints of the paper's code without running pickled code."""
 
 from __future__ import annotations
 
@@ -35,25 +35,24 @@ _WAY_OUT = (
 
 
 def load_published(file: str | Path, *, map_location: Any = "cpu") -> MaskingModel:
-    """Rebuild a model from a checkpoint of the published code, classifier included, in eval mode.
+    """Load a model with its classifier from a checkpoint of the published code, in eval mode.
 
-    Tensors, plain values and ``argparse.Namespace`` (from torch 2.5 on) are read, and what you
-    allowed yourself with ``torch.serialization.add_safe_globals``; whatever else is pickled in the
-    file is refused before it runs.
+    Tensors, plain values and ``argparse.Namespace`` are read, and whatever you allowed with
+    ``torch.serialization.add_safe_globals``. Any other pickled object is refused before it runs.
 
-    The weights' names and shapes decide which layers are read and whether the masker takes a class
-    or a size; ``masker_use_layers`` must agree with them. The final upsampling is what was trained
-    with: the published reader looks it up under another key than the published training writes,
-    and falls back to the nearest cell. Not known to us is how the file names the temperature of a
-    Gumbel head and its soft variant, and the class embedding: any key with the word ``tau``, the
-    value ``"soft"`` of any key with the word ``gumbel``, and the only other matrix are taken.
+    The names and shapes of the weights determine the layers, and whether the masker takes a class
+    or an area; ``masker_use_layers`` must agree. The final upsampling is that of the training; the
+    published reader looks under another key and falls back to the nearest cell. The keys of a
+    Gumbel head's temperature and soft variant, and of the class embedding, are not known to us: any
+    key with ``tau``, the value ``"soft"`` of any key with ``gumbel``, and the only other matrix are
+    used.
 
     Args:
         file: Written by the published training code.
-        map_location: Where the weights go, as in ``torch.load``.
+        map_location: Device of the weights, as in ``torch.load``.
 
     Raises:
-        CheckpointError: If the file is no such checkpoint or holds anything else that is pickled.
+        CheckpointError: If the file is not such a checkpoint or holds other pickled objects.
 
     Source:
         Phang et al. 2020; the mask is sampled at a quarter of the image's size, then upsampled.
@@ -69,7 +68,7 @@ def load_published(file: str | Path, *, map_location: Any = "cpu") -> MaskingMod
         weights = _state(content, "state_dict_classifier")
         masker, layers, tau = _build_masker(_state(content, *_MASKER_KEYS), args)
         upsample, sampler = _find_upsampler(args), _build_sampler(args, tau)
-        classifier = _build_classifier(weights)  # last: it is the large one
+        classifier = _build_classifier(weights)  # last, since it is large
         model = MaskingModel(
             classifier,
             [_LAYERS[layer] for layer in layers],
@@ -91,7 +90,7 @@ def _read(file: Path, map_location: Any) -> Mapping[str, Any]:
     try:
         with _allowed_namespace():
             content = torch.load(file, map_location=map_location, weights_only=True)
-    except Exception as error:  # unpicklers raise nearly anything on a file that is none
+    except Exception as error:  # unpicklers raise nearly anything
         raise ValueError(_explain(error)) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"expected a dict in it, but it holds a {type(content).__name__}")
@@ -108,10 +107,10 @@ def _allowed_namespace() -> AbstractContextManager[Any]:
 
 
 def _explain(error: Exception) -> str:
-    """Turn an error of ``torch.load`` into a reason: name the pickled thing where it is one."""
+    """Turn an error of ``torch.load`` into a reason that names the pickled object."""
     found = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", str(error))
     if found is None:
-        # What torch says of a failed unpickling ends in advice to load it unsafely.
+        # Torch's own message advises to load unsafely.
         detail = "" if isinstance(error, pickle.UnpicklingError) else f": {error}"
         return f"torch.load cannot read it ({type(error).__name__}{detail:.200})"
     return (
@@ -129,7 +128,7 @@ def _read_args(args: Any) -> Mapping[str, Any]:
 
 
 def _state(content: Mapping[str, Any], *keys: str) -> dict[str, Tensor]:
-    """Return the first state dict there is, without the prefix that data parallelism leaves."""
+    """Return the first state dict found, without the prefix of data parallelism."""
     state = next((content[key] for key in keys if key in content), None)
     if state is None:
         raise ValueError(f"it has no {' or '.join(keys)}, only {_few(content)}")
@@ -155,7 +154,7 @@ def _build_masker(
     raw = [0] if layers[0] == 0 and len(layers) > 1 else []
     appended = _count_appended(state, layers[-1])
     if appended and raw:
-        raise ValueError("a masker that takes a class or a size cannot read layer 0 as well")
+        raise ValueError("a masker that takes a class or an area cannot read layer 0 as well")
     weights, rest = _rename(state, layers)
     embedding = _take(rest, lambda value: value.dim() == 2) if appended == _WIDTH else None
     tau = _take(rest, lambda value: value.numel() == 1)
@@ -177,7 +176,7 @@ def _build_masker(
 
 
 def _find_layers(state: dict[str, Tensor], args: Mapping[str, Any]) -> list[int]:
-    """Read the layers off the weights: layer 0 among others has none, but is counted at the end."""
+    """Infer the layers from the weights; layer 0 has none, but counts in the last convolution."""
     reduced = sorted({int(match[1]) for match in map(_REDUCE.match, state) if match})
     final = state.get("final.0.weight")
     if final is None or final.dim() != 4 or not reduced or reduced[-1] >= len(_LAYERS):
@@ -206,13 +205,13 @@ def _parse_layers(given: Any) -> list[int] | None:
 
 
 def _count_appended(state: dict[str, Tensor], layer: int) -> int:
-    """Count the channels appended to a map: 0, 1 for a size, or those of a class embedding."""
+    """Count the channels appended to a map: 0, 1 for an area, or those of a class embedding."""
     weight = state.get(f"conv1x1_{layer}.0.weight")
     if weight is None or weight.dim() != 4:
         raise ValueError(f"its masker has no convolution conv1x1_{layer}.0.weight")
     appended = weight.shape[1] - _CHANNELS[layer]
     if appended == _WIDTH + 1:
-        raise ValueError("its masker takes a class and a size, in an order we do not know")
+        raise ValueError("its masker takes a class and an area, in an unknown order")
     if appended not in (0, 1, _WIDTH):
         raise ValueError(
             f"its masker reads {weight.shape[1]} channels from layer {layer}, but ResNet-50 has "
@@ -243,12 +242,12 @@ def _take(rest: dict[str, Tensor], fits: Callable[[Tensor], bool]) -> Tensor | N
 
 
 def _build(make: Callable[[], nn.Module], weights: dict[str, Tensor], name: str) -> nn.Module:
-    """Make a network around the file's weights; without memory or random numbers of its own."""
+    """Make a network from the file's weights, without extra memory or random numbers."""
     with torch.device("meta"):
         network = make()
     wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in weights.items()}
-    # Very old files do not count batches; torch then starts from 0.
+    # Very old files have no batch counts; torch then starts from 0.
     counted = {key for key in wanted if key.endswith("num_batches_tracked")}
     differing = sorted(
         k for k in (wanted | given).keys() - counted if wanted.get(k) != given.get(k)
@@ -261,7 +260,7 @@ def _build(make: Callable[[], nn.Module], weights: dict[str, Tensor], name: str)
             f"{given.get(first, 'none')}"
         )
     floats = {key: value if key in counted else value.float() for key, value in weights.items()}
-    # Tensors of a file may share memory; parameters that are trained must not.
+    # Tensors of a file may share memory; trained parameters must not.
     own = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in floats.items()}
     network.load_state_dict(own, strict=False, assign=True)
     return network

@@ -1,4 +1,4 @@
-"""Read a network's layers during one call: hooks that live as long as the call does."""
+"""Read a network's layers with hooks that last for one call."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = ["Taps", "as_they_are", "log_odds", "log_probabilities", "logits_of"]
 
 
 def logits_of(output: Any) -> Tensor:
-    """Read the logits out of whatever a classifier returns.
+    """Return the logits in a classifier's output.
 
-    A tensor is the logits. Otherwise they are its ``logits``, as an attribute or under that key
-    (Hugging Face; Inception and GoogLeNet in train mode), or the one tensor with two dimensions in
-    a tuple, list, dict or object. Several of one shape in a tuple or list are heads of one network:
-    the first is taken, and a warning says so.
+    A tensor is the logits. Otherwise they are the attribute or key ``logits`` (Hugging Face;
+    Inception and GoogLeNet in train mode), or the only tensor with two dimensions in a tuple, list,
+    dict or object. Several of one shape in a tuple or list are heads of one network: the first is
+    used, with a warning.
 
     Example:
         >>> logits_of((torch.tensor(0.5), torch.tensor([[1.0, 2.0]])))  # (loss, logits)
@@ -48,22 +48,22 @@ def logits_of(output: Any) -> Tensor:
     heads = isinstance(output, (tuple, list)) and len({tensor.shape for tensor in tensors}) == 1
     if len(tensors) > 1 and heads:
         warnings.warn(
-            f"the classifier returns {len(tensors)} tensors of one shape: the first is taken for "
-            "the logits; where another one is, have a module around it return that.",
+            f"the classifier returns {len(tensors)} tensors of one shape: the first is used as "
+            "logits; for another one, wrap the classifier in a module that returns it.",
             stacklevel=2,
         )
     if len(tensors) == 1 and any(len(score) == len(tensors[0]) for score in scores):
         warnings.warn(
-            "the classifier returns a number of each example beside a tensor with two dimensions, "
-            "which is taken for the logits; where the number is the answer, return that alone.",
+            "the classifier returns a number per example beside a tensor with two dimensions, "
+            "which is used as logits; if the number is the output, return only that.",
             stacklevel=2,
         )
     if len(tensors) == 1 or heads:
         return tensors[0]
     if isinstance(output, torch.futures.Future):
         raise NotImplementedError(
-            "the classifier returned a future, which is not supported; pass a function that waits "
-            "for it: lambda inputs: classifier(inputs).wait()."
+            "the classifier returned a future, which is not supported; pass a function that waits, "
+            "lambda inputs: classifier(inputs).wait()."
         )
     kinds = [(name, getattr(part, "dtype", type(part).__name__), part) for name, part in parts[:8]]
     held = ", ".join(f"{name} {kind} {getattr(p, 'shape', '')}".strip() for name, kind, p in kinds)
@@ -76,7 +76,7 @@ def logits_of(output: Any) -> Tensor:
 
 
 def _parts(output: Any) -> list[tuple[str, Any]]:
-    """List by name what may be logits."""
+    """List possible logits by name."""
     if isinstance(output, Tensor):
         return [("", output)]
     named: Any = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
@@ -105,7 +105,8 @@ def hooked(
 ) -> Iterator[None]:
     """Call ``keep(name, output)`` after each forward in this thread, which may replace outputs.
 
-    Of modules whose name is in ``inputs``, call it before, with all that is passed by position.
+    For modules whose name is in ``inputs``, call it before the forward with the positional
+    arguments.
     """
     handles = []
     try:
@@ -125,7 +126,7 @@ def hooked(
 
 
 class Recorded(NamedTuple):
-    """The outputs of modules that ran once, the answer, and the last outputs of all others."""
+    """The outputs of modules that ran once, the network's output, and last outputs of others."""
 
     once: dict[str, Tensor]
     answer: Any
@@ -133,7 +134,7 @@ class Recorded(NamedTuple):
 
 
 def record(classifier: nn.Module, *inputs: Any) -> Recorded:
-    """Run a classifier in eval mode and keep what its modules give."""
+    """Run a classifier in eval mode and keep the outputs of its modules."""
     calls: list[tuple[str, Any]] = []
 
     def keep(name: str, output: Any) -> None:
@@ -149,7 +150,7 @@ def record(classifier: nn.Module, *inputs: Any) -> Recorded:
 def watch(
     classifier: nn.Module, inputs: Sequence[Any], keep: Callable[[str, Any], None], taking: str = ""
 ) -> Any:
-    """Run a classifier in eval mode; keep what modules give, and those of one kind take."""
+    """Run a classifier in eval mode; keep outputs, and inputs of one kind of module."""
     with evaluated(classifier) as network, torch.no_grad(), arguments_in_words():
         named = {n: part for n, part in network.named_modules() if n and _takes_hooks(part)}
         of_kind = {n: part for n, part in named.items() if taking and taking in type(part).__name__}
@@ -165,26 +166,26 @@ def _takes_hooks(module: nn.Module) -> bool:
     return not isinstance(module, torch.jit.ScriptModule)
 
 
-#: What to do about a network that runs its body on several views.
+#: Way out for a network that runs its body on several views.
 ONCE = (
-    "which output belongs to the inputs as they are is not known; name layers that run once, give "
-    "the network inside what repeats it (a mirrored copy, crops, steps in time), or take a masker "
-    "with an encoder of its own, masker=StandaloneMasker([channels])."
+    "the output for the plain inputs is not known; name layers that run once, pass the network "
+    "inside the module that repeats it (a mirrored copy, crops, steps in time), or use a masker "
+    "with its own encoder, masker=StandaloneMasker([channels])."
 )
 
 
 class Taps:
     """Reads the outputs of named modules out of one forward pass of a classifier.
 
-    Hooks live only during the call. A tap that does not fire (compiled, traced and exported
-    modules lose hooks silently) is an error, never an old feature map; so is one that fires more
-    than once, as in a body that several branches share or that sees a mirrored copy, too.
+    Hooks last only for the call. It is an error if a tap does not fire (compiled, traced and
+    exported modules lose hooks silently), or fires more than once, as in a body that several
+    branches share or that also sees a mirrored copy.
 
     Args:
         classifier: The module to read from.
-        layers: Names as in ``classifier.named_modules()``, of modules that run once in a pass. With
-            ``.input`` behind it, as in ``"avgpool.input"``, what the module takes is read, which
-            may come out of a module that runs more than once.
+        layers: Names as in ``classifier.named_modules()`` of modules that run once per pass.
+            ``"avgpool.input"`` reads a module's input, which may come from a module that runs more
+            than once.
 
     Source:
         Phang et al. 2020: the encoder is the classifier itself.
@@ -204,10 +205,10 @@ class Taps:
         self.inputs = {n for n, (_, before) in zip(self.layers, found, strict=True) if before}
 
     def __call__(self, *inputs: Any, traced: str | None = None) -> tuple[Any, list[Tensor]]:
-        """Run the classifier once; return its answer and the tapped outputs, in order.
+        """Run the classifier once; return its output and the tapped outputs, in order.
 
-        With ``traced``, the name of one of the layers, the answer can be differentiated by that
-        layer's output, whatever the grad mode is outside; the layers before it are run as ever.
+        With ``traced``, the name of a layer, the output can be differentiated by that layer's
+        output in any grad mode; the layers before it run as usual.
         """
         outputs: dict[str, Any] = {}
         ran: Counter[str] = Counter()
@@ -225,10 +226,10 @@ class Taps:
             outputs[name], passed_on = from_here(output)
             return passed_on
 
-        # The context gives the grad mode back that the traced layer turns on for those after it.
+        # The context restores the grad mode that the traced layer turns on.
         keeps = torch.is_grad_enabled() or traced is None
         grad_mode = torch.set_grad_enabled(torch.is_grad_enabled())
-        # What is only explained may be trained by another thread, which writes to the weights.
+        # Another thread may train the network meanwhile and write to its weights.
         copies = nullcontext() if keeps else saved_tensors_hooks(_copy, as_they_are)
         with grad_mode, copies, hooked(self.modules, self.layers, keep, self.inputs):
             logits = self.classifier(*inputs)
@@ -236,7 +237,7 @@ class Taps:
         if missing:
             raise RuntimeError(
                 f"expected every tapped layer to run in the classifier's forward pass, but "
-                f"{missing} did not fire; name layers that do run, and pass the plain module: "
+                f"{missing} did not fire; name layers that run, and pass the plain module: "
                 "compiled, traced and exported ones lose their hooks."
             )
         if repeated := {name: times for name, times in ran.items() if times > 1}:
@@ -256,7 +257,7 @@ def _copy(saved: Tensor) -> Tensor:
 
 
 def from_here(output: Any) -> tuple[Any, Any]:
-    """Let gradients be taken by an output from here on; pass on a copy, which may be written to."""
+    """Track gradients by an output from here on; return a copy that may be written to."""
     tensor = first_tensor(output)
     start = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
     torch.set_grad_enabled(True)
@@ -270,11 +271,11 @@ def from_here(output: Any) -> tuple[Any, Any]:
 def leading_back(
     judge: Callable[..., Any], inputs: Sequence[Tensor], *extra: Any
 ) -> Callable[[Any], AbstractContextManager[Any]] | None:
-    """Return what to hold around a judge so that its answer can be differentiated by the pixels.
+    """Return a context in which a judge's output can be differentiated by the pixels.
 
-    That is nothing, or :func:`unfrozen` where a network switches gradients off once no parameter
-    asks for one. A judge that cuts gradients in other ways is refused; None is for one that gives
-    the same answer to anything, so that it does not tell.
+    It is empty, or :func:`unfrozen` for a network that turns gradients off if no parameter needs
+    one. A judge that cuts gradients in other ways is refused. None for a judge with a constant
+    output.
     """
     pixels = [x.detach().clone().requires_grad_() for x in inputs]
 
@@ -305,7 +306,7 @@ def leading_back(
 
 @contextmanager
 def cuts_in_words(judge: Callable[..., Any]) -> Iterator[None]:
-    """Say what torch's own words on tensors that have, or lack, a gradient are about."""
+    """Explain torch's errors about missing or unwanted gradients."""
     try:
         yield
     except RuntimeError as error:
@@ -316,37 +317,37 @@ def cuts_in_words(judge: Callable[..., Any]) -> Iterator[None]:
 
 
 def check_differentiable(scores: Tensor, judge: Callable[..., Any]) -> None:
-    """Refuse a network whose answer does not lead back to what it was asked about."""
+    """Refuse a network whose output does not depend differentiably on its inputs."""
     if not scores.requires_grad:
         raise _cut(judge)
 
 
 def gradients_of(loss: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
-    """Differentiate a loss; None for what it does not depend on."""
+    """Differentiate a loss; None for tensors that it does not depend on."""
     try:
         return torch.autograd.grad(loss, of, allow_unused=True)
     except RuntimeError as error:
         if "modified by an inplace operation" not in str(error):
             raise
         raise RuntimeError(
-            "expected weights to stay while a mask is optimized, but something was changed in "
-            "place between a pass and its gradient; where another thread trains the network, "
-            "explain a copy of it, copy.deepcopy(network)."
+            "expected constant weights while a mask is optimized, but something was changed in "
+            "place between a pass and its gradient; if another thread trains the network, "
+            "explain copy.deepcopy(network)."
         ) from error
 
 
 def _cut(judge: Callable[..., Any]) -> RuntimeError:
     return RuntimeError(
-        f"expected {name_of(judge)} to answer so that its logits can be differentiated by its "
-        "inputs, but gradients are cut on the way (no_grad, inference_mode, detach, .data, numpy, "
-        "integers or quantized layers), so no mask can be learned from it. To keep weights as they "
-        "are, take requires_grad_(False) in place of no_grad; for quantized networks pass the "
+        f"expected logits of {name_of(judge)} to be differentiable by its inputs, but gradients "
+        "are cut (no_grad, inference_mode, detach, .data, numpy, integers or quantized layers), so "
+        "no mask can be learned from it. To freeze weights, use requires_grad_(False) instead of "
+        "no_grad; for quantized networks pass the "
         "float one."
     )
 
 
 def _slopes(answer: Tensor, pixels: Sequence[Tensor]) -> list[Tensor]:
-    """Differentiate a sum in which no two scores cancel; empty where gradients are cut."""
+    """Differentiate a sum of scores that cannot cancel; empty if gradients are cut."""
     if not answer.requires_grad:
         return []
     slopes = torch.autograd.grad(as_class_logits(answer).cumsum(1).sum(), pixels, allow_unused=True)
@@ -357,16 +358,17 @@ def check_tappable(classifier: object) -> None:
     """Check that a classifier is a module whose hooks fire."""
     if not isinstance(classifier, nn.Module):
         raise TypeError(
-            f"classifier must be a torch.nn.Module to be tapped, but got "
+            "classifier must be a torch.nn.Module to be tapped, but got "
             f"{type(classifier).__name__}; MaskingSaliency(callable) needs no taps, and with "
-            "example_inputs=... or masker=StandaloneMasker([channels]) the masker has an encoder."
+            "example_inputs=... or masker=StandaloneMasker([channels]) the masker has its own "
+            "encoder."
         )
     if not tappable(classifier):
         raise TypeError(
             f"classifier must be a plain eager module, but got {type(classifier).__name__}: "
             "compiled, scripted, traced and exported modules lose the hooks that read features; "
             "pass the eager one; or example_inputs=... or masker=StandaloneMasker([channels]), for "
-            "a masker with an encoder of its own; or use MaskingSaliency(classifier) without taps."
+            "a masker with its own encoder; or use MaskingSaliency(classifier) without taps."
         )
 
 
@@ -376,7 +378,7 @@ def tappable(classifier: object) -> bool:
 
 
 def tap_of(classifier: nn.Module, name: str) -> tuple[nn.Module, bool]:
-    """Return the module to tap and whether before it runs, or name the nearest ones there are."""
+    """Return the module to tap, and whether to tap its input; raise with the nearest names."""
     for part in filter(None, dict.fromkeys([name, name.removesuffix(".input")])):
         with suppress(AttributeError, RuntimeError):  # scripted modules list theirs only
             return classifier.get_submodule(part), part != name
@@ -388,13 +390,13 @@ def tap_of(classifier: nn.Module, name: str) -> tuple[nn.Module, bool]:
     near = difflib.get_close_matches(name, modules, n=4, cutoff=0.3) if name else []
     near = near or list(modules)[1:5]
     raise ValueError(
-        f"layers must name modules of the classifier, but it has none called {name!r}; "
+        f"layers must name modules of the classifier, but it has no {name!r}; "
         f"nearest: {', '.join(near)} (all: dict(classifier.named_modules()))."
     )
 
 
 class Untapped(nn.Module):
-    """Any callable as a module, so that a model can hold it; its layers are not looked at."""
+    """Any callable as a module, without layers to read."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
@@ -406,7 +408,7 @@ class Untapped(nn.Module):
         return self.function(*inputs)
 
     def train(self, mode: bool = True) -> Untapped:
-        """Set every mode, one by one: exported modules refuse ``train()`` and ``eval()``."""
+        """Set all modes one by one, since exported modules refuse ``train()`` and ``eval()``."""
         for part in self.modules():
             part.training = mode
         return self
