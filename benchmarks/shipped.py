@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,34 +120,46 @@ def spread(values: Any) -> dict[str, Any]:
     return {"ours": float(np.mean(values)), "deviation": deviation}
 
 
+def boxed(folder: str, column: str, data: Path, preprocess: Any) -> BoxedImages:
+    """Read photographs with boxes."""
+    return BoxedImages(data / folder / "val.csv", transform=preprocess, label_column=column)
+
+
+def segmented(data: Path, preprocess: Any) -> SegmentedImages:
+    """Read photographs with pixel masks."""
+    return SegmentedImages(data / "pets/val.csv", transform=preprocess)
+
+
+#: The first three are of ImageNet; the last needs a classifier of its twenty classes.
+SETS = {
+    "imagenet1k": partial(boxed, "imagenet1k", "label1k"),
+    "imagenette": partial(boxed, "imagenette", "label1k"),
+    "pets": segmented,
+    "tiny20": partial(boxed, "tiny20", "label"),
+}
+
+
 def main() -> None:
-    """Score three sets of photographs."""
+    """Score sets of photographs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument(
         "--model", nargs="+", default=[zoo.SHIPPED], help="folders; default: shipped"
     )
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS)[:3])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     keep_freed_memory()
     loaded = [zoo.load(folder) for folder in options.model]
     models, preprocess = [model for model, _ in loaded], loaded[0][1]
-    sets = {
-        "imagenet1k": BoxedImages(
-            options.data / "imagenet1k/val.csv", transform=preprocess, label_column="label1k"
-        ),
-        "imagenette": BoxedImages(
-            options.data / "imagenette/val.csv", transform=preprocess, label_column="label1k"
-        ),
-        "pets": SegmentedImages(options.data / "pets/val.csv", transform=preprocess),
-    }
-    found = {name: compare(images, models) for name, images in sets.items()}
+    found = {name: compare(SETS[name](options.data, preprocess), models) for name in options.sets}
     rows = [line(name, key, each) for name, s in found.items() for key, each in list(s.items())[1:]]
     print(table(["images", "", "ours", "CAM", "better by"], rows))
     if options.json:
-        command = "python benchmarks/shipped.py --data $DATA --json benchmarks/shipped.json"
+        command = f"python benchmarks/shipped.py --data $DATA --json benchmarks/{options.json.name}"
         if options.model != [zoo.SHIPPED]:
             command += f" --model {' '.join(Path(each).name for each in options.model)}"
+            command += f" --sets {' '.join(options.sets)}"
         said = {"sets": found, "command": command, "torch": torch.__version__}
         options.json.write_text(json.dumps(said, indent=1) + "\n")
 
