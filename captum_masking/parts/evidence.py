@@ -1,4 +1,4 @@
-"""The classifier's own evidence for a class, cell by cell: features times gradient, deepest map."""
+"""The classifier's evidence for a class per cell: features times gradient at the deepest map."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Features:
-    """What a masker reads of one pass: maps (or inputs), input sizes, and a trace for evidence."""
+    """What a masker reads from one pass: features, input sizes, and a trace for evidence."""
 
     maps: tuple[Tensor, ...]
     sizes: tuple[torch.Size, ...]
@@ -41,7 +41,7 @@ class Features:
 
 
 def evidence(features: Features, target: Tensor | None = None) -> Tensor:
-    r"""Compute which cells of the deepest map speak for a class, and against the others.
+    r"""Compute each cell's evidence for a class, and against the others.
 
     With the features ``A`` of the deepest layer that the masker reads, its number of cells ``n``,
     the logit ``z`` of the class and its log odds ``o = z - logsumexp(all other logits)``:
@@ -50,11 +50,10 @@ def evidence(features: Features, target: Tensor | None = None) -> Tensor:
     - ``n * sum_channels(A * do / dA)``,
     - ``o`` itself, the same in each cell.
 
-    Where the classifier averages linear features, the mean of the first map is the logit without
-    its bias: each cell holds the logit that it would have alone, and features are multiplied by the
-    weights of the class. Other classifiers are run back, from the logits to the deepest map; no
-    parameter gets a gradient. There is no table of classes. Without a target, it is the evidence
-    for the predicted class.
+    If the classifier averages linear features, the mean of the first map is the logit without its
+    bias: each cell holds the logit that it would have alone, the product of features and class
+    weights. Other classifiers take a backward pass from the logits to the deepest map; no parameter
+    gets a gradient. Without a target, it is the evidence for the predicted class.
 
     Returns:
         ``(B, 3, *cells)``, at least float32, without graph.
@@ -75,8 +74,8 @@ def evidence(features: Features, target: Tensor | None = None) -> Tensor:
     """
     if getattr(features, "trace", None) is None:
         raise TypeError(
-            "this masker reads the classifier's evidence for the class, so it needs the features "
-            "that model.read(inputs) returned, but these do not hold how they lead to the logits."
+            "this masker reads the classifier's evidence for the class, but these features have no "
+            "trace to the logits; pass the features that model.read(inputs) returned."
         )
     trace: Trace = features.trace  # type: ignore[assignment]
     with plain_tensors(trace), torch.enable_grad():
@@ -137,10 +136,10 @@ def _product(trace: Trace, logits: Tensor, weights: Tensor) -> Tensor | None:
             table = two_classes(trace.head.weight.float().T)  # (channels, classes)
             found = found @ table
             bias = bias if trace.head.bias is None else two_classes(trace.head.bias.float()[None])
-        # Rounding is in proportion to what the features add: a large bias would hide them.
+        # Rounding is relative to the features' part, which a large bias would hide.
         steps = max(torch.finfo(each.dtype).eps for each in (trace.source, trace.logits))
         slack = (1e-5 + 4 * steps) * found.abs().amax(1, keepdim=True)
-        if not torch.compiler.is_exporting():  # an export has looked before
+        if not torch.compiler.is_exporting():  # checked before an export
             same = found.shape == logits.shape and ((found + bias - logits).abs() <= slack).all()
             if not same:
                 return None
@@ -152,7 +151,7 @@ def _share_of_cells(trace: Trace, logits: Tensor, weights: Tensor) -> Tensor:
     """Compute how much of a weighted sum of logits each cell holds, ``(B, *cells)``."""
     if not logits.requires_grad:
         raise _no_way_back()
-    # Times the cells before the way back: in half precision a cell's share alone could vanish.
+    # Scaled before the backward pass: in half precision a cell's share could vanish.
     cells = trace.layout(trace.source.detach())[0, 0].numel()
     try:
         (slope,) = torch.autograd.grad(

@@ -1,4 +1,4 @@
-"""The mask of whatever the classifier recognizes, behind a gate that opens for one class only."""
+"""A class-agnostic mask times a gate that opens for the target."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from captum_masking.parts.masker import (
 
 __all__ = ["GatedMasker"]
 
-# Cells without an object count too, but little: what a gate does there hardly shows in the map.
+# Cells without an object count little: the gate hardly shows there.
 _FLOOR = 0.02
 
 
@@ -33,7 +33,7 @@ class Gate(nn.Module):
     def __init__(self, channels: int, *, width: int = 32, dims: int = 2) -> None:
         super().__init__()
         convolution = CONVOLUTIONS[dims]
-        # Statistics of a batch would depend on how many of its images are composed.
+        # Batch statistics would depend on the number of composed images.
         norm = partial(nn.GroupNorm, 1)
         self.usual: Any = BATCH_NORMS[dims](EVIDENCE, affine=False)
         self.reduce = nn.Sequential(convolution(channels, width, 1), norm(width), nn.ReLU())
@@ -50,9 +50,9 @@ class Gate(nn.Module):
         return self.last(torch.cat([spread, scaled], dim=1))
 
     def _scaled(self, evidence: Tensor) -> Tensor:
-        """Measure evidence by what is usual: logits have any scale, but their height says much."""
+        """Normalize evidence by running statistics, since logits have any scale."""
         if self.training:
-            self.usual(evidence.to(self.usual.running_mean))  # learns mean and variance, no more
+            self.usual(evidence.to(self.usual.running_mean))  # updates mean and variance
         ones = [1] * (evidence.dim() - 2)
         mean = self.usual.running_mean.reshape(-1, *ones)
         variance = self.usual.running_var.reshape(-1, *ones)
@@ -62,17 +62,16 @@ class Gate(nn.Module):
 class GatedMasker(MaskerBase):
     """A class-agnostic masker times a gate that reads the classifier's evidence for the target.
 
-    The outline is that of the class-agnostic mask, and one such mask serves all classes; the gate
-    decides which part of it belongs to the target, and shuts where there is none. There is no
-    table of classes: there may be any number, and classes that never came up in training.
+    One class-agnostic mask gives the outlines for all classes. The gate selects the part that
+    belongs to the target, and closes if there is none. Any number of classes is possible, also
+    classes that never occurred in training.
 
-    The two learn apart. In train mode the mask is that of the masker, as if the gate were open,
-    and learns by the loss of the paper. The gate learns where images of the class are, by
-    :meth:`gate_loss`. Under one loss the gate, asked to be small, shrinks to the most telling
-    detail, and the mask behind it grows beyond the object.
+    Both learn separately. In train mode the gate is open, and the mask learns by the loss of the
+    paper. The gate learns by :meth:`gate_loss` where images of the class are. With one common loss,
+    the gate would shrink to the most telling detail, and the mask would grow beyond the object.
 
     Args:
-        width: Of the masker, as for :class:`~captum_masking.parts.masker.Masker`.
+        width: As for :class:`~captum_masking.parts.masker.Masker`.
         gate_width: Channels of the gate's convolutions.
         lean: Added to the gate's logits in eval mode; negative values close the gate when it is
             uncertain. The default was chosen on images that no figure is reported on.
@@ -120,7 +119,7 @@ class GatedMasker(MaskerBase):
 
     @property
     def heads(self) -> list[nn.Module]:
-        """What makes the mask that is trained by the loss."""
+        """The part that the loss trains."""
         return [self.masker]
 
     def forward(
@@ -133,14 +132,14 @@ class GatedMasker(MaskerBase):
         return logit_of_product(mask_logits, linear(gate + self.lean, grid))
 
     def gate_loss(self, features: Sequence[Tensor], evidence: Tensor, shut: Tensor) -> Tensor:
-        """Compute the gate's loss: it should be open on images of the class, and only there.
+        """Compute the gate's loss: it should be open on images of the class only.
 
-        ``shut`` is where other images are, ``(B, 1, *spatial)`` bool; ``spatial`` may be all ones.
-        The loss is binary cross entropy, in nats: the mean over the cells of the deepest map,
-        weighted by how much of a mask there is to be let through.
+        ``shut`` marks other images, ``(B, 1, *spatial)`` bool; ``spatial`` may be all ones. The
+        loss is binary cross entropy in nats, averaged over cells of the deepest map with the mask
+        as weight.
         """
         gate = self.gate(features[-1], evidence).float()
-        # In eval mode: images made for the gate must not move the statistics of the mask's layers.
+        # In eval mode, so that the gate's images do not change the batch statistics of the masker.
         with torch.no_grad(), eval_mode(self.masker):
             asked = Question(evidence=evidence)
             mask = self.masker(features, features[-1].shape[2:], asked).sigmoid().float()
@@ -163,7 +162,7 @@ def logit_of_product(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _start_open(last: nn.Module) -> None:
-    """Let a new gate be open and follow the evidence a little, for the mask would shrink else."""
+    """Initialize a gate that is open and follows the evidence slightly; else the mask shrinks."""
     weight, bias = (parameter.detach() for parameter in last.parameters())
     cells = weight.flatten(2)  # (1, channels, 3 ** dims)
     cells.mul_(0.1)

@@ -1,9 +1,9 @@
-"""What is painted where the mask leaves a hole.
+"""Infills: the content of the holes that a mask leaves.
 
-An infill is called as ``infill(inputs, hole)`` with images ``(B, C, *spatial)`` and what is
-missing of them, ``(B, 1, *spatial)`` in ``[0, 1]``, 1 for missing; it returns pixels shaped like
-``inputs``. Inputs are normalized, so that zero is the mean color of the data. Random infills draw
-from torch's global random numbers, as dropout does.
+An infill is called as ``infill(inputs, hole)`` with images ``(B, C, *spatial)`` and holes ``(B, 1,
+*spatial)`` in ``[0, 1]``, 1 for missing; it returns pixels shaped like ``inputs``. Inputs are
+normalized, so zero is the mean color of the data. Random infills use torch's global random state,
+as dropout does.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Color:
     """A given color.
 
     Args:
-        color: In normalized space: one number, or one for each channel.
+        color: In normalized units: one number, or one per channel.
 
     Example:
         >>> Color(color=(1.0, -1.0))(torch.zeros(1, 2, 2), hole=torch.ones(1, 1, 2))
@@ -77,8 +77,8 @@ class Black:
     """Black: what zero becomes when images are normalized, ``-mean / std``.
 
     Args:
-        mean: What the normalization subtracts, one number or one for each channel.
-        std: What it then divides by, > 0, likewise.
+        mean: Mean of the normalization, one number or one per channel.
+        std: Its standard deviation, > 0, likewise.
 
     Example:
         >>> Black(mean=0.5, std=0.25)(torch.zeros(1, 1, 2), hole=torch.ones(1, 1, 2))
@@ -91,8 +91,8 @@ class Black:
     def __post_init__(self) -> None:
         if not (torch.as_tensor(self.std) > 0).all():
             raise ValueError(
-                f"std must be positive, but got {self.std}; give the constants that the inputs "
-                "were normalized with, as in Normalize(mean, std)."
+                f"std must be positive, but got {self.std}; pass the constants of the inputs' "
+                "normalization, as in Normalize(mean, std)."
             )
 
     def __call__(self, inputs: Tensor, hole: Tensor) -> Tensor:
@@ -113,8 +113,8 @@ class UniformColor:
         (tensor(False), 6)
     """
 
-    # Black and white of photographs, normalized as usual for ImageNet, are near -2.1 and 2.6:
-    # this is the largest round range that every one of its channels can show.
+    # Black and white of photographs with ImageNet's normalization are near -2.1 and 2.6; this is
+    # the largest round range that every channel can show.
     low: float = -2.0
     high: float = 2.0
 
@@ -142,10 +142,10 @@ def _paint(inputs: Tensor, color: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Noise:
-    """Gaussian noise around the mean color, every pixel and channel on its own.
+    """Gaussian noise around the mean color, independent for each pixel and channel.
 
     Args:
-        std: In normalized units, >= 0; 1 is the spread of the data itself.
+        std: In normalized units, >= 0; 1 is the spread of the data.
 
     Example:
         >>> Noise(std=3.0)(torch.zeros(1, 3, 8, 8), hole=torch.ones(1, 1, 8, 8)).shape
@@ -213,8 +213,8 @@ def gaussian_blur(inputs: Tensor, sigma_px: float, half_width_px: int) -> Tensor
 def _convolve(rows: Tensor, half: Tensor) -> Tensor:
     """Convolve along the last axis with a symmetric kernel, given as its right half."""
     side = rows.shape[-1]
-    half = half[:side]  # taps further out only ever meet the zeros around the image
-    length = side + len(half) - 1  # room for the kernel's overhang: FFT goes round in circles
+    half = half[:side]  # further taps only reach the zeros around the image
+    length = side + len(half) - 1  # padding, since FFT convolution is circular
     kernel = torch.cat([half, half.new_zeros(length - 2 * len(half) + 1), half[1:].flip(0)])
     spectrum = torch.fft.rfft(kernel).real.to(rows)  # real, since the kernel is symmetric
     return torch.fft.irfft(torch.fft.rfft(rows, length) * spectrum, length)[..., :side]
@@ -224,8 +224,7 @@ def _convolve(rows: Tensor, half: Tensor) -> Tensor:
 class RandomImage:
     """Another image, drawn at random for each image.
 
-    Without a bank it comes from the same batch, every other image equally likely and never the
-    image itself; no two images of a batch get the same one.
+    Without a bank, it is a different image of the same batch, and no two images get the same one.
 
     Args:
         bank: Images to draw from, ``(N, C, *spatial)``, normalized like the inputs and resampled
@@ -259,11 +258,11 @@ class RandomImage:
 
 
 def _partners(count: int) -> Tensor:
-    """Draw another index for each of ``range(count)``: its successor in a random round."""
+    """Draw a different index for each of ``range(count)``: the next one in a random cycle."""
     if count < 2:
         raise ValueError(
-            f"a random other image needs a batch of two or more, but got {count}; give images to "
-            "draw from with RandomImage(bank=...), or load batches with drop_last=True."
+            f"a random other image needs a batch of two or more, but got {count}; pass images "
+            "with RandomImage(bank=...), or load batches with drop_last=True."
         )
     order = torch.randperm(count)
     return torch.empty_like(order).scatter_(0, order, order.roll(1))
@@ -285,12 +284,11 @@ def _check_bank(bank: Any) -> None:
 
 @dataclass(frozen=True)
 class Inpainter:
-    """What a network paints: any module or function ``(image, hole) -> image``.
+    """The output of an inpainting network: any module or function ``(image, hole) -> image``.
 
-    The network gets the true hole of its side: the background for the masked-in image, the
-    evidence for the masked-out one. It runs in eval mode and without gradient, so that the mask
-    does not learn to steer the network. It gets copies, in its own precision, and its modes are
-    restored afterwards.
+    The network gets the true hole: the background for masked-in images, the evidence for masked-out
+    ones. It runs in eval mode and without gradient, so that the mask does not learn to steer it. It
+    gets copies in its own precision, and its modes are restored.
 
     Args:
         network: Called as ``network(image, hole)`` with images ``(B, C, *spatial)``, whole and
@@ -312,7 +310,7 @@ class Inpainter:
     def __post_init__(self) -> None:
         if not callable(self.network):
             raise TypeError(
-                f"network must be callable as network(image, hole), but got {self.network!r}; give "
+                f"network must be callable as network(image, hole), but got {self.network!r}; pass "
                 "a module or a function, or let inpainting.train_inpainter(loader) make one."
             )
 
@@ -352,7 +350,7 @@ def _check_pixels(pixels: Any, inputs: Tensor) -> None:
         raise ValueError(
             f"the inpainting network must return images of shape {tuple(inputs.shape)}, but "
             f"returned {tuple(pixels.shape)}; wrap it in a function that resamples its inputs to "
-            "a size that it can read, and its answer back."
+            "a size that it can read, and its output back."
         )
     check_finite(
         pixels,
@@ -363,7 +361,7 @@ def _check_pixels(pixels: Any, inputs: Tensor) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DabkowskiGal:
-    """For each image at random: itself blurred, or a noisy random color.
+    """At random per image: the blurred image, or a noisy random color.
 
     Args:
         blur: Probability of the blur, in ``[0, 1]``.
@@ -407,8 +405,8 @@ class DabkowskiGal:
         return torch.where(chosen.reshape(-1, *[1] * (inputs.dim() - 1)), blurred, flat)
 
 
-#: Every infill that needs neither data nor arguments, by name. The contract tests run on each of
-#: them, and the study has a row ``infill-NAME`` for each: a new infill adds one entry here.
+#: Infills without data or arguments, by name. Each runs through the contract tests and is a row
+#: ``infill-NAME`` of the study; add new infills here.
 VARIANTS: dict[str, Infill] = {
     "mean": Mean(),
     "blur": Blur(),

@@ -1,4 +1,4 @@
-"""A compact network that completes images, and its self-supervised training on one's own images."""
+"""A small network that completes images, and its training on your own images."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = ["InpaintingNetwork", "train_inpainter"]
 
 
 def visible(hole: Tensor) -> Tensor:
-    """Return how much of each pixel the network may see: all without a hole, nothing from one half.
+    """Return the visible share of each pixel: 1 without a hole, 0 from a hole of one half on.
 
-    A soft mask would otherwise give away, only darkened, what it hides.
+    A soft mask would otherwise show what it hides, only darker.
     """
     return (1 - 2 * hole).clamp(min=0)
 
 
 def spread(image: Tensor, seen: Tensor) -> Tensor:
-    """Fill what is not seen with the mean of what is seen nearby, at the finest scale that has any.
+    """Fill unseen pixels with the mean of seen ones nearby, at the finest possible scale.
 
-    ``seen`` is a weight in ``[0, 1]``, ``(B, 1, H, W)``; where nothing is seen at all, the result
-    is zero. A pyramid of weighted means, after Gortler et al. 1996 (pull and push).
+    ``seen`` is a weight in ``[0, 1]``, ``(B, 1, H, W)``; if nothing is seen, the result is zero. A
+    pyramid of weighted means, after Gortler et al. 1996 (pull and push).
     """
     if seen.shape[2:].numel() == 1:
         return image * (seen > 0)
@@ -48,7 +48,7 @@ class InpaintingNetwork(nn.Module):
     """A small U-Net that corrects a smooth guess: ``(image, hole) -> image``.
 
     It reads the image with its hole at the mean (zero), the hole, and the hole filled smoothly from
-    its surroundings, and adds to this guess what it has learned; untrained it adds nothing.
+    its surroundings, and learns a correction of this guess, which starts at zero.
 
     Args:
         channels: Of the images.
@@ -112,8 +112,8 @@ def _block(channels: int, width: int, stride: int = 1) -> nn.Sequential:
 def random_holes(images: Tensor) -> Tensor:
     """Draw a hole ``(B, 1, H, W)`` for each image: blobs of all sizes and areas, hard or soft.
 
-    A smooth random landscape is flooded up to a random area, so that islands and lakes are equally
-    likely: both a missing object and a missing surrounding.
+    Smooth noise is cut at a random area, so missing objects and missing surroundings are equally
+    likely.
     """
     return torch.cat([_random_hole(images) for _ in range(len(images))])
 
@@ -135,20 +135,21 @@ def train_inpainter(
     lr: float = 5e-3,
     show_progress: bool = True,
 ) -> Inpainter:
-    """Train a network to complete one's own images, without labels.
+    """Train a network to complete your own images, without labels.
 
-    Each step hides a random part of each image and learns to restore it: the mean absolute error
-    within the hole, Adam, a cosine after a warm-up. Random numbers are torch's global ones.
+    Each step hides a random part of each image and learns to restore it by the mean absolute error
+    in the hole, with Adam and a cosine schedule after a warm-up. Random numbers are torch's global
+    ones.
 
     Args:
-        loader: Gives batches ``(inputs, ...)`` or plain tensors ``(B, C, H, W)``, normalized as
-            the classifier expects. It is iterated over as often as the steps need.
-        steps: Batches to learn from.
+        loader: Yields batches ``(inputs, ...)`` or plain tensors ``(B, C, H, W)``, normalized as
+            the classifier expects; repeated as often as needed.
+        steps: Number of batches.
         network: Called as ``network(image, hole)``, trained in place on its own device; None is a
             new :class:`InpaintingNetwork` on the device of the images. Frozen parameters stay
             frozen, unless all are.
         lr: Peak learning rate.
-        show_progress: Whether to show a bar with the running error.
+        show_progress: Whether to show a progress bar with the running error.
 
     Returns:
         The trained network, as an infill.

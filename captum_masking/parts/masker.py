@@ -1,4 +1,4 @@
-"""What a masker is asked, and the networks that answer: feature maps to mask logits.
+"""Maskers: networks from feature maps and a question to mask logits.
 
 A masker is any module called as ``masker(features, grid, question)`` with the feature maps
 ``(B, channels, *cells)`` of the layers that are read, the spatial size of the logits and a
@@ -39,15 +39,15 @@ EVIDENCE = 3
 
 @dataclass(frozen=True)
 class Question:
-    """What a masker is asked about a batch; the last three are known in training only.
+    """The question of a batch for a masker; the last three are set only in training.
 
     Attributes:
         target: Class of each example, ``(B,)``.
         area: Fraction of each input that the mask should cover, ``(B,)``, in (0, 1).
-        evidence: Where the classifier sees the target, ``(B, 3, *cells)``.
-        present: Whether the target is there, ``(B,)`` bool; None where all are.
-        alone: Whether an input shows one class alone, ``(B,)`` bool; None where all do.
-        elsewhere: Where inputs without the target were put, ``(B, 1, *spatial)`` bool.
+        evidence: The classifier's evidence for the target, ``(B, 3, *cells)``.
+        present: Whether the target is in the input, ``(B,)`` bool; None if always.
+        alone: Whether an input shows only one class, ``(B,)`` bool; None if always.
+        elsewhere: Pixels of inputs without the target, ``(B, 1, *spatial)`` bool.
     """
 
     target: Tensor | None = None
@@ -64,16 +64,16 @@ class Question:
 
 
 class MaskerBase(nn.Module):
-    """What a masker states about itself; a module of your own may state as little as it needs.
+    """The properties of a masker; your own module can omit those with the defaults.
 
     Attributes:
         target_aware: Whether the mask depends on ``question.target``.
         sized: Whether it depends on ``question.area``.
         reads_evidence: Whether it needs ``question.evidence``, which may take a backward pass.
-        reads_inputs: Whether the features it is given are the inputs themselves.
-        inputs_taken: How many inputs it makes a mask for; of several, ``grid`` is a tuple of grids
-            and the logits are a tuple.
-        settings: The arguments to build it again from; printed, and saved.
+        reads_inputs: Whether its features are the inputs.
+        inputs_taken: Number of inputs; for several, ``grid`` is a tuple of grids and the logits are
+            a tuple.
+        settings: Its constructor arguments, for printing and saving.
     """
 
     target_aware = False
@@ -155,20 +155,20 @@ def nearest(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class Masker(MaskerBase):
-    """Each feature map to ``width`` channels, all to one grid, then a 3x3 convolution to logits.
+    """Reduce each feature map to ``width`` channels on one grid, then convolve to logits.
 
     Args:
         width: Channels after each 1x1 convolution.
-        raw: Indices of feature maps that go into the last convolution as they are.
+        raw: Indices of feature maps that go into the last convolution unreduced.
         classes: If not 0, the masker reads ``question.target`` through an embedding of ``width``
             numbers, appended to every feature map.
         sized: Whether it reads ``question.area``, appended likewise.
         evidence: Whether it reads ``question.evidence``, appended likewise, and to the last
             convolution as well. It needs no table, so there may be any number of classes, and
             classes that never came up in training.
-        target_aware: Whether that is the evidence for the target. False takes the predicted class,
-            whatever the target, and the mask is that of what the classifier recognizes.
-        outputs: Masks made at once.
+        target_aware: Whether to read the evidence for the target; False reads that for the
+            predicted class.
+        outputs: Number of masks.
 
     Source:
         Phang et al. 2020, final masker (198,017 parameters on the two deepest stages of
@@ -211,7 +211,7 @@ class Masker(MaskerBase):
         }
         self.target_aware = classes > 0 or (evidence and target_aware)
         self.sized, self.reads_evidence = sized, evidence
-        # How sure the classifier is, the last of them, says whether the class is there.
+        # The last of them, the classifier's confidence, shows whether the class is present.
         told = (EVIDENCE if target_aware else EVIDENCE - 1) * evidence
         appended = width * (classes > 0) + sized + told  # channels
         self.embedding = nn.Embedding(classes, width) if classes else None
@@ -302,7 +302,7 @@ class _OfClasses(MaskerBase):
 
 
 class ClassSelector(_OfClasses):
-    """A masker that sees only those cells of the deepest features that are like the class.
+    """A masker that sees only the cells of the deepest features that are similar to the class.
 
     Each class has an embedding as long as the deepest features; the sigmoid of its product with
     the features of a cell gates that cell, before the decoder sees it.
@@ -335,9 +335,9 @@ class ClassSelector(_OfClasses):
 
 
 class MaskPerClass(_OfClasses):
-    """A masker that makes a mask for every class at once, and returns that of the target.
+    """A masker that predicts the masks of all classes, and returns that of the target.
 
-    More than a few hundred classes cost more memory than they are worth.
+    Memory grows with the number of classes: use it for at most a few hundred.
 
     Source:
         Stalder et al. 2022 (NN-Explainer), their one mask for each class; the decoder is
@@ -377,7 +377,7 @@ def _block(channels: int, width: int, dims: int, kernel: int = 3) -> nn.Module:
 
 
 def _start_with(final: nn.Module, told: int) -> None:
-    """Let a new mask follow the evidence; one that hardly does shrinks for all classes alike."""
+    """Initialize a mask that follows the evidence; otherwise it shrinks for all classes."""
     weight = final.get_parameter("weight").detach().flatten(2)  # (outputs, channels, 3 ** dims)
     first = weight.shape[1] - told
     weight[:, first : first + 2, weight.shape[2] // 2] = 0.5

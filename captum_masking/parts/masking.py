@@ -1,4 +1,4 @@
-"""Where a mask meets an image: the only file that decides what 0 and 1 mean. 1 is evidence."""
+"""Apply masks to images. Only this file decides what 0 and 1 mean: 1 is evidence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mask_images(
 def mask_images(  # type: ignore[no-untyped-def]
     inputs, mask, infill, infill_out=None
 ):
-    """Split images into what the mask keeps and what it hides.
+    """Return the masked-in and masked-out images.
 
     Args:
         inputs: Images ``(B, C, *spatial)``, normalized as the classifier expects; a tuple of
@@ -35,7 +35,7 @@ def mask_images(  # type: ignore[no-untyped-def]
             inputs a tuple, one for each.
         infill: Called as ``infill(inputs, hole)`` with ``hole`` shaped like ``mask``
             (1 means missing); returns pixels on the scale of ``inputs``.
-        infill_out: Another one for the masked-out images; None is the same.
+        infill_out: Infill of the masked-out images; None takes ``infill``.
 
     Returns:
         ``(masked_in, masked_out)``, each like ``inputs``: the evidence on infilled surroundings,
@@ -69,7 +69,7 @@ def masked_halves(
 ) -> Tensors:
     """Return all masked-in examples, then all masked-out ones: ``(2 * B, ...)`` for each input.
 
-    What the classifier takes besides them, ``context``, follows, twice.
+    The additional arguments ``context`` follow, repeated twice.
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     mask = mask if isinstance(mask, tuple) else (mask,)

@@ -1,15 +1,14 @@
-"""What the judge should recognize: objectives of the masker and of the classifier.
+"""Objectives of the masker and of the classifier: what the judge should recognize.
 
 An *objective* is called as ``objective(judgement)`` and returns a scalar, lower is better. A
 *criterion* is one side of it, called as ``criterion(logits, judgement)`` with the logits
 ``(B, classes)`` of that side's masked images; it returns a loss for each image, ``(B,)``, in nats
 unless stated otherwise. A plain function is enough for either.
 
-Criteria share two switches. ``maximize``: True pushes towards what the name says, False away from
-it. ``gated``: an image counts only where its clean version is classified correctly, since elsewhere
-there is no recognition to take away; others are 0, and the mean still divides by the whole batch.
-Weights are >= 0. ``belief`` is how logits are read: ``OneOf()``, or ``AnyOf()`` for multi-label
-classifiers.
+Criteria share two switches. ``maximize``: True pushes towards the criterion's name, False away from
+it. ``gated``: only images whose clean version is classified correctly count; others are 0, and the
+mean still divides by the whole batch. Weights are >= 0. ``belief`` interprets the logits:
+``OneOf()``, or ``AnyOf()`` for multi-label classifiers.
 """
 
 from __future__ import annotations
@@ -47,19 +46,19 @@ __all__ = [
 
 
 class Judgement(NamedTuple):
-    """What classifier and judge predict for one batch, and for which question the masks are.
+    """The predictions of classifier and judge for one batch, and the question of the masks.
 
     Attributes:
         logits: The classifier's, of the clean images, ``(B, classes)``.
         logits_in: The judge's, of the masked-in images, ``(B, classes)``.
         logits_out: The judge's, of the masked-out images, ``(B, classes)``.
         target: Class of each image, ``(B,)``, integers.
-        area: The size that each mask should have, a fraction of the image ``(B,)``; None for a
-            masker that takes no size.
-        present: Whether the class is in the image, ``(B,)`` bool; None is everywhere.
-        alone: Whether the image has no other class in it, ``(B,)`` bool; None is everywhere.
-        elsewhere: Where it shows other images than one of the class, ``(B, 1, *spatial)`` bool; all
-            of an image that does not have the class. None is where ``present`` is False.
+        area: Area that each mask should have, a fraction of the image ``(B,)``; None for a masker
+            that takes no area.
+        present: Whether the class is in the image, ``(B,)`` bool; None if always.
+        alone: Whether the image has no other class, ``(B,)`` bool; None if always.
+        elsewhere: Pixels that show no image of the class, ``(B, 1, *spatial)`` bool; None: where
+            ``present`` is False.
         inputs: The clean images, ``(B, C, *spatial)``; None for a classifier of several inputs.
 
     Source:
@@ -138,8 +137,8 @@ def entropy(logits: Tensor) -> Tensor:
 class Classification:
     """Recognize the image: cross entropy to the target, or with ``maximize=False`` minus that.
 
-    Minus a cross entropy has no lower bound: give it a small weight beside the other side's, or
-    take :class:`Vanish`, which ends where the target is no likelier than a guess.
+    The negative cross entropy has no lower bound: use a small weight, or :class:`Vanish`, which
+    ends where the target is no likelier than a guess.
 
     Source:
         Phang et al. 2020, the "classification" criterion; not gated, as published.
@@ -189,7 +188,7 @@ class Hinge:
     ``relu(target - best_other + margin)``; in logits.
 
     Args:
-        margin: Beyond this distance, in logits, nothing is pushed any more.
+        margin: Distance in logits beyond which the loss is 0.
 
     Source:
         Dabkowski & Gal 2017, their code: ``Hinge(margin=1.0)`` on the preserved image and
@@ -225,15 +224,15 @@ class Hinge:
 
 @dataclass(frozen=True)
 class KLToPrior:
-    """Predict what one would predict without looking: the divergence from a class prior.
+    """Predict a class prior: the divergence from it.
 
     ``KL(prior || p) = sum prior * log(prior / p)`` for the prediction ``p``, or in reverse
     ``KL(p || prior) = sum p * log(p / prior)``. In reverse and with a uniform prior it is
     ``log(classes)`` minus the entropy.
 
     Args:
-        prior: Probability of each class, ``(classes,)``, such as :func:`class_prior` gives; None
-            is uniform over however many logits there are. Kept as numbers, which the repr prints.
+        prior: Probability of each class, ``(classes,)``, such as :func:`class_prior`; None is
+            uniform.
         reverse: Whether the divergence is taken from the prediction to the prior, which then must
             not be zero for any class.
 
@@ -286,7 +285,7 @@ class KLToPrior:
 
 
 def class_prior(labels: Tensor | Iterable[int], classes: int, *, smoothing: float = 1.0) -> Tensor:
-    """Estimate how often each class occurs, none of them never.
+    """Estimate the share of each class, never 0.
 
     ``(count + smoothing) / (images + smoothing * classes)``, shape ``(classes,)``: Laplace's rule
     of succession.
@@ -425,16 +424,16 @@ class KeepRecognizing:
 
 
 class Belief(Protocol):
-    """How a classifier's logits ``(B, classes)`` tell whether a class ``(B,)`` is there."""
+    """Interprets logits ``(B, classes)`` as the probability that a class ``(B,)`` is present."""
 
     def yes(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the log probability that it is, ``(B,)``."""
+        """Return the log probability that it is present, ``(B,)``."""
 
     def no(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the log probability that it is not, ``(B,)``."""
+        """Return the log probability that it is absent, ``(B,)``."""
 
     def still_there(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return a loss >= 0, ``(B,)``, that is small where nothing of the class is left."""
+        """Return a loss >= 0, ``(B,)``, that is small if nothing of the class is left."""
 
     def found(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return ``(B,)`` bool: among other things in the image, the class is seen too."""
@@ -476,7 +475,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class AnyOf:
-    """Each class is there or is not, whatever the others: probabilities by sigmoid (multi-label).
+    """Classes are independent: probabilities by sigmoid (multi-label).
 
     Nothing of a class is left as its probability goes to 0.
 
@@ -508,7 +507,7 @@ def _of(target: Tensor, values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Believe:
-    """Recognize the target class where it is there, and do not where it is not.
+    """Recognize the target class if it is present, and only then.
 
     ``-log p(target)``, or ``-log(1 - p(target))`` for an absent class. With ``OneOf()`` a class is
     only believed where all the others are excluded, so the mask must keep to its own evidence.
@@ -557,7 +556,7 @@ class Vanish:
 
 
 def default_objective(belief: Belief = OneOf()) -> Dual:
-    """Return the trainer's default: believe the masked-in image, let the target vanish else.
+    """Return the trainer's default: recognize the target masked in, let it vanish masked out.
 
     Differs from the published objective, ``Dual()``, in what is asked of masked-out images.
 

@@ -13,7 +13,7 @@ __all__ = ["MultiInputMasker", "StandaloneMasker", "VectorMasker"]
 
 
 class VectorMasker(MaskerBase):
-    """Each hidden vector to ``width`` numbers, and a linear layer from all of them to logits.
+    """A masker for vectors: reduce hidden vectors to ``width`` numbers, then a linear layer.
 
     Args:
         channels: Length of each hidden vector.
@@ -48,11 +48,11 @@ class VectorMasker(MaskerBase):
 
 
 class StandaloneMasker(MaskerBase):
-    """Inputs through a small network of its own, then the usual masker on its two last stages.
+    """A masker with its own encoder: a small network, then the usual masker on its last stages.
 
     For callables whose layers cannot be read: functions, remote services, compiled, traced,
-    scripted and exported modules. It sees what the classifier sees and not how the classifier sees
-    it, so it has more to learn.
+    scripted and exported modules. It does not see the classifier's features, so it has more to
+    learn.
 
     Args:
         channels: Of the inputs: ``[C]``, or ``[F]`` for vectors.

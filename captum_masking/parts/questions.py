@@ -1,4 +1,4 @@
-"""What a masker is asked in training: about which images, and for which class.
+"""The questions for a masker in training: images and their targets.
 
 ``questions.ask(inputs, labels)`` poses questions about a batch; the result has the ``inputs`` to
 show to the classifier, and ``given(logits)`` chooses the classes and returns the
@@ -28,7 +28,7 @@ __all__ = ["AsLabeled", "AsPredicted", "Halves", "Pasted", "Quarters", "Question
 
 @dataclass(frozen=True)
 class AsLabeled:
-    """Ask of each input, as it is, for its label: all that the paper's masker needs.
+    """Ask for the label of each input, as in the paper.
 
     Args:
         sized: Whether to draw an area for each input, for maskers that read one.
@@ -60,10 +60,10 @@ class _Plain(NamedTuple):
 
 @dataclass(frozen=True)
 class AsPredicted(AsLabeled):
-    """Ask of each input for the class that the classifier predicts, right or wrong.
+    """Ask for the predicted class of each input, right or wrong.
 
-    The masker then explains mistakes, too, and labels are checked but not used. Records of the
-    training have a ``clean`` accuracy of 1; validation is still measured with the labels.
+    The masker then also explains mistakes. Labels are not used in training, so records have a
+    ``clean`` accuracy of 1; validation still uses the labels.
 
     Source:
         Paissan et al. 2024 (L-MAC).
@@ -192,10 +192,10 @@ def _shrunk(images: Tensor, size: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Questions:
-    """Turn labeled images into questions, so that the masker learns that the class matters.
+    """Turn labeled images into questions of several and absent classes.
 
-    Most rows stay as they are and ask for their label. Some become images of several classes and
-    ask for one of them; some ask for an absent class, of an image of either kind.
+    Most rows do not change and ask for their label. Some become images of several classes and ask
+    for one of them; some ask for an absent class.
 
     Args:
         composed: Share of the rows that become images of several classes, in [0, 1]. Inputs that

@@ -1,4 +1,4 @@
-"""Small and smooth masks, at any size of image: an area is a fraction of the pixels.
+"""Regularizers for small and smooth masks; an area is a fraction of the pixels.
 
 A regularizer is called as ``regularizer(mask, judgement)`` with a mask ``(B, 1, *spatial)`` in
 ``[0, 1]`` and returns a scalar, lower is better; a plain function is enough. Weights are >= 0.
@@ -39,7 +39,7 @@ Regularizer = Callable[[Tensor, Judgement], Tensor]
 
 @dataclass(frozen=True)
 class Area:
-    """Small masks, only where the mask already does its work.
+    """Small masks, only for images that the mask already handles correctly.
 
     ``-weight_in * mean(relu(correct_in - area)) - weight_out * mean(relu(confused_out - area))``
     with ``area`` the mean of each mask: an L1 penalty on successes and nothing on failures, so
@@ -70,8 +70,8 @@ class Area:
 class UngatedArea:
     """Small masks everywhere: ``weight * mean(mask)``.
 
-    It also pushes on the masks of failing images, which :class:`Area` leaves alone; too large a
-    weight empties them all.
+    It also shrinks the masks of failing images, unlike :class:`Area`; too large a weight empties
+    all masks.
 
     Source:
         The L1 penalty of Dabkowski & Gal 2017 and Fong & Vedaldi 2017; the default weight is ours.
@@ -127,7 +127,7 @@ class PowerArea:
 
 @dataclass(frozen=True)
 class GuidedByInput:
-    """Masks that follow what is high in the input, where they nearly keep it; others as before.
+    """Make masks that nearly keep the input follow its high values.
 
     An input counts as kept where the cosine of its angle to ``mask * input`` is at least
     ``similarity``. Its mask then costs ``weight`` times the binary cross entropy to where the input
@@ -247,7 +247,7 @@ def _scales(sides: torch.Size, reference_px: int = 224) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class SizeTarget:
-    """Masks that are 1 on a given fraction of the image and 0 elsewhere, wherever that is.
+    """Masks that are 1 on a given fraction of the image and 0 elsewhere.
 
     ``weight * mean((sorted(mask) - step) ** 2)``: the values of each mask from the highest down
     against a step of ones on the first ``area`` of them. The pixel in which the step falls counts
@@ -336,7 +336,7 @@ class SizeRange:
 
 @dataclass(frozen=True)
 class SizeAsked:
-    """Masks of the size that the masker was given, where the mask already does its work.
+    """Masks of the question's area, only for images that the mask already handles correctly.
 
     As :class:`~captum_masking.parts.regularizer.Area`, with the distance to that size in place of
     the area: ``distance = |mean of the mask - judgement.area|``.
@@ -392,7 +392,7 @@ def _brightest(mask: Tensor, fraction: float) -> Tensor:
 
 @dataclass(frozen=True)
 class AskedArea:
-    """Small masks where they already do their work, as ``Area``; no mask where the class is not.
+    """Small masks as with ``Area``, and empty masks where the class is absent.
 
     Where the class shares the image with others, masking out has done its work once the class is
     half as likely as in the clean image, since it need not have been the likeliest. What the mask
