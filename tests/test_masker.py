@@ -198,7 +198,7 @@ def test_a_size_that_is_no_fraction_is_refused(classifier, images, area):
 
 
 def test_a_size_asked_of_a_masker_that_takes_none_is_refused(model, images):
-    with pytest.raises(ValueError, match=r"takes no size.*sized=True"):
+    with pytest.raises(ValueError, match=r"takes no area.*sized=True"):
         MaskingSaliency(model).attribute(images, area=0.5)
 
 

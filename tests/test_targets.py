@@ -100,7 +100,7 @@ def test_with_several_inputs_the_function_gets_all_that_the_model_returns():
 
 def test_a_model_with_a_masker_wants_a_class_and_says_so():
     saliency = MaskingSaliency(MaskingModel(cnn()))
-    with pytest.raises(TargetError, match="must be a class, for a masker answers for classes"):
+    with pytest.raises(TargetError, match="must be a class for a masker"):
         saliency.attribute(torch.randn(2, 3, 16, 16), target=lambda logits: logits[:, 0])
 
 

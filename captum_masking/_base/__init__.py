@@ -1,4 +1,4 @@
-"""What every floor above stands on."""
+"""Helpers that all other folders use."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -9,9 +9,9 @@ from typing import Any
 def lazily(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], Any]]:
-    """Make ``__getattr__`` and ``__dir__`` of a package that imports a name when it is asked for.
+    """Make ``__getattr__`` and ``__dir__`` of a package that imports names lazily.
 
-    ``homes`` says in which module of it each name is; what needs none of them starts quickly.
+    ``homes`` gives the module of each name.
     """
     own = vars(sys.modules[package])
 

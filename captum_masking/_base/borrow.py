@@ -1,4 +1,4 @@
-"""Borrow a network or the random state, and give it back as it was, also after an error."""
+"""Borrow a network or the random state, and restore it afterwards, also after an error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def module_of(function: Callable) -> nn.Module | None:
 
 
 def original(function: Any) -> Any:
-    """Return what a twin, or a function around one, stands for; or the function itself."""
+    """Return the original of a twin, or of a function around one."""
     return getattr(function, "__dict__", {}).get("_twin_of", function)
 
 
@@ -61,10 +61,10 @@ def unwrapped(classifier: Any) -> Any:
 
 @contextmanager
 def evaluated(function: F) -> Iterator[F]:
-    """Lend a module, or a method of one, in eval mode, unseen by other threads.
+    """Lend a module, or a method of one, in eval mode, without effect on other threads.
 
-    What is lent is a twin: the same parts with the same weights, in eval mode and with hooks of
-    its own. A module that can have none is itself held in eval mode.
+    The context yields a twin with the same weights, in eval mode and with its own hooks. A module
+    that cannot have a twin is itself set to eval mode.
     """
     module = module_of(function)
     twins = None if module is None else _twins(module)
@@ -82,7 +82,7 @@ def evaluated(function: F) -> Iterator[F]:
 
 
 class _Twin:
-    """A part of a module again: it shares weights and buffers, but neither mode nor hooks."""
+    """A copy of a part that shares weights and buffers, but neither mode nor hooks."""
 
     def __init__(self, part: nn.Module) -> None:
         self.part, self.twin = part, object.__new__(type(part))
@@ -92,7 +92,7 @@ class _Twin:
         self.twin.__dict__.update(self.found)
 
     def leave(self) -> None:
-        """Leave with the module what a forward pass has left with its twin, as a counter."""
+        """Copy attributes that a forward pass changed, such as counters, back to the module."""
         now = self.twin.__dict__
         if len(now) == len(self.found) and all(map(is_, now.values(), self.found.values())):
             return
@@ -133,7 +133,7 @@ def _has_twins(kind: Any) -> bool:
 _OF_EACH_MODULE = frozenset(nn.Module().__dict__)
 _PLAIN = {bool, int, float, str, type(None), torch.Size, torch.dtype, torch.device, Tensor}
 _LEAVES = (Tensor, type, ModuleType)
-_MOST = 5000  # things looked at in one module: more are taken to lead anywhere
+_MOST = 5000  # objects to search in one module; with more, no twin is made
 
 
 def _leads_to_modules(part: nn.Module, seen: set[int]) -> bool:
@@ -237,32 +237,32 @@ def _all(kind: str, function: Callable) -> list[Any]:
 
 @contextmanager
 def given_back(function: Callable) -> Iterator[None]:
-    """Undo, at the end, whatever the body did to every submodule's mode and to flags."""
+    """Restore the modes and flags of all submodules afterwards."""
     modes = _loan(_all("modules", function), "training")
     with modes, _loan(_all("parameters", function), "requires_grad"):
         yield
 
 
 def unfrozen(function: Callable, asks: bool = True) -> AbstractContextManager[None]:
-    """Let all parameters ask for gradients, for networks that look whether any does; or none."""
+    """Set ``requires_grad`` of all parameters."""
     floating = [weight for weight in _all("parameters", function) if weight.is_floating_point()]
     return _loan(floating, "requires_grad", asks)
 
 
 def eval_mode(function: Callable) -> AbstractContextManager[None]:
-    """Hold a module itself in eval mode, for all threads, then give its modes back."""
+    """Keep a module in eval mode, for all threads; restore its modes afterwards."""
     # One by one: exported modules refuse .eval().
     return _loan(_all("modules", function), "training", False)
 
 
 def gradients_given_back(function: Callable) -> AbstractContextManager[None]:
-    """Drop the gradients that the body leaves on parameters, and put back those from before."""
+    """Restore the gradients of parameters afterwards."""
     return _loan(_all("parameters", function), "grad", None)
 
 
 @contextmanager
 def lent(*functions: Callable) -> Iterator[None]:
-    """Hold modules in eval mode for methods that run backward; give back flags and gradients."""
+    """Keep modules in eval mode for backward passes; restore modes, flags and gradients."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         for function in functions:
@@ -289,9 +289,9 @@ def plain_tensors(traced: object) -> Iterator[Callable[[tuple[Any, ...]], tuple[
 
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[None]:
-    """Undo, at the end, whatever the body did to a model, bit by bit and in the same tensors.
+    """Restore a model exactly, in the same tensors, afterwards.
 
-    One thread at a time; another that runs the model meanwhile sees what the body does to it.
+    Not thread-safe: other threads see the changes meanwhile.
     """
     with _WEIGHTS, given_back(model):
         undo = [step for part in model.modules() for step in (_tensors(part), _hooks(part))]
@@ -352,7 +352,7 @@ def _hooks(part: nn.Module) -> Callable[[], None]:
 
 
 def draws(where: Tensor, run: Callable[[], object]) -> bool:
-    """Run something; return whether it drew torch's random numbers, which are then put back."""
+    """Return whether a function draws from torch's random state, which is restored."""
     devices = [where.device] if where.device.type == "cuda" else []
     with _NUMBERS:
         before = _states(devices)

@@ -1,4 +1,4 @@
-"""What Captum passes, tuples and targets, and what classifiers answer, logits or probabilities.
+"""Captum's tuples and targets, and the outputs of classifiers: logits or probabilities.
 
 Captum's private names are imported here and nowhere else.
 """
@@ -39,7 +39,7 @@ def unpacked(values: tuple[Any, ...]) -> Any:
 
 
 def two_classes(output: Tensor) -> Tensor:
-    """Give a score of each example, ``(B,)`` or ``(B, 1)``, the column of the class that it denies.
+    """Turn one score per example, ``(B,)`` or ``(B, 1)``, into the logits of two classes.
 
     Example:
         >>> two_classes(torch.tensor([2.0, -1.0]))
@@ -61,7 +61,7 @@ def as_class_logits(output: Tensor) -> Tensor:
 
 
 def scores_of(target: Callable[[Any], Tensor], output: Any, count: int) -> Tensor:
-    """Have a callable target turn what a model returns into one score for each example."""
+    """Return the scores of a callable target, one per example."""
     scores = target(output)
     if not isinstance(scores, Tensor) or scores.shape != (count,):
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
@@ -77,8 +77,8 @@ def class_indices(output: Tensor, target: Target) -> Tensor:
     check_output(output)
     if callable(target):
         raise TargetError(
-            "target must be a class, for a masker answers for classes, but got a callable; masks "
-            "that are optimized for each input take one: MaskingSaliency(classifier)."
+            "target must be a class for a masker, but got a callable; use "
+            "MaskingSaliency(classifier), which optimizes a mask for each input."
         )
     output = two_classes(output)
     if target is None:
@@ -134,10 +134,10 @@ def as_they_are(answer: Tensor) -> Tensor:
 
 
 def log_probabilities(answer: Tensor) -> Tensor:
-    """Turn probabilities that add to one over the classes into logits, of mean zero as most are.
+    """Turn probabilities that sum to one over the classes into logits of mean zero.
 
-    What does not lie in ``[0, 1]`` is returned unchanged: some networks answer with probabilities
-    in eval mode alone.
+    Values outside ``[0, 1]`` are returned unchanged, since some networks return probabilities only
+    in eval mode.
 
     Example:
         >>> log_probabilities(torch.tensor([[0.25, 0.75]])).softmax(1)
@@ -149,7 +149,7 @@ def log_probabilities(answer: Tensor) -> Tensor:
 
 
 def log_odds(answer: Tensor) -> Tensor:
-    """Turn probabilities, each of a class for itself, into logits; others as above.
+    """Turn independent probabilities of classes into logits; other values stay unchanged.
 
     Example:
         >>> log_odds(torch.tensor([[0.25], [0.5]])).sigmoid()
@@ -173,7 +173,7 @@ def find_to_logits(
     inputs: Sequence[Tensor],
     ask: Callable[..., Tensor],
 ) -> ToLogits | None:
-    """Find out how a classifier's answer becomes logits; None where it does not tell.
+    """Find the function from a classifier's output to logits; None if undecided.
 
     An answer in ``[0, 1]`` may be logits by chance: ``ask`` is called, as ``ask(*inputs)``, with
     inputs that take logits out of it. What is found is said once for each classifier.

@@ -1,4 +1,4 @@
-"""What users can get wrong, refused at the door: expected, got, way out."""
+"""Checks of what users pass; errors say expected, got, way out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check_inputs(inputs: Any, *, vectors: bool = False) -> None:
 
 
 def check_number_of_inputs(inputs: Sequence[Any], taken: int | None) -> None:
-    """Check that there are as many inputs as a model takes; None where that is not known."""
+    """Check the number of inputs of a model; None if unknown."""
     words = "one tensor or a tuple of one tensor" if taken == 1 else f"a tuple of {taken} tensors"
     if not inputs or taken is not None and len(inputs) != taken:
         raise TypeError(
@@ -138,7 +138,7 @@ def channels_in_words(module: nn.Module | None, inputs: Tensor) -> Iterator[None
 
 @contextmanager
 def arguments_in_words() -> Iterator[None]:
-    """Say how to give a network all that it takes."""
+    """Add how to pass further arguments to an error."""
     try:
         yield
     except TypeError as error:
@@ -176,7 +176,7 @@ def check_output(output: Any) -> None:
 
 
 def with_rows(output: Any, inputs: Tensor) -> Tensor:
-    """Return scores with a row for each example; of a single one it may have been squeezed."""
+    """Return scores with one row per example; a single row may have been squeezed."""
     check_output(output)
     if len(inputs) == 1 and (output.dim() == 0 or (output.dim() == 1 and len(output) > 1)):
         return output[None]
@@ -189,7 +189,7 @@ def with_rows(output: Any, inputs: Tensor) -> Tensor:
 
 
 def check_one_row(output: Tensor) -> None:
-    """Check that a classifier predicts one class of each example, not of each place in it."""
+    """Check that a classifier predicts one class per example, not one per pixel."""
     if output.dim() > 2 and output.shape[2:].numel() > 1:
         raise TargetError(
             "target=None, the predicted class, needs one score of each class, but the classifier "
@@ -218,7 +218,7 @@ def as_indices(labels: Any) -> Any:
 
 
 def check_labels(target: Any, inputs: Tensor, classes: int | None = None) -> None:
-    """Check for one class index per input, in the range of the classes where that is known."""
+    """Check for one class index per input, in the range of the classes if known."""
     if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype == torch.bool:
         got = target.dtype if isinstance(target, Tensor) else type(target).__name__
         raise TypeError(
@@ -243,7 +243,7 @@ def check_labels(target: Any, inputs: Tensor, classes: int | None = None) -> Non
 def baseline_of_each(
     baselines: Any, inputs: tuple[Tensor, ...]
 ) -> tuple[Tensor | float | None, ...]:
-    """Return a baseline that fits each input, as Captum's methods take them; or None for each."""
+    """Return a baseline per input, in the form of Captum's methods; or None for each."""
     if baselines is None:
         return (None,) * len(inputs)
     given = baselines if isinstance(baselines, tuple) else (baselines,)
@@ -311,7 +311,7 @@ ENOUGH_TO_TELL = 256  # examples: half of them right by chance from five in eigh
 
 
 def check_recognized(answers: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Refuse logits that say nothing of the labels, or are mostly right in another order.
+    """Refuse logits that do not fit the labels, or fit them mostly in another order.
 
     A classifier a quarter of the way from chance to perfect would do so once in a hundred times;
     where only one half of the way would, it is a warning.
@@ -373,7 +373,7 @@ def check_area(area: Any, *, sized: bool = True, examples: int | None = None) ->
     """Check that an area is a fraction, one or one per example, and that the masker takes one."""
     if area is not None and not sized:
         raise ValueError(
-            f"area={area} was asked for, but this model's masker takes no size; train one that "
+            f"got area={area}, but this model's masker takes no area; train one that "
             "does: MaskingModel(classifier, masker=partial(Masker, sized=True))."
         )
     if area is None:
@@ -381,7 +381,7 @@ def check_area(area: Any, *, sized: bool = True, examples: int | None = None) ->
     if isinstance(area, bool) or not isinstance(area, (int, float, Tensor)):
         raise TypeError(
             f"area must be a number or a tensor with one for each example, but got {area!r}; "
-            "give a fraction of the image, such as 0.3."
+            "pass a fraction of the image, such as 0.3."
         )
     if isinstance(area, Tensor) and examples is not None and area.shape not in ((), (examples,)):
         raise ValueError(
@@ -395,7 +395,7 @@ def check_area(area: Any, *, sized: bool = True, examples: int | None = None) ->
 
 
 def check_count(name: str, value: Any, *, least: int = 1, way_out: str = "use int(...).") -> None:
-    """Check for a whole number, of any type that counts, not below the least."""
+    """Check for an integer of any type, at least ``least``."""
     try:
         found = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -417,7 +417,7 @@ def check_weights(*, way_out: str = "0 switches the term off.", **weights: float
 
 
 def needed(library: str, *, by: str, run: str) -> Any:
-    """Import a library that only a part of the package needs."""
+    """Import an optional library."""
     try:
         return import_module(library)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, JSON that any program reads, and one content hash."""
+"""Atomic file writes, portable JSON, and a content hash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator[Path]:
-    """Lend a path beside a file and move it into place; after an error the file is as it was."""
+    """Lend a path beside a file and move it into place; after an error the file is unchanged."""
     place = Path(file)
     place.parent.mkdir(parents=True, exist_ok=True)
     # What a killed process leaves is overwritten by the next one, unless several write at once:
@@ -57,7 +57,7 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Convert to what JSON knows: arrays to lists, NaN and infinity to None, others to text."""
+    """Convert to JSON values: arrays to lists, NaN and infinity to None, others to text."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""Several processes as one: sums over all of them. In a single process nothing happens.
+"""Sums over several processes; no effect in a single process.
 
-Communication is torch.distributed's; accelerate or torchrun start the processes.
+Uses torch.distributed; start the processes with accelerate or torchrun.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def rank() -> int:
 
 
 def summed(values: Tensor) -> Tensor:
-    """Add up tensors of one shape over all processes; the gradient of the sum is summed, too."""
+    """Sum tensors of one shape over all processes; its gradient is summed too."""
     return values if world() == 1 else _Sum.apply(values)
 
 

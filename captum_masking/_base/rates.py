@@ -1,4 +1,4 @@
-"""How learning rates move by default: torch's own schedules, put together."""
+"""The default schedule of learning rates, made of torch's."""
 
 from __future__ import annotations
 

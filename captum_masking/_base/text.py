@@ -23,7 +23,7 @@ _WORDNET = re.compile(r"n\d{8}")  # those of ImageNet are numbered in their orde
 
 
 def as_class_names(given: Any) -> tuple[str, ...]:
-    """Read what a network carries as names of its classes; an empty name is that of none."""
+    """Read the class names of a network; an empty name stands for none."""
     if isinstance(given, str | os.PathLike):
         given = _names_in(Path(given))
     if isinstance(given, Mapping):
@@ -39,7 +39,7 @@ def as_class_names(given: Any) -> tuple[str, ...]:
 
 
 class Named:
-    """What knows its ``class_names`` turns numbers into names, and back."""
+    """Turns class numbers into names, and back, with ``class_names``."""
 
     class_names: tuple[str, ...]
 
@@ -108,14 +108,14 @@ def whole(given: Any) -> int | None:
 
 
 def check_class_names(names: Sequence[str], outputs: int) -> None:
-    """Check that no output of a network is without a name, and no name without an output."""
+    """Check for one name per output of a network."""
     if names and len(names) != outputs:
         what = f"but there are {outputs} outputs and {len(names)} names; that of none is empty"
         raise ValueError(f"class_names must be {_NAMES}, {what}.")
 
 
 def finder(names: Sequence[str]) -> Callable[[str], list[int]]:
-    """Return a function that finds the places of a name, as it is or else in other writing."""
+    """Return a function that finds the positions of a name, exactly or else in other spelling."""
     same, alike = defaultdict(list), defaultdict(list)
     for place, name in enumerate(names):
         if name:
@@ -125,7 +125,7 @@ def finder(names: Sequence[str]) -> Callable[[str], list[int]]:
 
 
 def _plain(name: str) -> str:
-    """Leave out what differs between writings: case, spaces, underscores, hyphens, zeros before."""
+    """Remove differences of spelling: case, spaces, underscores, hyphens, leading zeros."""
     text = unicodedata.normalize("NFKC", name).casefold()
     text = re.sub(r"[\s_]+|(?<=\w)-(?=\w)", " ", text).strip()
     return str(int(text)) if text.isdecimal() else text
@@ -134,7 +134,7 @@ def _plain(name: str) -> str:
 def number_classes(
     found: Sequence[str], names: Sequence[str] = (), outputs: int | None = None
 ) -> tuple[list[int], list[str], str]:
-    """Number classes as a network does; return numbers, names by number, and the rule in words."""
+    """Number classes like a network; return numbers, names by number, and the rule as text."""
     places, numbers = list(map(finder(names), found)), [whole(name) for name in found]
     if any(places):
         return _one_each(found, places), list(names), ""
@@ -174,7 +174,7 @@ def _one_each(found: Sequence[str], places: Sequence[list[int]]) -> list[int]:
 
 
 def _as_numbered(found: Sequence[str], numbers: list[int], outputs: int | None) -> list[int]:
-    """Take numbers as they are where they fit, else as counted from 1, else in their order."""
+    """Use numbers directly if they fit, else as counted from 1, else in their order."""
     low, high, count = min(numbers), max(numbers), len(numbers)
     from_one = low > 0 and high == (count if outputs is None else outputs)
     if len(set(numbers)) == count:
@@ -212,7 +212,7 @@ _TITLES = {
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out rows in columns; the first is left-aligned, the others right-aligned."""
+    """Format rows in columns; the first is left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -225,7 +225,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def describe(figures: Mapping[str, float]) -> str:
-    """Lay out what an evaluation measured as a table."""
+    """Format the figures of an evaluation as a table."""
     rows = [
         [title, form.format(100 * figures[key] if "%" in form else figures[key])]
         for key, (title, form) in _TITLES.items()
