@@ -1,1 +1,1 @@
-"""Train a masker, and by default its classifier with it."""
+"""Train a masker, by default jointly with its classifier."""

@@ -1,4 +1,4 @@
-"""What watches a training and may steer it: called by ``fit`` at a few moments."""
+"""Callbacks of ``fit``, which watch a training and may steer it."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ __all__ = [
 
 
 class Callback:
-    """Does nothing; override the moments that matter.
+    """Base class of callbacks; override the methods that you need.
 
-    In a training over several processes every process calls its callbacks, with records that are
-    the same for all; ``trainer.is_main`` says who should write. A callback ends the training after
-    the running step by setting ``trainer.stopping = "why"``.
+    With several processes, every process calls its callbacks with the same records; write only if
+    ``trainer.is_main``. Set ``trainer.stopping = "why"`` to end the training after the current
+    step.
 
     Attributes:
-        in_checkpoint: Whether a checkpoint holds its state; a resumed training then needs it, too.
+        in_checkpoint: Whether checkpoints hold its state; a resumed training then needs it too.
 
     Example:
         >>> class Count(Callback):
@@ -69,7 +69,7 @@ class Callback:
     in_checkpoint = True
 
     def around(self, trainer: MaskingTrainer) -> AbstractContextManager[Any]:
-        """Return a context that is held during the whole training, also to its error."""
+        """Return a context for the whole training; it also exits after an error."""
         return nullcontext()
 
     def on_start(self, trainer: MaskingTrainer) -> None:
@@ -88,14 +88,14 @@ class Callback:
         """Run after each epoch with its means and, under ``val_``, those of validation."""
 
     def on_end(self, trainer: MaskingTrainer, records: list[Record]) -> None:
-        """Run once when the training has ended by itself, not after an error."""
+        """Run once at the end of the training, not after an error."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a fresh one needs to go on: numbers, strings, tensors, lists and dicts."""
+        """Return the state to continue from: numbers, strings, tensors, lists and dicts."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Restore a result of :meth:`state_dict`."""
 
     def setting(self) -> str:
         """Name what a resumed training must have again."""
@@ -114,7 +114,7 @@ def _shown(value: Any) -> str:
     return repr(str(value)) if isinstance(value, Path) else getattr(value, "__name__", repr(value))
 
 
-# ---- Which state of a training is kept, chosen on labels alone.
+# ---- The state of a training to keep, chosen by labels only.
 
 #: By how much a safe state may fall below the accuracy of the start, and below the best one since:
 #: more, as that one is a lucky draw.
@@ -160,7 +160,7 @@ class KeepLatest(Callback):
         self.before = self.highest = record["clean"]
 
     def offer(self, record: Record, model: nn.Module) -> None:
-        """Keep the model's state of now, or warn; records without validation are passed over."""
+        """Keep the model's current state, or warn; records without validation are ignored."""
         if "val_clean" not in record:
             return
         accuracy = record["val_clean"]
@@ -202,7 +202,7 @@ class KeepBest(KeepLatest):
 
     Args:
         metric: A name in the records of :meth:`~captum_masking.MaskingTrainer.fit`.
-        higher_is_better: Which way it gets better.
+        higher_is_better: Whether higher values are better.
 
     Example:
         >>> KeepBest("val_masked_in", higher_is_better=True)
@@ -263,9 +263,9 @@ class Measure(Callback):
 
 
 class CSVLog(Callback):
-    """Write the records to a CSV file, a row an epoch; a log that cannot be written is warned of.
+    """Write the records to a CSV file, one row per epoch; warn if it cannot be written.
 
-    The file is replaced as a whole after each epoch, so that a reader never sees half of it.
+    The file is replaced atomically after each epoch.
     """
 
     in_checkpoint = False
@@ -278,7 +278,7 @@ class CSVLog(Callback):
             return
         try:
             _write_csv(trainer.records, self.file)
-        except OSError as error:  # no reason to lose a training
+        except OSError as error:  # must not end the training
             warnings.warn(
                 f"could not write the log {self.file}: {error.strerror}. The training goes on; the "
                 "next epoch writes the whole log, if there is space and it may be written by then.",
@@ -301,12 +301,12 @@ def _write_csv(records: list[Record], file: Path) -> None:
 class EarlyStopping(Callback):
     """End the training once a metric has not improved for some epochs (Prechelt 1998).
 
-    Epochs in which the classifier trains alone do not count, where they lack the metric.
+    Epochs without the metric, in which only the classifier trains, do not count.
 
     Args:
         metric: A name in the records, such as ``val_loss``, ``val_masked_in`` or ``loss``.
         patience: Epochs without a better value after which the training ends, >= 1.
-        least: A value is better only if it is so by more than this, >= 0.
+        least: Smallest improvement that counts, >= 0.
         higher_is_better: Whether the metric should grow, as accuracies do.
 
     Example:
@@ -359,7 +359,7 @@ class EarlyStopping(Callback):
     __repr__ = as_made
 
     def _is_better(self, value: float) -> bool:
-        """Whether the value beats the best; NaN never does, and any other value beats none."""
+        """Whether the value is better than the best one; NaN never is."""
         if math.isnan(value) or math.isnan(self.best):
             return not math.isnan(value)
         gain = value - self.best if self.higher_is_better else self.best - value
@@ -391,31 +391,31 @@ def forget(optimizers: Iterable[torch.optim.Optimizer], parameters: Iterable[nn.
 #: The regularizers that are steered.
 AREAS = (Area, AskedArea, UngatedArea, PowerArea)
 
-_MARGIN = 0.1  # of the range from low to high: nearer to its ends nothing returns
+_MARGIN = 0.1  # of the range from low to high; closer to its ends, weights do not return
 _RETURN = 0.1  # power of the factor: ten windows to undo what one did
 
 
 class AdaptiveArea(Callback):
-    """Multiply the area weights down while masks are too small, up while they are too large.
+    """Reduce the area weights while masks are too small, raise them while they are too large.
 
     After every window of steps, area weights are divided by ``factor`` where the mean area is below
     ``low`` and multiplied by it above ``high``. Well inside, they return to what they were, ten
     times as slowly. Where the mean area is more than halfway from the range to 0 or 1, the masker
     is also restarted, since the sampler passes next to no gradient there.
 
-    The trainer's regularizer gets its weights back at the end. Losses contain the weights of the
-    moment: choose a state, or end a training, by another metric, such as ``val_masked_in``.
+    The trainer's regularizer gets its weights back at the end. Losses contain the current weights,
+    so choose a state, or stop early, by another metric, such as ``val_masked_in``.
 
     Args:
         low: Least mean area that is left alone, a fraction of the image; ``high`` is the greatest.
         every: Steps in a window, >= 1.
         factor: > 1.
         most: Weights are at most multiplied or divided by this, >= 1.
-        restart: Called with the masker, to start it anew, the same in every process; None never.
+        restart: Called with the masker to reset it, equally in every process; None never resets.
 
     Attributes:
-        scale: What the area weights are multiplied by now.
-        restarts: How often the masker was restarted.
+        scale: Current factor of the area weights.
+        restarts: Number of restarts.
 
     Example:
         >>> adaptive = AdaptiveArea(every=1, factor=1.25)
@@ -504,7 +504,7 @@ class AdaptiveArea(Callback):
 
 
 class _Adapted:
-    """A regularizer whose area terms are multiplied by the scale of now; it prints as it was."""
+    """A regularizer whose area terms are multiplied by the current scale."""
 
     def __init__(self, regularizer: Regularizer, adaptive: AdaptiveArea) -> None:
         self.regularizer, self.adaptive = regularizer, adaptive
@@ -529,7 +529,7 @@ class _Adapted:
 
 
 def _original(regularizer: Regularizer) -> Regularizer:
-    """Undo what an earlier training left behind when it ended by an error."""
+    """Undo the changes of an earlier training that ended by an error."""
     return regularizer.regularizer if isinstance(regularizer, _Adapted) else regularizer
 
 
@@ -554,7 +554,7 @@ def measure_saliency_metric(
         >>> measure_saliency_metric(torch.nn.Flatten(), inputs, torch.tensor([0]), mask)
         {'saliency_metric': tensor(0.6931)}
     """
-    # Late: it is slow to import, with torchmetrics.
+    # Late, since torchmetrics is slow to import.
     from captum_masking.metrics.saliency_metric import saliency_metric
 
     return {"saliency_metric": saliency_metric(model, inputs, mask, target).mean()}
@@ -567,7 +567,7 @@ def stretch(images: Tensor) -> Tensor:
 
 
 class Pictures(Callback):
-    """Write ``folder/epoch-0001.png`` and so on: a row of images, and their masks laid over them.
+    """Write ``folder/epoch-0001.png`` and so on: images, and their masks as overlays.
 
     Args:
         images: ``(B, C, H, W)``, normalized as the classifier expects; about eight fit.
@@ -627,10 +627,10 @@ def _pixels(picture: Tensor) -> np.ndarray:
 class TensorBoard(Callback):
     """Write the figures of steps under ``step/`` and those of epochs under ``epoch/``.
 
-    What an interrupted training had written beyond the checkpoint it goes on from is hidden.
+    After a resume, values beyond the checkpoint are hidden.
 
     Args:
-        folder: Made if need be. Look at it with ``tensorboard --logdir folder``.
+        folder: Created if needed. View it with ``tensorboard --logdir folder``.
         every: Steps from one value to the next, >= 1; values of epochs are always written.
     """
 

@@ -1,4 +1,4 @@
-"""A training on disk, to go on from bit by bit: networks, optimizers, pool, random states."""
+"""Checkpoints of a training, to continue exactly: networks, optimizers, pool, random states."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 class Checkpoints(Callback):
     """Save a training to files ``step-00000123.safetensors``: ``fit(..., callbacks=[...])``.
 
-    A checkpoint is in place before any other goes, so that a process may be killed at any moment.
-    Ctrl-C and SIGTERM wait for the running step to end and save it.
+    Old checkpoints are removed only after a new one is complete, so a process can be killed at any
+    moment. Ctrl-C and SIGTERM wait for the current step and save it.
 
     Args:
-        folder: Made at the first save. It holds nothing else, but for hidden files.
+        folder: Created at the first save; must hold only checkpoints and hidden files.
         every: Steps from one checkpoint to the next; None saves after every epoch.
-        keep: How many are kept; those later than the saved one neither count nor go.
+        keep: Number of checkpoints to keep; later ones than the saved one do not count.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +144,7 @@ class Checkpoints(Callback):
         return file
 
     def steps(self) -> list[int]:
-        """List the steps of the checkpoints, rising; what a killed save left is ignored."""
+        """List the steps of the checkpoints in ascending order."""
         return sorted(self._found())
 
     def latest(self) -> Any:
@@ -381,7 +381,7 @@ def training_state(trainer: MaskingTrainer) -> dict[str, Any]:
 
 
 def load_training_state(trainer: MaskingTrainer, state: dict[str, Any]) -> None:
-    """Let a trainer, and all random numbers, go on where another one, made alike, stopped.
+    """Restore a trainer and all random states from the state of an equal one.
 
     A ValueError names what differs, such as settings or a frozen classifier; nothing has changed.
     """

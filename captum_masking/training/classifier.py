@@ -1,4 +1,4 @@
-"""How the classifier learns along with its masker."""
+"""How the classifier is trained jointly with its masker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["FineTune", "FromScratch", "harden", "train_alone"]
 
 @dataclass(frozen=True)
 class FineTune:
-    """How to train along a classifier that is already good: gently.
+    """Joint training of a good classifier: gentle fine-tuning.
 
     Args:
         lr: Peak learning rate.
@@ -66,7 +66,7 @@ class FineTune:
 
 @dataclass(frozen=True)
 class FromScratch(FineTune):
-    """How to train along a classifier that knows nothing yet; arguments as in :class:`FineTune`.
+    """Joint training of an untrained classifier; arguments as in :class:`FineTune`.
 
     Example:
         >>> FromScratch().train_mode
@@ -137,7 +137,7 @@ class ClassifierTraining:
 def train_alone(
     classifier: nn.Module, loader: Iterable[Any], epochs: int = 4, *, lr: float = 5e-3
 ) -> None:
-    """Train a classifier without a masker, plainly: for examples that need one to explain.
+    """Train a classifier without a masker, for examples.
 
     Args:
         classifier: Trained in place, and left in eval mode.
@@ -173,7 +173,7 @@ def harden(
     lr: float = 1e-2,
     show_progress: bool = True,
 ) -> nn.Module:
-    """Return a copy that answers on half of an image as the classifier answers on the whole.
+    """Return a copy that predicts from half of an image what the classifier predicts from all.
 
     Each image is divided at random into two halves, of cells in a grid; the copy learns, without
     labels, to give on both, and on the whole, the classifier's own answer. Batch norm keeps its
@@ -182,7 +182,7 @@ def harden(
 
     Args:
         classifier: Maps ``(B, C, *spatial)`` to logits; left bit-identical.
-        loader: Gives batches ``(inputs, labels)``, and knows how many; labels are not looked at.
+        loader: Gives batches ``(inputs, labels)``, and knows how many; labels are not used.
         infill: What fills the holes.
         cells: Cells along each side of the grid.
         lr: Peak rate of SGD, which rises and falls once.

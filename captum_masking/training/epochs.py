@@ -1,4 +1,4 @@
-"""The batches of each epoch, this process's share of them, from any one of them on."""
+"""The batches of each epoch for this process, from any batch on."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Loading:
                 set_epoch(epoch)
 
     def batches(self, seed: int, start: int = 0) -> Iterator[tuple[Inputs, Tensor]]:
-        """Give the batches of an epoch, the first ``start`` of them left out."""
+        """Yield the batches of an epoch from number ``start`` on."""
         if self.shares_batches:
             _check_batch_size(self.loader)
         if self.is_planned:
@@ -66,7 +66,7 @@ class Loading:
         yield from pairs if world() == 1 else self._until_any_ends(pairs)
 
     def shares(self) -> Iterator[tuple[Inputs, Tensor]]:
-        """Give the batches of the loader once, in its own order, for a measurement."""
+        """Yield the batches of the loader once, in its own order, for a measurement."""
         if self.is_planned:  # with random numbers of its own: the training's are left alone
             plan = self._plan(seed=0, whole=False)
             yield from map(read_batch, _rebuilt(self.loader, plan, seed=0))

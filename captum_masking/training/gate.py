@@ -1,4 +1,4 @@
-"""The gate of a target-aware masker: what it learns from, and how a trained masker gets one."""
+"""The gate of a target-aware masker: its training, and adding one to a trained masker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["absent_to_present", "gated", "train_gate"]
 def absent_to_present(
     model: MaskingModel, inputs: Tensor, target: Tensor, mask: Tensor
 ) -> dict[str, Tensor]:
-    """Measure how much mask a class gets that is not there, as a metric of ``evaluate``.
+    """Measure the mask of an absent class, as a metric of ``evaluate``.
 
     The area of the mask of an absent class is divided by that of ``mask``, the one for ``target``;
     ``absent_to_present`` is the median of the batch.
@@ -121,7 +121,7 @@ class GateQuestions:
 def questions_for(
     model: MaskingModel, questions: AsLabeled | Questions | None
 ) -> AsLabeled | Questions | GateQuestions:
-    """Choose what a model's masker is asked in training; None is what fits it."""
+    """Return the questions of a model's training; None takes the default."""
     if isinstance(model.masker, GatedMasker):
         if isinstance(questions, AsLabeled):
             raise TypeError(f"a gate learns from absent classes: give Questions, not {questions}.")
@@ -132,7 +132,7 @@ def questions_for(
 
 
 def gated(model: MaskingModel) -> MaskingModel:
-    """Give a trained model's plain masker a gate, which is still to be trained; nothing is copied.
+    """Add an untrained gate to the plain masker of a trained model; nothing is copied.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
@@ -172,7 +172,7 @@ def train_gate(
     weight_decay: float = 1e-4,
     show_progress: bool = True,
 ) -> list[float]:
-    """Train the gate alone; classifier and mask stay bit-identical.
+    """Train only the gate; classifier and mask stay bit-identical.
 
     Args:
         model: Of :func:`gated`, or target-aware by default.
