@@ -64,6 +64,7 @@ setup(
         "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
+        "Natural Language :: English",
         "Operating System :: OS Independent",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3 :: Only",
@@ -72,9 +73,14 @@ setup(
         "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Image Recognition",
+        "Topic :: Scientific/Engineering :: Visualization",
         "Typing :: Typed",
     ],
-    keywords=["captum", "pytorch", "interpretability", "saliency", "attribution", "masking"],
+    keywords=[
+        *("captum", "pytorch", "interpretability", "explainable-ai", "xai", "saliency"),
+        *("saliency-map", "attribution", "masking", "heat-map", "grad-cam", "occlusion"),
+        *("weakly-supervised-localization", "computer-vision"),
+    ],
     packages=find_packages(include=["captum_masking", "captum_masking.*"]),
     package_data={
         "captum_masking": ["py.typed", "zoo/**/*.json", "zoo/**/*.safetensors"],

@@ -136,6 +136,22 @@ def frozen_or_joint() -> str:
     return _of_study(_JOINT)
 
 
+def shipped() -> str:
+    """Show what ``captum-masking evaluate`` says of the shipped masker, from beside its weights."""
+    folder = BENCHMARKS.parent / "captum_masking" / "zoo" / "efficientnet-lite0"
+    found = json.loads((folder / "training.json").read_text(encoding="utf-8"))["figures"]
+    names = {
+        "clean": "recognized, whole picture",
+        "masked_in": "recognized, masked-in",
+        "masked_out": "recognized, masked-out",
+        "area": "area",
+        "localization_error": "box of the object missed (localization error)",
+        "localization_error_centered_square": "the same for a centered square of half the area",
+        "localization_error_whole_frame": "the same for the whole frame",
+    }
+    return _table(["", "share"], [[words, _percent(found[key])] for key, words in names.items()])
+
+
 def whole_benchmark() -> str:
     """Show frozen and joint training on all thousand classes, from the benchmark."""
     found = json.loads((BENCHMARKS / "imagenet1k" / "result.json").read_text(encoding="utf-8"))
@@ -378,7 +394,7 @@ def _interval(value: dict[str, float]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f} %"
+    return "" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -406,6 +422,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kill_and_resume": kill_and_resume,
     "per_input": per_input,
     "scaling": scaling,
+    "shipped": shipped,
     "step": step,
     "target": target,
     "target_grid": target_grid,

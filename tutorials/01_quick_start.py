@@ -1,8 +1,8 @@
 """Quick start
 ===========
 
-You will have two kinds of maps: of photographs, from a masker that comes with the package, and of
-handwritten digits, from a masker that you train for a classifier of your own. All of it takes less
+You will see two kinds of maps: of photographs, by the masker that ships with the package, and of
+handwritten digits, by a masker that you train for a classifier of your own. All of it takes less
 than half a minute on one CPU core.
 """
 
@@ -36,16 +36,16 @@ explained = [zoo.explain(model, preprocess, picture()) for picture in (coffee, c
 show([each.panels for each in explained], width=2.2)
 
 # %%
-# *Masked-in* is the photograph where the map says evidence, and the mean color elsewhere;
-# *masked-out* is the opposite. A good map leaves the class in the first and takes it from the
-# second. With the cup it does both. Of the cat enough is left to recognize it by: its stripes.
+# *Masked-in* shows only the evidence, with the mean color elsewhere; *masked-out* is the opposite.
+# With a good map, the class is recognized in the first and not in the second. For the cup, both
+# hold. The cat is still recognized masked-out, by its stripes.
 #
 # Your own data and classifier
 # ----------------------------
 #
-# Digits on textures stand for your data: real digits, real textures, and we know where each digit
-# is, which training never does. Five convolutions stand for your classifier. They come trained,
-# with labels and nothing about masks; :doc:`02_own_classifier_grey` has the loop.
+# Digits on textures stand in for your data. We know where each digit is; the training does not use
+# it. A small CNN stands in for your classifier. It was trained with labels only;
+# :doc:`02_own_classifier_grey` shows how.
 
 torch.manual_seed(0)
 classifier = zoo.small_classifier(trained=True)
@@ -108,8 +108,8 @@ print(f"area       {mask.mean():.0%}")
 # area small: all three together, since each is trivial to optimize on its own.
 #
 # And does the map find the digit? *Localization error* is the share of images in which the box
-# around the map's largest part overlaps the digit's box by less than half (by IoU). A square in the
-# middle, which has looked at nothing, is the least to beat.
+# around the map's largest part overlaps the digit's box by less than half (IoU). A method must at
+# least beat a square in the middle, which ignores the image.
 
 boxes = [boxes_to_pixels(box, 48, 48) for box in held_out.boxes]
 error = localization_error(mask, boxes).mean()
@@ -119,7 +119,7 @@ print(f"localization error: {error:.0%}, of a square in the middle: {of_a_square
 assert error < of_a_square - 0.2
 
 # %%
-# That was one seed and a short training; ``make demo`` trains longer. No box was used for it.
+# That was one seed and a short training, without any box; ``make demo`` trains longer.
 #
 # Keep it
 # -------
@@ -129,8 +129,8 @@ assert error < of_a_square - 0.2
 #    model.save("my-model")
 #    model = MaskingModel.load("my-model", classifier)
 #
-# **Exercise.** Train for two epochs more. Which of the four figures move, and which way? Then find
-# an image whose masked-out half is still recognized, and see what the mask has left.
+# **Exercise.** Train for two more epochs. Which of the four numbers change, and in which direction?
+# Then find an image that is still recognized masked-out, and look at what the mask left out.
 #
-# **Go on**: :doc:`02_own_classifier_grey` has your own classifier and data; :doc:`../quick-start` a
-# folder of photographs, from the shell as well; :doc:`../metrics` how to read the figures.
+# **Go on**: :doc:`02_own_classifier_grey` for your own classifier and data; :doc:`../quick-start`
+# for a folder of photographs, also from the shell; :doc:`../metrics` for how to read the numbers.

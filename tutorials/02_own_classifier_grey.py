@@ -167,6 +167,6 @@ assert share > 0.35
 # which figures suffer? Then repair it without touching the data, with
 # ``MaskingTrainer(model, infill=Color([mean]), ...)`` of :mod:`captum_masking.parts.infill`.
 #
-# **Go on**: :doc:`../own-data` and :doc:`../data` for files, folders and streams;
+# **Go on**: :doc:`../own-data` for files, folders and streams;
 # :doc:`../any-model` for other networks; :doc:`03_frozen_or_joint` for what
 # ``train_classifier=False`` decides.

@@ -49,10 +49,10 @@ print(f"recognized: {accuracy(classifier):.0%}")
 # Two trainings
 # -------------
 #
-# The same number of steps for both, each on a copy. Frozen trains the masker alone. In joint
-# training the classifier learns as well: to recognize what is masked in, and whatever the mask has
-# left out. By default it does so gently and late; in a training as short as this nothing would be
-# seen of it, so it starts earlier here, with a higher rate, and is not held to its old answers.
+# Both take the same number of steps, each on a copy. Frozen training changes only the masker. In
+# joint training the classifier also learns to recognize the masked-in image, and whatever is left
+# in the masked-out image. By default it learns gently and late, which would not show in so short a
+# training. So here it starts earlier, with a higher rate, and need not keep its old answers.
 
 
 def explained(train_classifier: bool | FineTune) -> MaskingModel:
@@ -100,8 +100,8 @@ assert accuracy(classifier) > 0.9
 assert same(frozen.classifier) and not same(joint.classifier)
 
 # %%
-# This is the whole difference: the second map explains *another classifier*. It may be a good one,
-# even a better one. It is not the one that you had.
+# This is the main difference: the second map explains *another classifier*. It may be good, even
+# better, but it is not the one that you had.
 #
 # Who judges the maps?
 # --------------------
@@ -125,12 +125,12 @@ for name, model in models.items():
     print(f"    the one from before:   {judged(classifier, maps[name])}")
 
 # %%
-# Read the two lines of *joint* first: one map, two judges. What they differ by says something of
-# the two classifiers, not of the map. One that has learned to read masked images recognizes more in
-# them, and no map has become better by that.
-# Then compare the two maps under *one* judge, the one from before. What is left between them is a
-# few points, and with one seed, 300 images and a training this short that decides nothing. The
-# longer study of :doc:`../frozen-or-joint` found no winner by localization either.
+# Read the two lines of *joint* first: one map, two judges. Their difference comes from the two
+# classifiers, not from the map. A classifier that learned from masked images recognizes more in
+# them, but that does not make the map better.
+# Then compare the two maps under *one* judge, the original one. They differ by a few points, which
+# is noise with one seed, 300 images and so short a training. :doc:`../frozen-or-joint` has longer
+# trainings.
 #
 # - To say something about a classifier that exists: **frozen**.
 # - To find objects, or to deploy a classifier together with its maps: **joint**, and keep both.

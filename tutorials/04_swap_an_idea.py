@@ -118,8 +118,8 @@ show(rows)
 # One table
 # ---------
 #
-# All five are judged by one classifier, the one from the start, and on one infill, the mean:
-# otherwise each variant would set its own exam. That favors the maskers trained with the mean.
+# All five are judged by the original classifier and with the mean as infill, so that the results
+# can be compared. That favors the maskers trained with the mean.
 
 boxes = [boxes_to_pixels(box, 48, 48) for box in held_out.boxes]
 errors = {name: float(localization_error(mask, boxes).mean()) for name, mask in maps.items()}
@@ -134,9 +134,9 @@ assert max(errors[name] for name in ("as it is", "mirrored", "Gumbel")) < 0.6
 
 # %%
 # *LE* is the localization error: the share of images in which the map's box misses the digit. All
-# five find it, which is the point: the parts are independent of each other, and none of them is
-# what makes the method work. Differences of some points are noise here, with one seed, 40 steps and
-# 300 images. What to look for instead:
+# five find it: the parts are independent, and the method does not depend on any one of them.
+# Differences of a few points are noise here, with one seed, 40 steps and 300 images. Look for this
+# instead:
 #
 # - *mirrored* has to cover more where the mirrored digit comes to lie near the digit itself.
 # - *Gumbel* has masks of zeros and ones, which no number in the table shows. Look at the edges.

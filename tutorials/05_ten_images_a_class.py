@@ -55,9 +55,9 @@ show([panels], width=0.9)
 # The same number of steps for all
 # --------------------------------
 #
-# A masker needs steps more than it needs images, so that each training has 50 steps of 16 images,
-# however often each image comes up. With ten images a class that is about eight times. The choice
-# of few images is made twice: two seeds are the least from which to see how much hangs on it.
+# A masker needs steps more than images, so each training has 50 steps of 16 images. With ten images
+# per class, each image is then used about eight times. Few images are chosen twice, with two seeds,
+# to see how much depends on the choice.
 
 
 def explained(chosen: Dataset) -> torch.Tensor:
@@ -106,21 +106,20 @@ for name, mask in maps.items():
 assert errors["10 a class"] < 0.35 and errors["10, others"] < 0.35
 
 # %%
-# Ten images a class are nearly as good as all of them: what differs is about what the two choices
-# of ten differ by. With one a class something is lost: smaller masks, less recognized
-# masked in and more masked out, and a spread between the two choices that says how much is luck.
+# Ten images per class are nearly as good as all of them: the difference is about as large as
+# between the two choices of ten. With one image per class, masks become smaller, fewer images are
+# recognized masked-in and more masked-out, and the two choices differ more.
 #
-# Why so few do: the masker has no eye of its own. It reads what the classifier, which has seen
-# thousands of images, has made of them, and learns only which of it to keep. On photographs the
-# price was similar, in a longer study with intervals: :doc:`../study`.
+# Few images are enough because the masker has no image encoder. It reads the features of the
+# classifier, which has seen thousands of images, and only learns which of them to keep. A longer
+# study on photographs, with intervals: :doc:`../study`.
 #
-# Mind two things. The few images were also among those that the classifier was trained on, as they
-# mostly are. And in *joint* training few images cost more, since the classifier learns them by
-# heart.
+# Two warnings. The few images were also used to train the classifier, as is usual. And in *joint*
+# training few images cost more, since the classifier memorizes them.
 #
 # **Exercise.** Find the number at which it begins to cost: 2, 3, 5 images a class, with three seeds
 # each. Then leave out the classes 5 to 9, with ``few_shot(data, 10, classes=range(5))``: are digits
 # found whose classes the masker has never seen?
 #
-# **Go on**: :doc:`../data` for few images and classes of different size; :doc:`../settings`;
+# **Go on**: :doc:`../own-data` for few images and classes of different size; :doc:`../settings`;
 # :doc:`06_compare_with_captum` for methods that need no training at all.

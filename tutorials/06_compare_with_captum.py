@@ -109,24 +109,24 @@ for row in result.rows:
 # --------------
 #
 # **Does it find the digit?** *LE* is the share of images in which the box around the map's largest
-# part, cut at the map's mean, misses the digit's; lower is better. That cut suits masks. *LE best*
-# gives each method the cut that suits it best, and is the fairer one. *IoU* is the overlap with the
-# digit's pixels, at the best cut too; higher is better. None of the three asks the classifier,
-# which may rightly look elsewhere.
+# part, cut at the map's mean, misses the digit's; lower is better. That cut favors masks. *LE best*
+# uses the best cut for each method, and is fairer. *IoU* is the overlap with the digit's pixels, at
+# the best cut too; higher is better. None of the three runs the classifier, which may rightly look
+# elsewhere.
 #
-# **Is it what the classifier uses?** *in* and *out* say how often the class is seen in what the map
-# keeps, and in what it leaves: higher and lower are better. Look at the first row: the whole frame
-# is best at both and says nothing. So read them beside *area*. *drop* is what the classifier's
-# confidence loses when it sees only the map; lower is better, and again larger or fainter maps have
-# it easier.
+# **Is it what the classifier uses?** *in* and *out* say how often the class is recognized masked-in
+# (higher is better) and masked-out (lower is better). Look at the first row: the whole frame is
+# best at both and explains nothing. So compare *area* as well. *drop* is how much confidence the
+# classifier loses when it sees only the map; lower is better, and larger or fainter maps have an
+# advantage again.
 #
-# **Is its order right?** *insert* and *delete* show the pixels, or take them away, from the highest
-# value on; the mean confidence on the way is better higher for the one, lower for the other. Only
-# the order counts. A mask that has many pixels at 1 has given them none.
+# **Is its order right?** *insert* shows the pixels one by one, from the highest value down;
+# *delete* removes them. The mean confidence on the way should be high for *insert* and low for
+# *delete*. Only the order counts, and a mask does not order its many pixels at 1.
 #
 # **What does it cost?** *passes* is the time of one map in forward passes of the classifier, and
-# varies with the machine. The classifier is tiny, so that the masker's own work shows. Its training
-# is not in it: the others need none.
+# varies with the machine. The classifier is tiny, so the masker's own time is visible. The training
+# of the masker is not included; the other methods need none.
 
 masker = result["masker"].values
 print("the intervals of the masker, 95 % over images:")
@@ -135,13 +135,12 @@ for key in ("error_at_best", "masked_in_accuracy", "insertion"):
     print(f"    {shown[key]:<8}{found.low:.0%} to {found.high:.0%}")
 
 # %%
-# Forty images do not decide between two methods that are closer than such an interval is wide.
+# With forty images, a difference that is smaller than such an interval means nothing.
 #
-# Here the masker wins clearly where the digit is to be found, at a low price. It loses too:
-# occlusion with its large windows keeps the class better recognizable and takes more of it away, at
-# the price of dozens of passes and a larger area; and by insertion and deletion the
-# masker is no better than gradients. On photographs the distances are smaller, and cuts matter
-# more: :doc:`../benchmark`.
+# Here the masker clearly wins at finding the digit, at a low cost. It also loses: occlusion with
+# its large windows is better masked-in and masked-out, at the cost of dozens of passes and a larger
+# area; and by insertion and deletion the masker is no better than gradients. On photographs the
+# differences are smaller, and the cut matters more: :doc:`../benchmark`.
 
 captum = ("Saliency", "IntegratedGradients", "LayerGradCam", "Occlusion")
 for key in ("error_at_mean", "error_at_best"):

@@ -24,7 +24,7 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # A cat and a cup
 # ---------------
 #
-# EfficientNet-Lite0 with the masker that comes with the package. Two photographs side by side make
+# EfficientNet-Lite0 with the masker that ships with the package. Two photographs side by side make
 # one picture of two classes.
 
 model, preprocess = zoo.efficientnet_lite0()
@@ -47,10 +47,9 @@ for name, each in zip(names, maps, strict=True):
     print(f"{name:<18}area {each.mean():>5.1%}, {left:>4.0%} of it on the left")
 
 # %%
-# The cat's map lies on the cat, that of the espresso on the cup. *Tabby* is not wrong either: to
-# the classifier it is another likely name for this cat, so there is evidence, and the map shows it.
-# For the dog there is next to none. The masker has seen photographs with labels,
-# and no box.
+# The map of the cat lies on the cat, that of the espresso on the cup. *Tabby* is not wrong either:
+# the classifier finds it likely for this cat, and the map shows the evidence. For the dog the map
+# is nearly empty. The masker was trained on photographs with labels, without boxes.
 
 # %%
 # Your own classifier
@@ -168,10 +167,10 @@ assert grid_pointing(found[:, 0], first, 1, 2).mean() > 0.8
 assert grid_pointing(found[:, 1], second, 1, 2).mean() > 0.8
 
 # %%
-# Half of the weight is what a map gets that does not listen. Grad-CAM listens, and its coarse map
-# spreads over both halves. The masker answers best here, after a training of its own; on
-# photographs that were shrunk to fit a mosaic it does not lead, see :doc:`../targets`. An absent
-# digit gets a small map, not an empty one, as far as the classifier sees evidence for it.
+# A map that ignores the target gets half of the weight. Grad-CAM follows the target, but its coarse
+# map spreads over both halves. The masker is best here, after a training of its own; on photographs
+# that were shrunk to fit a mosaic it is not, see :doc:`../targets`. The map of an absent digit is
+# small but not empty if the classifier sees evidence for it.
 #
 # **Exercise.** Ask for each of the ten digits with ``attribute_targets``, and take the two with the
 # largest maps as the answer to "which two digits are there?". How often is that right, and how

@@ -1,9 +1,8 @@
 """A vision transformer
 ====================
 
-You will have a small vision transformer, trained here in seconds, and a masker that reads its
-tokens. You will see which tokens it reads, and how its maps compare with the attention that
-people often show in their place.
+You will train a small vision transformer in seconds, and a masker that reads its tokens. You will
+see which tokens it reads, and how its maps compare with attention, which is often shown instead.
 """
 
 import torch
@@ -128,9 +127,9 @@ print(f"recognized masked-in  {found['masked_in']:.0%}")
 print(f"recognized masked-out {found['masked_out']:.0%}")
 
 # %%
-# *Masked-in* should stay near the accuracy on whole pictures, and *masked-out* should fall towards
-# the 10 % of guessing: the masks keep nearly all the evidence and leave little of it. What remains
-# masked-out is the loss: parts of a stroke that still say something.
+# *Masked-in* should stay near the accuracy on whole pictures, and *masked-out* should fall toward
+# the 10 % of guessing: the masks keep nearly all of the evidence. The digits that are still
+# recognized masked-out show parts of a stroke.
 
 attribution = MaskingSaliency(model).attribute(inputs)[:, :1]
 halves = mask_images(inputs, attribution, Mean())
@@ -155,8 +154,8 @@ show([row(index) for index in range(4)])
 # Attention is not that map
 # -------------------------
 #
-# What is often shown instead is where the class token attends to in the last block. torchvision
-# does not return it, so we ask that block once more, on what it was given.
+# Often the attention of the class token in the last block is shown instead. torchvision does not
+# return it, so we run that block once more on its inputs.
 
 
 @torch.no_grad()
@@ -181,7 +180,7 @@ show(
 
 # %%
 # Which of the two lies on the digit? The energy-based pointing game is the share of a map's weight
-# inside the digit's box. A map that knows nothing gets the box's share of the picture.
+# inside the digit's box. A constant map scores the box's share of the picture.
 
 for name, maps in (
     ("masker", attribution),
@@ -191,9 +190,9 @@ for name, maps in (
     print(f"{name:<14}{energy_pointing(maps, boxes).mean():.0%}")
 
 # %%
-# Attention tells where the last block looks, at no cost and without any training. A little of it
-# lies on every patch, and that adds up. It was never asked whether what it points at is enough, or
-# whether the rest says nothing: that is what the masker is trained on.
+# Attention shows where the last block looks, without any training. A little of it lies on every
+# patch, which adds up. But it does not say whether the attended part is enough, or whether the rest
+# still contains evidence. The masker is trained on these two questions.
 
 assert energy_pointing(attribution, boxes).mean() > 0.7
 
@@ -211,8 +210,8 @@ assert energy_pointing(attribution, boxes).mean() > 0.7
 #    MaskingTrainer(model, train_classifier=False).fit(train_loader, epochs=8)
 #
 # **Exercise.** Let the masker read the last block instead:
-# ``MaskingModel(classifier, ["encoder.layers.encoder_layer_1"])``. What becomes of the masks, and
-# of masked-out accuracy? Then take ``num_layers=4``, and see which blocks are found.
+# ``MaskingModel(classifier, ["encoder.layers.encoder_layer_1"])``. How do the masks and the
+# masked-out accuracy change? Then use ``num_layers=4``, and see which blocks are found.
 #
 # **Go on**: :doc:`../any-model` has five lines for each kind of model; :doc:`10_is_it_faithful`
 # tests whether maps such as these depend on the network; :doc:`../how-it-works` says what the

@@ -1,8 +1,8 @@
 """Listen to the evidence
 ======================
 
-You will have a classifier of calls in noise, and hear what it listens to: the evidence alone, and
-what is left without it. A spectrogram is a picture, so the masker is the same as for photographs.
+You will train a classifier of calls in noise, and hear what it listens to: the evidence alone, and
+the sound without it. A spectrogram is a picture, so the masker is the same as for photographs.
 """
 
 import base64
@@ -185,7 +185,8 @@ show(
 )
 
 # %%
-# The hum and the noise are gone from the evidence. Of the call, the rest keeps the faint ends.
+# The evidence contains neither the hum nor the noise. The masked-out sound keeps the faint ends of
+# the call.
 #
 # Listen
 # ------
@@ -222,9 +223,9 @@ for name, heard in (("clips", sounds), ("evidence", evidence), ("rest", rest)):
     print(f"{name:<9} {recognized(heard).mean():>4.0%}   ({', '.join(each)})")
 
 # %%
-# The evidence is enough, and the rest says little: with four kinds, guessing is right in 25 %. Look
-# at the kinds, though. A classifier without a class for "nothing" must say something, and where it
-# hears little, this one mostly says the same. What it does recognize in the rest are those ends.
+# The evidence is enough, and the rest contains little: with four kinds, guessing is right in 25 %.
+# Look at each kind, though. The classifier has no class for "nothing", and gives mostly the same
+# answer when it hears little. In the rest it recognizes the faint ends.
 #
 # We know where the calls are: the bands and frames in which the call alone is louder than -40 dB.
 
@@ -252,8 +253,8 @@ for name, heard in (("rendered", evidence), ("as a gain", by_gain)):
 Player(**{"rendered": evidence[0], "as a gain": by_gain[0]})
 
 # %%
-# To your ear the second is the cleaner one. Listening shows what a mask keeps; what the classifier
-# makes of it is another question, and depends on the infill.
+# The second sounds cleaner to you. Listening shows what a mask keeps; whether the classifier
+# recognizes it is another question, and depends on the infill.
 #
 # Every frequency
 # ---------------

@@ -108,9 +108,9 @@ show(
 # 1. Is the evidence enough, and is the rest not?
 # -----------------------------------------------
 #
-# *Masked-in* keeps what the mask marks, *masked-out* the rest. A number alone says little: large
-# masks keep everything. So the same masks are also laid on other pictures, where they are as large
-# and mark nothing in particular.
+# *Masked-in* keeps the evidence, *masked-out* removes it. A number alone says little: large masks
+# keep everything. So we also apply the same masks to other pictures, where they are equally large
+# but mark nothing in particular.
 
 others = torch.randperm(len(masks))
 print(f"{'masks':<22}{'area':>6}{'masked-in':>11}{'masked-out':>12}")
@@ -125,13 +125,13 @@ for name, maps in (
     print(f"{name:<22}{maps.mean():>6.0%}{inside:>11.0%}{outside:>12.0%}")
 
 # %%
-# The masks pass: their own picture is recognized inside and not outside, another one the other way
-# round. The true strokes, which no classifier was asked about, are a little better at it.
+# The masks pass: their own picture is recognized masked-in and not masked-out; for other pictures
+# it is the opposite. The true strokes are a little better.
 #
 # 2. Does the map depend on the network?
 # --------------------------------------
 #
-# Draw the weights anew, one layer after the other from the output down, and compare the map with
+# Randomize the weights, one layer after the other from the output down, and compare the map with
 # that of the trained network, by rank correlation: 1 for the same map, 0 for an unrelated one.
 # Maps that hardly change show edges, whatever the network has learned (Adebayo et al. 2018).
 
@@ -187,8 +187,8 @@ for title, maps in shown.items():
     print(f"{title:<18}{maps.mean():>6.1%}")
 
 # %%
-# With a random classifier next to nothing is marked, and with a random masker everything a little.
-# What is left of the shapes are the bright strokes, which show through random convolutions too.
+# With a random classifier the maps are nearly empty, and with a random masker they are faint
+# everywhere. The shapes that remain are the bright strokes, which even random convolutions show.
 #
 # 3. Do the masks give the class away?
 # ------------------------------------
@@ -207,8 +207,8 @@ read = {"learned": leakage(masks, target)}
 print(read["learned"])
 
 # %%
-# The masks give the class away. They have to: a tight outline of a digit *is* its shape. What would
-# speak against the masker is to leak more than the true strokes do.
+# The masks reveal the class, as they must: a tight outline of a digit *is* its shape. It would be
+# bad if they revealed more than the true strokes do.
 #
 # 4. Does the classifier fall for it?
 # -----------------------------------
@@ -244,7 +244,7 @@ assert masked_in_accuracy(classifier, nothing, masks, target).mean() < 0.4
 #
 # **Exercise.** Train a second classifier and masker on labels that say nothing,
 # ``captum_masking.metrics.shuffled_labels(train_set)``, for as long. How alike are the maps
-# (``compare_maps``)? What is alike is not owed to the classes.
+# (``compare_maps``)? What they share does not come from the classes.
 #
 # **Go on**: :doc:`../metrics` says how to read each figure; :doc:`../how-it-works` lists what a
 # mask does not say; :doc:`../benchmark` measures many methods at once, with a report.

@@ -141,8 +141,8 @@ class Pointwise(nn.Module):
 
 
 # %%
-# Does it keep the contract? ``check_masker`` runs ten checks, and says what fails and what to do
-# about it. Nothing said is all well.
+# Does it keep the contract? ``check_masker`` runs ten checks, and reports what fails and how to fix
+# it. It reports nothing if all is well.
 
 check_masker(Pointwise([32, 64]))
 
@@ -216,11 +216,11 @@ for name, mask in maps.items():
 assert energy_pointing(maps["infill: shuffled"], strokes).mean() > 0.5
 
 # %%
-# With other pixels in its holes the masker makes other maps, a little larger here. The limit of 4 %
-# is nearly kept, at the price of digits that are no longer recognized. The simplest masker first
-# looks like a failure: at the rate that suits the default it gets nowhere in 45 steps. At a higher
-# rate its 98 weights come close to the default's thousands, on digits that differ from stones by
-# brightness. So compare methods at a rate that suits each.
+# With another infill the masker makes other maps, a little larger here. The limit of 4 % is nearly
+# kept, but some digits are no longer recognized. The simplest masker first looks like a failure: at
+# the learning rate of the default it learns nothing in 45 steps. At a higher rate its 98 weights
+# come close to the default's thousands, on digits that differ from stones by brightness. So compare
+# methods at a good learning rate for each.
 #
 # These are single runs on an easy task. ``captum-masking study`` repeats such comparisons over
 # seeds, with intervals.

@@ -63,9 +63,9 @@ def batch(count: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
 # A detector
 # ----------
 #
-# FCOS of torchvision on four convolutions, a minute's worth of training left out: what it finds is
-# good enough to ask about. It keeps what scores little, too (``score_thresh``): a score that falls
-# out of the list is flat, and gives masks nothing to follow.
+# FCOS of torchvision on four convolutions, trained for a short time only, which is good enough
+# here. It keeps detections with a low score too (``score_thresh``): a detection that drops out of
+# the list gives the mask no gradient.
 
 torch.manual_seed(0)
 backbone = nn.Sequential()
@@ -108,9 +108,9 @@ for label, score, box in list(zip(found["labels"], found["scores"], found["boxes
 # One score to explain
 # --------------------
 #
-# A detector returns lists, so that no class says which number is meant. ``target`` may be a
-# function that turns what the model returns into one score for each example. ``BoxScores`` asks how
-# surely a given box is found again: score times overlap of the detection that matches best.
+# A detector returns lists, so a class alone does not name one score. ``target`` may be a function
+# that turns the detector's output into one score for each example. ``BoxScores`` is the score times
+# the overlap of the detection that matches a given box best.
 
 square, ring = (BoxScores([truth["boxes"][[i]]], [truth["labels"][[i]]]) for i in range(2))
 with torch.no_grad():
@@ -156,7 +156,7 @@ for (name, way), mask in maps.items():
 
 # %%
 # The masks of the square are at its left side, in the box and before it. Those of the ring reach
-# below its box, to the bar. Is the bar evidence? Ask the detector, without it:
+# below its box, to the bar. Is the bar evidence? Remove it and run the detector again:
 
 without = torch.where(bar > 0, 0.0, image)[None]
 with torch.no_grad():
