@@ -1,10 +1,9 @@
 """Maskers beside CAM, paired over images: outline, box, and what is recognized at equal area.
 
-CAM is Grad-CAM at the map that the classifier pools, where the two are one, for the label (pets:
-the prediction); the maskers are asked for the same class. Maps are cut at their mean; "at best
-cut" is the best one of all for these images, for each row. Of several models, which differ in
-their seed, scores are means over them, and their spread is given. Intervals are of 4,000 resamples
-of the images.
+CAM is Grad-CAM at the map that the classifier pools. Maps are for the label; for pets, and for
+maskers that are told no class, they are for the prediction. They are cut at their mean; "at best
+cut" is the best cut of all for these images, for each row. Several models differ in their seed:
+scores are means over them, with their spread. Intervals are of 4,000 resamples of the images.
 
     python benchmarks/shipped.py --data $DATA --json benchmarks/shipped.json
     python benchmarks/shipped.py --data $DATA --model seed-0 seed-1 seed-2 --json seeds.json
@@ -89,7 +88,8 @@ def compare(data: Any, models: list[Any]) -> dict[str, Any]:
     images, first = Images(data, limit=None, seed=0, batch_size=16), models[0]
     ours = [Scored(default_methods(m, images.example())[0]["MaskingSaliency"]) for m in models]
     cam = Scored(default_methods(first, images.example())[0][CAM])
-    batches = images.batches(first.classifier, predicted=isinstance(data, SegmentedImages))
+    predicted = isinstance(data, SegmentedImages) or not first.target_aware
+    batches = images.batches(first.classifier, predicted=predicted)
     for batch in tqdm(batches, total=-(-len(images) // 16)):
         for each in (*ours, cam):
             each.add(batch, first.classifier)
