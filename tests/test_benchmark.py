@@ -225,7 +225,8 @@ def test_measures_are_asked_for_by_name_and_the_others_are_left_out(capsys):
     result = run(Squares(4), measures="masked, maps", show_progress=True)
     assert "masked_in_accuracy" in result["bright"].values
     assert not {"error_at_mean", "saliency_metric", "insertion"} & set(result["bright"].values)
-    assert "Not measured: le, iou, sm, equal, half (see measures)" in result.notes[-1]
+    others = "le, iou, sm, equal, half, curves, infidelity, sensitivity"
+    assert f"Not measured: {others} (see measures)" in result.notes[-1]
     assert result.setting["measures"] == ["masked", "maps"]
     assert re.search(r"about \d+\.\d minutes for 4 images", capsys.readouterr().err)
 

@@ -89,7 +89,7 @@ def fit(
     return {
         "weights": {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()},
         "pool": trainer.pool.state_dict(),
-        "records": records,
+        "records": list(records),  # without how they are shown, which torch.load does not know
         "evaluated": trainer.evaluate(DataLoader(examples(5, seed=1, dtype=dtype), 2)),
         "steps": trainer.steps_done,
     }

@@ -722,7 +722,7 @@ def test_no_layer_is_guessed_where_all_run_more_than_once_and_the_cause_is_named
 
 def test_deeper_layers_that_run_more_than_once_are_passed_over_in_words():
     network = Mirrored(stem=nn.Conv2d(3, 3, 3))
-    with pytest.warns(UserWarning, match=r"reads \['stem'\].*more than once in a pass: network.0"):
+    with pytest.warns(UserWarning, match=r"reads \['stem'\].*more than once per pass: network.0"):
         assert find_layers(network, torch.ones(1, 3, 16, 16)) == ["stem"]
 
 

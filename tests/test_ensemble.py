@@ -148,7 +148,7 @@ def test_several_inputs_have_a_spread_each(images):
     ("given", "error", "words"),
     [
         (lambda: [], ValueError, "one or more masking models"),
-        (lambda: [MaskingModel(cnn()), two_inputs()], ValueError, r"got 2 that take \[1, 2\]"),
+        (lambda: [MaskingModel(cnn()), two_inputs()], ValueError, r"got 2 with \[1, 2\]"),
         (lambda: [cnn()], TypeError, "must be a MaskingModel, but got Sequential"),
     ],
 )

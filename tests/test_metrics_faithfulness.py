@@ -275,7 +275,7 @@ def test_what_cannot_be_asked_is_refused(name, change, error, match):
 
 @each_function
 def test_a_batch_size_of_zero_is_refused(name):
-    with pytest.raises(ValueError, match="batch_size must be 1 or more"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
         FUNCTIONS[name][0](case(2), batch_size=0)
 
 

@@ -166,7 +166,7 @@ def test_what_is_no_method_or_gives_no_map_is_refused(
 @each_function
 def test_bad_arguments_are_refused(function, images, linear):
     method = captum.attr.Saliency(linear)
-    with pytest.raises(ValueError, match="samples must be 1 or more"):
+    with pytest.raises(ValueError, match="samples must be at least 1"):
         function(linear, images, method, 0, samples=0)
     with pytest.raises(ValueError, match=r"0\.\.3"):
         function(linear, images, method, 4)

@@ -161,7 +161,7 @@ def test_maps_of_another_shape_are_refused(name):
 
 def test_options_out_of_range_are_refused():
     maps = torch.rand(1, 8, 8)
-    for options, said in [({"window_px": 0}, "window_px must be 1"), ({"value_range": 0}, "None")]:
+    for options, said in [({"window_px": 0}, "window_px must be at least 1"), ({"value_range": 0}, "None")]:
         with pytest.raises(ValueError, match=said):
             s.ssim(maps, maps, **options)
     for cell_px in (0, 9):
@@ -414,7 +414,7 @@ def test_what_cannot_be_randomized_is_refused(images):
         s.independent(network, Watched(network), layers={"0": [nn.Linear(1, 1)]})
     with pytest.raises(ValueError, match="ReLU has none"):
         s.cascading(nn.ReLU(), lambda: images)
-    with pytest.raises(ValueError, match="depth must be 1"):
+    with pytest.raises(ValueError, match="depth must be at least 1"):
         s.layers_of(network, depth=0)
     saliency, images = Saliency(cnn()), images.requires_grad_()
     with pytest.raises(ValueError, match="reduce an attribution over its channels"):

@@ -108,7 +108,7 @@ def test_colors_whose_upper_halves_are_black_are_refused(tmp_path):
 def test_pixels_that_are_not_finite_are_refused(tmp_path):
     values = np.float32(RAMP / 255)
     values[0, 0] = np.nan
-    with pytest.raises(ValueError, match="NaN or infinite"):
+    with pytest.raises(ValueError, match="NaN or infinity"):
         read_picture(written(tmp_path, "a.tif", values), (0, 1))
 
 
@@ -170,7 +170,11 @@ def test_every_mode_comes_out_in_rgb(tmp_path, mode):
     picture = Image.new(mode, (4, 4), color)
     if mode == "P":
         picture.putpalette([255] * 768)
-    picture.save(tmp_path / "a.tif")
+    try:
+        picture.save(tmp_path / "a.tif")
+        Image.open(tmp_path / "a.tif").load()
+    except OSError:
+        pytest.skip(f"this Pillow does not read back the {mode} that it writes")
     assert pixels(tmp_path / "a.tif").min() > 250
 
 
@@ -256,7 +260,7 @@ def test_a_folder_says_what_it_leaves_out_by_kind(tmp_path):
     written(tmp_path, "beside.png", GRAY)
     counts = "2 .heic, 1 .png beside the class folders, 1 .txt, 1 broken links, 1 folders, "
     with pytest.warns(
-        UserWarning, match=f"{counts}1 hidden .jpg, 1 without a suffix; read are .jpg"
+        UserWarning, match=f"{counts}1 hidden .jpg, 1 without a suffix; only .jpg"
     ):
         images = BoxedImages(tmp_path)
     assert images.labels == [0] * 5 + [1] * 5

@@ -189,7 +189,7 @@ NORMALIZE_THEMSELVES = {
 @pytest.mark.parametrize("case", NORMALIZE_THEMSELVES)
 def test_a_network_that_normalizes_itself_gets_the_pixels_and_that_is_said(case, made):
     make, scale = NORMALIZE_THEMSELVES[case]
-    with pytest.warns(UserWarning, match=rf"normalizes pixels itself.*0\.\.{scale} "):
+    with pytest.warns(UserWarning, match=rf"normalizes pixels itself.*0\.\.{scale};"):
         network, preprocess = made(make(), image_size=SIDE)
     inputs = preprocess(coffee())[None]
     pixels = Preprocess(image_size=SIDE, mean=0, std=1)(coffee())[None]

@@ -745,7 +745,7 @@ def test_a_wrapper_is_looked_at_again_when_it_holds_another_model(model, images)
 
 @pytest.mark.parametrize("take", [MaskingTrainer, gated, lambda model: train_gate(model, [])])
 def test_what_trains_a_model_names_the_one_that_a_wrapper_holds(classifier, model, take):
-    with pytest.raises(TypeError, match=r"got Holds; pass the one that it holds as \.model\."):
+    with pytest.raises(TypeError, match=r"got Holds; pass its \.model\."):
         take(Holds(model))
     with pytest.raises(TypeError, match=r"got Sequential; make one, MaskingModel\(classifier\)"):
         take(classifier)

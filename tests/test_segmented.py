@@ -202,7 +202,7 @@ def test_a_folder_of_classes_has_no_masks(folder):
         ({"object_values": ()}, ValueError, "at least one number in object_values"),
         ({"object_values": (1, 3)}, ValueError, "got 1, 3 and 3; a pixel is one or the other"),
         ({"object_values": (1.5,)}, TypeError, "must be integers, but got 1.5"),
-        ({"ignore_values": (True,)}, TypeError, "whole numbers; got True"),
+        ({"ignore_values": (True,)}, TypeError, "must be integers, but got True"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(folder, numbers, error, message):

@@ -401,7 +401,7 @@ def test_a_mask_per_class_takes_the_one_asked_for():
 
 def test_what_has_no_maps_is_refused_in_words():
     vectors = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    with pytest.raises(ValueError, match="no feature maps to read; MaskingSaliency"):
+    with pytest.raises(ValueError, match="no feature maps to read; use MaskingSaliency"):
         MaskingModel(vectors, example_inputs=torch.zeros(1, 6), target_aware=True)
     with pytest.raises(ValueError, match="needs a masker that takes the class"):
         MaskingModel(cnn(), ["2"], masker=Masker([6]), target_aware=True)

@@ -79,7 +79,9 @@ def stretched(maps: Tensor) -> Tensor:
     """
     places = tuple(range(2 if maps.dim() > 2 else 1, maps.dim()))
     low, high = maps.amin(places, keepdim=True), maps.amax(places, keepdim=True)
-    return (maps - low) / (high - low).where(high > low, 1)
+    span = high - low
+    varies = span > 1e-5 * torch.maximum(high.abs(), low.abs())  # beyond rounding
+    return ((maps - low) / span.where(varies, 1)).where(varies, 0)
 
 
 class Asked:
