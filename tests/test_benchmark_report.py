@@ -386,7 +386,9 @@ def test_trivial_rows_alone_are_lines_and_no_row_is_no_plot(tmp_path):
 
 
 def test_a_plot_of_an_unknown_column_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="got 'sharpness'; choose from error_at_best, insertion, area"):
+    with pytest.raises(
+        ValueError, match="got 'sharpness'; choose from error_at_best, insertion, area"
+    ):
         draw_cost_quality(result(), "sharpness", tmp_path / "plot.png")
 
 

@@ -136,7 +136,10 @@ def _rows(value: Any, row: int, batch: int) -> Any:
 
 @runs()
 def test_a_batch_gives_what_its_examples_give_one_by_one(entry, kind):
-    attribution, _, arguments = prepare(entry, kind)
+    attribution, model, arguments = prepare(entry, kind)
+    if entry["name"] == "conv_single_target" and kind == "AttributionMask":
+        model.double()  # the gradients that it stretches are 1e-8: rounding, in single precision
+        arguments["inputs"] = arguments["inputs"].double()
     inputs = arguments["inputs"]
     batch = len(inputs[0] if isinstance(inputs, tuple) else inputs)
     together = _as_tuple(attribution.attribute(**arguments))

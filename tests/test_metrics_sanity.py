@@ -161,7 +161,10 @@ def test_maps_of_another_shape_are_refused(name):
 
 def test_options_out_of_range_are_refused():
     maps = torch.rand(1, 8, 8)
-    for options, said in [({"window_px": 0}, "window_px must be at least 1"), ({"value_range": 0}, "None")]:
+    for options, said in [
+        ({"window_px": 0}, "window_px must be at least 1"),
+        ({"value_range": 0}, "None"),
+    ]:
         with pytest.raises(ValueError, match=said):
             s.ssim(maps, maps, **options)
     for cell_px in (0, 9):

@@ -259,9 +259,7 @@ def test_a_folder_says_what_it_leaves_out_by_kind(tmp_path):
     (tmp_path / "cat" / "more.jpg").mkdir()
     written(tmp_path, "beside.png", GRAY)
     counts = "2 .heic, 1 .png beside the class folders, 1 .txt, 1 broken links, 1 folders, "
-    with pytest.warns(
-        UserWarning, match=f"{counts}1 hidden .jpg, 1 without a suffix; only .jpg"
-    ):
+    with pytest.warns(UserWarning, match=f"{counts}1 hidden .jpg, 1 without a suffix; only .jpg"):
         images = BoxedImages(tmp_path)
     assert images.labels == [0] * 5 + [1] * 5
     assert all(images[index][0].size == (16, 16) for index in range(10))
