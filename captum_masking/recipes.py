@@ -79,7 +79,7 @@ __all__ = [
 
 
 def joint(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """The default: the classifier is trained along, gently, in the last quarter of the steps.
+    """The default: the classifier is trained along, gently, in the second half of the steps.
 
     Source:
         Phang et al. 2020, CA, with the defaults of this package.

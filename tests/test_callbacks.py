@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from captum_masking import MaskingModel, MaskingTrainer
+from captum_masking.parts.objective import Judgement
 from captum_masking.parts.other_maskers import MultiInputMasker
 from captum_masking.parts.regularizer import Area, Sum, TotalVariation, UngatedArea, smooth
 from captum_masking.parts.sampler import Sigmoid
@@ -31,11 +32,13 @@ from captum_masking.training.callbacks import (
     EarlyStopping,
     Measure,
     Pictures,
+    SteadyArea,
     TensorBoard,
     forget,
     measure_saliency_metric,
     zero_last_layer,
 )
+from captum_masking.training.records import measure
 
 
 def trainer(**parts) -> SimpleNamespace:
@@ -317,6 +320,62 @@ def test_pictures_leave_no_trace(images, labels, drawn, tmp_path):
 def test_what_is_no_batch_of_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\(B, C, H, W\).*\(3, 8, 8\)"):
         Pictures(torch.zeros(3, 8, 8), tmp_path)
+
+
+# One area that is asked for.
+
+
+def test_the_weight_of_an_area_rises_by_how_far_it_is_off_and_keeps_a_part_of_that():
+    steady = SteadyArea(0.5, every=2)
+    e_times = math.e**0.5 / (1 + math.e**0.5)  # half a unit of log-odds above one half
+    for area in (e_times, e_times):
+        steady.on_step(None, {"area": area})
+    assert steady.weight == pytest.approx((4.0 + 2.0) * 0.5)
+    for area in (0.5, 0.5):  # there: what was kept stays
+        steady.on_step(None, {"area": area})
+    assert steady.weight == pytest.approx(2.0 * 0.5)
+    for area in (0.01, 0.01):  # far below: as if it were one unit
+        steady.on_step(None, {"area": area})
+    assert steady.weight == pytest.approx(2.0 * 0.5 - 6.0)
+
+
+def test_an_area_is_that_of_the_masks_shown_of_images_as_labeled():
+    steady = SteadyArea(0.5, every=1)
+    steady.on_step(None, {"area": 0.9, "area_shown": 0.5})
+    assert steady.weight == 0.0
+    steady.on_step(None, {"classifier_loss": 1.0})  # the classifier trains alone
+    steady.on_step(None, {"area": math.nan})
+    assert steady.weight == 0.0
+    steady.weight = 3.0
+    logits, mask = torch.zeros(2, 2), torch.tensor([0.5, 1.0]).reshape(2, 1, 1, 1)
+    judgement = Judgement(logits, logits, logits, torch.tensor([0, 0]))
+    assert float(steady(mask, judgement)) == 3.0 * 0.75
+    absent = judgement._replace(present=torch.tensor([True, False]))
+    assert float(steady(mask, absent)) == 3.0 * 0.5 / 2
+
+
+def test_an_area_goes_on_where_it_was_and_stands_in_the_recipe():
+    before, after = SteadyArea(0.2, every=2), SteadyArea(0.2, every=2)
+    for area in (0.4, 0.4, 0.1):
+        before.on_step(None, {"area": area})
+    after.load_state_dict(before.state_dict())
+    for steady in (before, after):
+        steady.on_step(None, {"area": 0.3})
+    assert after.weight == before.weight != 0
+    trainer = MaskingTrainer(MaskingModel(cnn()), train_classifier=False, area=0.2)
+    assert "SteadyArea(area=0.2" in repr(trainer)
+    with pytest.raises(ValueError, match="fraction.*0 and 1, but got 20"):
+        MaskingTrainer(MaskingModel(cnn()), train_classifier=False, area=20)
+
+
+def test_records_say_what_area_is_shown_where_that_is_another():
+    logits = torch.zeros(1, 2)
+    judgement = Judgement(logits, logits, logits, torch.tensor([0]))
+    mask = torch.tensor([[[[0.5, 1.0]]]])  # log-odds of 0, and without end
+    record = measure(judgement, (mask,), {}, lean=-math.log(3))
+    assert record["area"] == 0.75
+    assert record["area_shown"] == pytest.approx((0.25 + 1.0) / 2)
+    assert "area_shown" not in measure(judgement, (mask,), {})
 
 
 # Adaptive area: the rule.

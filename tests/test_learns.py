@@ -148,3 +148,12 @@ def test_gentle_joint_training_finds_the_patch_and_keeps_the_classifier_good(
     fit(model, training, epochs=3)
     assert accuracy(model, pictures, labels) >= before - 0.01
     assert_finds_the_patch(model, held_out)
+
+
+@pytest.mark.parametrize("area", [0.15, 0.4])
+def test_masks_have_the_area_that_is_asked_for(area, trained_classifier, training, held_out):
+    model = MaskingModel(copy.deepcopy(trained_classifier))
+    fit(model, training, epochs=6, train_classifier=False, area=area)
+    pictures, labels, _ = held_out
+    mask = MaskingSaliency(model).attribute(pictures, target=labels)[:, :1]
+    assert abs(mask.mean() - area) < 0.2 * area

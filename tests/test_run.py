@@ -149,12 +149,42 @@ def cosine_of(*fractions: float) -> list[float]:
     return [0.5 * (1 + math.cos(math.pi * fraction)) for fraction in fractions]
 
 
-def test_each_network_has_a_schedule_over_the_steps_in_which_it_learns(images, labels):
-    # Eight steps, the warm-up is one; the classifier learns in the last four, alone a warm-up each.
+def test_the_rates_of_the_masker_begin_anew_where_the_classifier_joins_it(images, labels):
+    # Eight steps, of which the classifier learns in the last four; a warm-up is one step.
     how = FineTune(lr=1.0, masker_first=0.5, optimizer=torch.optim.SGD)
     masker, classifier = rates(how, [(images, labels)] * 4)
-    assert masker == pytest.approx([1.0, *cosine_of(*(i / 7 for i in range(7)))])
-    assert classifier[4:] == pytest.approx([1.0, *cosine_of(0, 1 / 3, 2 / 3)])
+    four = [1.0, *cosine_of(0, 1 / 3, 2 / 3)]
+    assert masker == pytest.approx(four + four)
+    assert classifier[4:] == pytest.approx(four)
+
+
+@pytest.mark.parametrize(
+    ("how", "masker", "classifier"),
+    [
+        (FineTune(), [5, 5], [5]),
+        (FineTune(masker_first=0.25), [3, 7], [7]),  # its first step at or after a quarter
+        (FineTune(masker_first=0.0), [10], [10]),
+        (FineTune(masker_first=1.0), [10], [0]),
+        (FromScratch(), [7], [10]),
+        (FineTune(classifier_first=0.2, masker_first=0.6), [4, 4], [2, 4]),
+        (FineTune(classifier_first=1.0), [0], [10]),
+    ],
+    ids=repr,
+)
+def test_networks_have_a_schedule_for_each_part_in_which_they_learn(how, masker, classifier):
+    trainer = MaskingTrainer(MaskingModel(cnn()), train_classifier=how)
+    assert list(trainer.parts_of_each(10).values()) == [masker, classifier]
+
+
+def test_a_classifier_that_was_good_judges_alone_until_it_has_learned_for_a_thousand_steps():
+    trainer = MaskingTrainer(MaskingModel(cnn()))
+    pool, classifier = trainer.pool, trainer.model.classifier
+    for _ in range(1000):
+        pool.add(classifier)
+        assert pool.draw() is classifier
+    for _ in range(20):
+        pool.add(classifier)
+    assert any(pool.draw() is not classifier for _ in range(20))
 
 
 def test_after_its_first_epoch_the_rates_of_a_stream_are_those_of_a_known_length():
@@ -162,8 +192,7 @@ def test_after_its_first_epoch_the_rates_of_a_stream_are_those_of_a_known_length
     how = FineTune(lr=1.0, masker_first=0.5, optimizer=torch.optim.SGD)
     masker, classifier = rates(how, DataLoader(Stream(), batch_size=4))
     assert masker[:4] == pytest.approx([0.01, 0.02, 0.03, 0.04])
-    assert masker[4:] == pytest.approx(cosine_of(3 / 7, 4 / 7, 5 / 7, 6 / 7))
-    assert classifier[4:] == pytest.approx([1.0, *cosine_of(0, 1 / 3, 2 / 3)])
+    assert masker[4:] == classifier[4:] == pytest.approx([1.0, *cosine_of(0, 1 / 3, 2 / 3)])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click import Argument, Choice, IntRange, Option
+from click import Argument, Choice, FloatRange, IntRange, Option
 
 from captum_masking import __version__
 from captum_masking.cli.command import Command
@@ -197,6 +197,12 @@ COMMANDS = [
                 "--from-scratch",
                 "train an untrained classifier; torchvision:NAME gets random weights and one "
                 "output per class of the data",
+            ),
+            Option(
+                ["--area"],
+                type=FloatRange(0, 1, min_open=True, max_open=True),
+                metavar="FRACTION",
+                help="mean area that masks should have, such as 0.2; default: what it takes",
             ),
             _flag(
                 "--target-aware",

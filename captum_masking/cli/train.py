@@ -163,9 +163,8 @@ def _trainer(options: Options, classifier: nn.Module, accelerator: Accelerator) 
         model, lr = MaskingModel.load(options.start, classifier), 5e-4
         model = gated(model) if options.target_aware and not model.target_aware else model
     how, layout = _how(options), torch.channels_last  # that of load_classifier
-    return MaskingTrainer(
-        model, train_classifier=how, lr=lr, accelerator=accelerator, memory_format=layout
-    )
+    area, own = options.area, {"accelerator": accelerator, "memory_format": layout}
+    return MaskingTrainer(model, train_classifier=how, area=area, lr=lr, **own)
 
 
 def _how(options: Options) -> bool | FineTune:

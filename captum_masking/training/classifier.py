@@ -34,6 +34,11 @@ __all__ = ["FineTune", "FromScratch", "harden", "train_alone"]
 class FineTune:
     """Joint training of a good classifier: gentle fine-tuning.
 
+    The masker trains alone for the first half of the steps, then both train; learning rates rise
+    and fall once in each half, so that the masker learns as much while the classifier moves as
+    before. The classifier as it is judges, and after 1,000 steps of its own past states do as well.
+    The records count the steps of each: ``masker_steps``, ``classifier_steps``.
+
     Args:
         lr: Peak learning rate.
         optimizer: Called as ``optimizer(parameters, lr=lr)``.
@@ -46,7 +51,7 @@ class FineTune:
             before training (cross entropy to them); 0 saves one forward pass a step.
         classifier_first: Fraction of the steps of ``fit`` in which the classifier trains alone, on
             clean images: before it recognizes anything there is no evidence to find.
-        masker_first: Fraction of the steps in which the masker trains alone: a good classifier
+        masker_first: Fraction of the steps until which the masker trains alone: a good classifier
             has nothing to learn from the first masks.
 
     Example:
@@ -61,7 +66,7 @@ class FineTune:
     objective: Objective = KeepRecognizing(gated=False)
     stay: float = 3.0
     classifier_first: float = 0.0
-    masker_first: float = 0.75
+    masker_first: float = 0.5
 
 
 @dataclass(frozen=True)

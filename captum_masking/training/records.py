@@ -37,9 +37,10 @@ def measure(
     masks: tuple[Tensor, ...],
     losses: Mapping[str, Tensor],
     *,
+    lean: float = 0.0,
     alone: bool = False,
 ) -> Record:
-    """Reduce one batch to a record, as :meth:`MaskingTrainer.step` returns it."""
+    """Reduce one batch to a record; with the lean of a sampler, what it will show of the masks."""
     spread = [mask.flatten(1).std(1, correction=0).mean() for mask in masks]
     means = {
         **losses,
@@ -50,6 +51,9 @@ def measure(
         "area": torch.stack([mask.mean() for mask in masks]).mean(),
         "area_in_image_std": torch.stack(spread).mean(),
     }
+    if lean:
+        shown = [(mask.logit() + lean).sigmoid().mean() for mask in masks]
+        means["area_shown"] = torch.stack(shown).mean()
     return as_record(means, len(judgement.target), alone=alone)
 
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from captum_masking._base.processes import in_all, world
-from captum_masking._base.rates import rise
+from captum_masking._base.rates import InParts, rise
 from captum_masking.training.callbacks import Callback, KeepLatest
 from captum_masking.training.checkpoint import (
     Checkpoints,
@@ -57,7 +56,7 @@ class Run:
         self.known_length = loading.length  # of a stream, None also when it has been found out
         self.seed: int | None = None  # of the running epoch
         self.position = 0  # batches of it that are done
-        self.schedules: dict[Optimizer, LRScheduler] = {}
+        self.schedules: dict[Optimizer, InParts] = {}
 
     def begin(self, resume: str | Path | None) -> None:
         """Take the learning rates in hand, and count from zero or from the newest checkpoint."""
@@ -153,20 +152,17 @@ class Run:
                 self.store.save_if_interrupted(self.trainer)
             raise
 
-    def _schedules(self, length: int | None) -> dict[Optimizer, LRScheduler]:
-        """Give each network a schedule over the steps in which it learns."""
-        counts = self.trainer.steps_of_each((length or 0) * self.epochs)
+    def _schedules(self, length: int | None) -> dict[Optimizer, InParts]:
+        """Give each network a schedule over each part of the steps in which it learns."""
         if length is None:
-            return {optimizer: rise(optimizer, _WARM_UP) for optimizer in counts}
-        return {optimizer: self.trainer.schedule(optimizer, n) for optimizer, n in counts.items()}
+            return {each: InParts(each, rise, [_WARM_UP]) for each in self.trainer.optimizers}
+        parts = self.trainer.parts_of_each(length * self.epochs)
+        return {each: InParts(each, self.trainer.schedule, parts[each]) for each in parts}
 
     def _learn_length(self) -> None:
         """Note how long a stream is, once it has ended; rates then fall as they would have."""
         self.loading.length = self.position
         taken = {optimizer: schedule.last_epoch for optimizer, schedule in self.schedules.items()}
-        for optimizer in self.schedules:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"]
         self.schedules = self._schedules(self.position)
         for optimizer, schedule in self.schedules.items():
             for _ in range(taken[optimizer]):
@@ -245,7 +241,7 @@ def in_order(callbacks: Sequence[Callback]) -> list[Callback]:
     return [*(keeps or [KeepLatest()]), *others, *saves]
 
 
-def _advance(schedule: LRScheduler) -> None:
+def _advance(schedule: InParts) -> None:
     """Go one step along a schedule, also where the optimizer skipped its step."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Detected call of")

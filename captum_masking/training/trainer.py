@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -39,9 +40,9 @@ from captum_masking.parts.masking import masked_halves
 from captum_masking.parts.objective import Judgement, Objective, default_objective
 from captum_masking.parts.pool import History, Latest, Pool
 from captum_masking.parts.questions import AsLabeled, Questions, as_labeled, one_label
-from captum_masking.parts.regularizer import Regularizer, over_inputs, smooth
+from captum_masking.parts.regularizer import Regularizer, Sum, over_inputs, smooth
 from captum_masking.parts.regularizer import asked as asked_area
-from captum_masking.training.callbacks import Callback
+from captum_masking.training.callbacks import Callback, SteadyArea
 from captum_masking.training.checkpoint import Checkpoints, setting
 from captum_masking.training.classifier import ClassifierTraining, FineTune
 from captum_masking.training.epochs import Loading
@@ -82,16 +83,21 @@ class MaskingTrainer:
             :func:`~captum_masking.parts.objective.default_objective`.
         regularizer: Of the mask; None is :func:`~captum_masking.parts.regularizer.smooth`, or for a
             target-aware model :func:`~captum_masking.parts.regularizer.asked`.
+        area: Mean area that masks should have, a fraction of the image in (0, 1): :meth:`fit`
+            steers to it, usually to within a fifth, by a weight beside the regularizer's. None
+            leaves the area to the images and the regularizer.
         questions: What the masker is asked: by default for the label,
             :class:`~captum_masking.parts.questions.AsPredicted` asks for the predicted class. A
             target-aware masker gets :class:`~captum_masking.parts.questions.Questions`; labels may
             be ``(B, classes)`` then.
         pool: Draws the judge of each step; None is the classifier as it is now,
             :class:`~captum_masking.parts.pool.Latest`, and in joint training
-            :class:`~captum_masking.parts.pool.History`.
+            :class:`~captum_masking.parts.pool.History`, of a classifier that was good before only
+            once it has learned for 1,000 steps.
         lr: Peak learning rate of the masker's Adam.
         schedule: Called as ``schedule(optimizer, steps)`` for each network, with the steps in which
             it learns; by default rates rise for the first tenth and fall to zero along a cosine.
+            Where a second network joins the first, the rates of both start there.
         max_gradient_norm: Gradients of each network are clipped to this norm.
         skip_not_finite: Whether batches whose loss or gradient is not finite are left out and
             counted, as ``skipped`` in the records, rather than an error.
@@ -129,6 +135,7 @@ class MaskingTrainer:
         infill_out: Infill | None = None,
         objective: Objective | None = None,
         regularizer: Regularizer | None = None,
+        area: float | None = None,
         questions: AsLabeled | Questions | None = None,
         pool: Pool | None = None,
         lr: float = 1e-3,
@@ -164,8 +171,10 @@ class MaskingTrainer:
         size = asked_area if aware else smooth
         self.objective = default_objective() if objective is None else objective
         self.regularizer = size() if regularizer is None else regularizer
-        default = History() if self.joint else Latest()
-        self.pool: Pool = default if pool is None else pool
+        self.steady = [] if area is None else [SteadyArea(area)]
+        if self.steady:
+            self.regularizer = Sum(self.regularizer, *self.steady)
+        self.pool: Pool = _default_pool(self.joint) if pool is None else pool
         self.pool_is_current = False
         self.judging: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
         parameters = [*model.masker.parameters(), *model.sampler.parameters()]
@@ -239,7 +248,8 @@ class MaskingTrainer:
                     judgement, posed.inputs + context, judge
                 )
             skipped = self._learn(losses, examples=len(labels))
-        return skipped or measure(*as_labeled(judgement, masks), losses)
+        lean = getattr(self.model.sampler, "lean", 0.0)
+        return skipped or measure(*as_labeled(judgement, masks), losses, lean=lean)
 
     @torch.inference_mode(False)
     @torch.enable_grad()
@@ -303,8 +313,9 @@ class MaskingTrainer:
         if check_accuracy and not (resume is not None and Checkpoints(resume).steps()):
             self._check_accuracy(loader)
         loading = Loading(loader, steps=steps_per_epoch, device=self.device)
+        watching = [*self.steady, *callbacks]
         self.run = run = Run(
-            self, loading, epochs, callbacks, validation=validation, show_progress=show_progress
+            self, loading, epochs, watching, validation=validation, show_progress=show_progress
         )
         run.begin(resume)
         with run.watched():
@@ -555,14 +566,18 @@ class MaskingTrainer:
             return partial(self.step, train_classifier=False), [self.masker_optimizer]
         return self.step, self.optimizers
 
-    def steps_of_each(self, steps: int) -> dict[Optimizer, int]:
-        """Count, of the steps of a training, those in which each network learns."""
+    def parts_of_each(self, steps: int) -> dict[Optimizer, list[int]]:
+        """Count the steps of each part of a training in which each network learns."""
         if self.classifier is None:
-            return {self.masker_optimizer: steps}
+            return {self.masker_optimizer: [steps]}
         how = self.classifier.how
+        alone = math.ceil(steps * how.classifier_first)  # the classifier, and then the masker
+        before = max(math.ceil(steps * how.masker_first) - alone, 0)
+        both = steps - alone - before
+        parts = [alone, both] if before else [alone + both]
         return {
-            self.masker_optimizer: steps - int(steps * how.classifier_first),
-            self.classifier.optimizer: steps - int(steps * how.masker_first),
+            self.masker_optimizer: _not_empty(before, both),
+            self.classifier.optimizer: _not_empty(*parts),
         }
 
     def finish_update(self) -> None:
@@ -586,6 +601,17 @@ class MaskingTrainer:
             if self.original is not None:
                 copy_from_main(self.original)
             self.same_everywhere = True
+
+
+def _default_pool(how: FineTune | None) -> Pool:
+    if how is None:
+        return Latest()
+    # A classifier that was good before has no past of interest until it has moved for a while.
+    return History() if how.classifier_first else History(after=1000)
+
+
+def _not_empty(*lengths: int) -> list[int]:
+    return [length for length in lengths if length] or [0]
 
 
 def _starts_anew(loader: Any) -> bool:
