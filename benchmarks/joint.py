@@ -172,7 +172,7 @@ class Setting:
 
 SETTINGS = {
     "digits": Setting(digits, (4000, 1000), 10, 0.1, 1500, 300),
-    "tiny20": Setting(tiny20, (7000, 1300), 20, 0.25, 1500, 300),
+    "tiny20": Setting(tiny20, (7000, 1300), 20, 0.15, 1500, 300),
 }
 
 BOTH = "both sides"
@@ -320,6 +320,8 @@ def score(trainer: MaskingTrainer, lab: Lab) -> Scores:
         "occluded": right[:, 1:].mean(1),
     }
     listed: Scores = {name: [round(v, 3) for v in x.tolist()] for name, x in scores.items()}
+    for name in ("error", "error_at_best", "masked_out", "masked_in", "clean"):
+        listed[name] = [int(value) for value in listed[name]]
     listed["occluded_by_area"] = [round(v, 4) for v in right[:, 1:].mean(0).tolist()]
     listed["calibration"] = round(float(calibration_error(classifier, inputs, labels)), 4)
     if trainer.classifier is not None:
@@ -484,7 +486,10 @@ def run(
 
 def _json(document: dict[str, Any]) -> str:
     """Write each run's scores on a line of its own."""
-    lines = [f"{json.dumps(name)}: {json.dumps(run)}" for name, run in document["runs"].items()]
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(run, separators=(',', ':'))}"
+        for name, run in document["runs"].items()
+    ]
     facts = json.dumps(document["facts"], indent=1)
     return f'{{"facts": {facts},\n"runs": {{\n' + ",\n".join(lines) + "\n}}\n"
 

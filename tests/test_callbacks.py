@@ -326,21 +326,18 @@ def test_what_is_no_batch_of_images_is_refused(tmp_path):
 
 
 def test_the_weight_of_an_area_rises_by_how_far_it_is_off_and_keeps_a_part_of_that():
-    steady = SteadyArea(0.5, every=2)
-    e_times = math.e**0.5 / (1 + math.e**0.5)  # half a unit of log-odds above one half
-    for area in (e_times, e_times):
-        steady.on_step(None, {"area": area})
-    assert steady.weight == pytest.approx((4.0 + 2.0) * 0.5)
-    for area in (0.5, 0.5):  # there: what was kept stays
-        steady.on_step(None, {"area": area})
-    assert steady.weight == pytest.approx(2.0 * 0.5)
-    for area in (0.01, 0.01):  # far below: as if it were one unit
-        steady.on_step(None, {"area": area})
-    assert steady.weight == pytest.approx(2.0 * 0.5 - 6.0)
+    steady = SteadyArea(0.5)
+    half_off = math.e**0.5 / (1 + math.e**0.5)  # half a unit of log-odds above one half
+    steady.on_step(None, {"area": half_off})
+    assert steady.weight == pytest.approx((10.0 + 0.2) * 0.5)
+    steady.on_step(None, {"area": 0.5})  # there: what was kept stays
+    assert steady.weight == pytest.approx(0.2 * 0.5)
+    steady.on_step(None, {"area": 0.01})  # far below: as if it were one unit
+    assert steady.weight == pytest.approx(0.2 * 0.5 - 10.2)
 
 
 def test_an_area_is_that_of_the_masks_shown_of_images_as_labeled():
-    steady = SteadyArea(0.5, every=1)
+    steady = SteadyArea(0.5)
     steady.on_step(None, {"area": 0.9, "area_shown": 0.5})
     assert steady.weight == 0.0
     steady.on_step(None, {"classifier_loss": 1.0})  # the classifier trains alone
@@ -355,15 +352,15 @@ def test_an_area_is_that_of_the_masks_shown_of_images_as_labeled():
 
 
 def test_an_area_goes_on_where_it_was_and_stands_in_the_recipe():
-    before, after = SteadyArea(0.2, every=2), SteadyArea(0.2, every=2)
-    for area in (0.4, 0.4, 0.1):
+    before, after = SteadyArea(0.2), SteadyArea(0.2)
+    for area in (0.4, 0.1):
         before.on_step(None, {"area": area})
     after.load_state_dict(before.state_dict())
     for steady in (before, after):
         steady.on_step(None, {"area": 0.3})
     assert after.weight == before.weight != 0
     trainer = MaskingTrainer(MaskingModel(cnn()), train_classifier=False, area=0.2)
-    assert "SteadyArea(area=0.2" in repr(trainer)
+    assert "SteadyArea(area=0.2)" in repr(trainer)
     with pytest.raises(ValueError, match="fraction.*0 and 1, but got 20"):
         MaskingTrainer(MaskingModel(cnn()), train_classifier=False, area=20)
 

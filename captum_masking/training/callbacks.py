@@ -504,8 +504,8 @@ class AdaptiveArea(Callback):
 
 
 #: What the weight of a `SteadyArea` gains for each log-odds that the area is off: while it is, and
-#: for good.
-_NOW, _KEPT = 4.0, 2.0
+#: at each step for good.
+_NOW, _KEPT = 10.0, 0.2
 
 
 class SteadyArea(Callback):
@@ -515,35 +515,29 @@ class SteadyArea(Callback):
     Images put together and absent classes are left alone.
     """
 
-    def __init__(self, area: float, *, every: int = 5) -> None:
+    def __init__(self, area: float) -> None:
         if not 0 < area < 1:
             raise ValueError(
                 f"area must be a fraction of the image between 0 and 1, but got {area}; None "
                 "leaves it to the images."
             )
-        self.area, self.every = area, every
-        self.weight = self.kept = 0.0
-        self.areas: list[float] = []  # of the running window
+        self.area, self.weight, self.kept = area, 0.0, 0.0
 
     def __call__(self, mask: Tensor, judgement: Judgement) -> Tensor:
         return self.weight * (mask.flatten(1).mean(1) * judgement.as_labeled).mean()
 
     def on_step(self, trainer: MaskingTrainer, record: Record) -> None:
         area = record.get("area_shown", record.get("area", math.nan))
-        if not math.isfinite(area):  # the classifier trains alone, or there was no mask as labeled
-            return
-        self.areas.append(area)
-        if len(self.areas) == self.every:
-            area, self.areas = sum(self.areas) / self.every, []
+        if math.isfinite(area):  # it is not while the classifier trains alone
             off = min(max(_log_odds(area) - _log_odds(self.area), -1.0), 1.0)
             self.kept += _KEPT * off
             self.weight = self.kept + _NOW * off
 
     def state_dict(self) -> dict[str, Any]:
-        return {"weight": self.weight, "kept": self.kept, "areas": list(self.areas)}
+        return {"weight": self.weight, "kept": self.kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, areas=list(state["areas"]))
+        vars(self).update(state)
 
     __repr__ = as_made
 

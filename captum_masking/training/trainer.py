@@ -40,7 +40,7 @@ from captum_masking.parts.masking import masked_halves
 from captum_masking.parts.objective import Judgement, Objective, default_objective
 from captum_masking.parts.pool import History, Latest, Pool
 from captum_masking.parts.questions import AsLabeled, Questions, as_labeled, one_label
-from captum_masking.parts.regularizer import Regularizer, Sum, over_inputs, smooth
+from captum_masking.parts.regularizer import AskedArea, Regularizer, Sum, over_inputs, smooth
 from captum_masking.parts.regularizer import asked as asked_area
 from captum_masking.training.callbacks import Callback, SteadyArea
 from captum_masking.training.checkpoint import Checkpoints, setting
@@ -170,10 +170,14 @@ class MaskingTrainer:
         self.questions = questions_for(model, questions)
         size = asked_area if aware else smooth
         self.objective = default_objective() if objective is None else objective
-        self.regularizer = size() if regularizer is None else regularizer
         self.steady = [] if area is None else [SteadyArea(area)]
-        if self.steady:
-            self.regularizer = Sum(self.regularizer, *self.steady)
+        if self.steady:  # the weight of the area in place of rewards for small masks
+            size = partial(
+                smooth, Sum(AskedArea(0.0, 0.0), *self.steady) if aware else self.steady[0]
+            )
+        self.regularizer = size() if regularizer is None else regularizer
+        if self.steady and regularizer is not None:
+            self.regularizer = Sum(regularizer, *self.steady)
         self.pool: Pool = _default_pool(self.joint) if pool is None else pool
         self.pool_is_current = False
         self.judging: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
