@@ -417,29 +417,29 @@ def points(runs: list[Scores], column: str) -> np.ndarray:
 
 def tables(document: dict[str, Any]) -> str:
     """Lay out each arm's means, and differences with 95 % intervals over images and seeds."""
-    runs: dict[str, list[Scores]] = {arm: [] for arm in ARMS}
+    runs: dict[str, dict[int, Scores]] = {arm: {} for arm in ARMS}
     for name in sorted(document["runs"], key=lambda name: int(name.rpartition("/")[2])):
-        runs[name.rpartition("/")[0]].append(document["runs"][name])
-    runs = {arm: found for arm, found in runs.items() if found}
-    rows = []
-    for arm, found in runs.items():
+        arm, _, seed = name.rpartition("/")
+        runs[arm][int(seed)] = document["runs"][name]
+    rows, gaps = [], []
+    for arm in (arm for arm in runs if runs[arm]):
+        found = list(runs[arm].values())
         means = {column: points(found, column).mean(1) for column in COLUMNS}
         spread = (f" ± {m.std(ddof=1):.1f}" if len(found) > 1 else "" for m in means.values())
         cells = [f"{m.mean():.1f}{s}" for m, s in zip(means.values(), spread, strict=True)]
         rows.append([arm, str(len(found)), *cells])
-    gaps = []
     for one, other in PAIRS:
-        if one in runs and other in runs and len(runs[one]) == len(runs[other]):
-            pair = ((points(runs[each], c) for each in (one, other)) for c in COLUMNS)
-            found = [difference(*both) for both in pair]
-            gaps.append(
-                [f"{one} − {other}", *(f"{g.mean:+.1f} [{g.low:.1f}, {g.high:.1f}]" for g in found)]
-            )
+        seeds = [seed for seed in runs[one] if seed in runs[other]]  # those of both
+        if seeds:
+            pair = [[runs[arm][seed] for seed in seeds] for arm in (one, other)]
+            gap = [difference(*(points(each, column) for each in pair)) for column in COLUMNS]
+            cells = [f"{g.mean:+.1f} [{g.low:.1f}, {g.high:.1f}]" for g in gap]
+            gaps.append([f"{one} − {other}", str(len(seeds)), *cells])
     facts = "\n".join(f"- {name}: {value}" for name, value in document["facts"].items())
     parts = [
         facts,
         markdown(["arm", "seeds", *COLUMNS.values()], rows),
-        markdown(["difference", *COLUMNS.values()], gaps),
+        markdown(["difference", "seeds", *COLUMNS.values()], gaps),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -83,9 +83,9 @@ class MaskingTrainer:
             :func:`~captum_masking.parts.objective.default_objective`.
         regularizer: Of the mask; None is :func:`~captum_masking.parts.regularizer.smooth`, or for a
             target-aware model :func:`~captum_masking.parts.regularizer.asked`.
-        area: Mean area that masks should have, a fraction of the image in (0, 1): :meth:`fit`
-            steers to it, usually to within a fifth, by a weight beside the regularizer's. None
-            leaves the area to the images and the regularizer.
+        area: Mean area that masks should have, a fraction of the image in (0, 1). :meth:`fit`
+            steers to it by a weight of its own, in place of the default reward for small masks; up
+            to about 0.5 usually to within a fifth. None leaves the area to the images.
         questions: What the masker is asked: by default for the label,
             :class:`~captum_masking.parts.questions.AsPredicted` asks for the predicted class. A
             target-aware masker gets :class:`~captum_masking.parts.questions.Questions`; labels may
