@@ -168,7 +168,7 @@ class MaskingTrainer:
         self.infill, self.infill_out = infill, infill_out
         aware = model.target_aware
         self.questions = questions_for(model, questions)
-        size = asked_area if aware else smooth
+        size: Callable[..., Regularizer] = asked_area if aware else smooth
         self.objective = default_objective() if objective is None else objective
         self.steady = [] if area is None else [SteadyArea(area)]
         if self.steady:  # the weight of the area in place of rewards for small masks
