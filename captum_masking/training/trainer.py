@@ -123,7 +123,7 @@ class MaskingTrainer:
         >>> trainer = MaskingTrainer(MaskingModel(classifier), train_classifier=False)
         >>> records = trainer.fit(batches, epochs=2, show_progress=False)
         >>> len(records), sorted(records[-1])[:4]
-        (2, ['area', 'area_in_image_std', 'clean', 'entropy_out'])
+        (2, ['area', 'area_in_image_std', 'area_shown', 'clean'])
     """
 
     def __init__(
