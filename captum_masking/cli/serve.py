@@ -138,12 +138,14 @@ class Explainer:
         check_class_names(preprocess.class_names, rows.shape[1])
         target = int(rows[0].argmax()) if ask.target is None else ask.target
         found = Explanation(target, "", 0.0, 0.0, 0.0, 0.0)
-        whole, over = (each.pixels for each in preprocess.shown(found, small, mask, "").panels[:2])
-        cut = [each.pixels for each in preprocess.shown(found, small, shown, "").panels[2:]]
+        drawn = [
+            [panel.pixels for panel in preprocess.shown(found, small, each, "").panels]
+            for each in ((mask,) if shown is mask else (mask, shown))
+        ]
         seen = tuple(_best(row, target) for row in rows)
         names = {n: preprocess.name(n) for n in {number for each in seen for number, _ in each}}
         ask = ask._replace(target=target)
-        return Answer(picture, ask, mask, (whole, over, *cut), seen, names)
+        return Answer(picture, ask, mask, (*drawn[0][:2], *drawn[-1][2:]), seen, names)
 
     def _maps(self, ask: Ask) -> Maps:
         key = (ask.model, ask.method)
