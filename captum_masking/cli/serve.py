@@ -222,13 +222,57 @@ def _as_url(pixels: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
+class _Handlers:
+    """What the page does after an upload or a choice: returns what its parts show then."""
+
+    def __init__(self, gradio: Any, explainer: Explainer) -> None:
+        self.gradio, self.explainer = gradio, explainer
+
+    def drop(self, data: bytes | None, *asked: Any) -> tuple[Any, ...]:
+        """Explain an upload, and empty the field; or say what is wrong with it."""
+        if data is None:
+            return (self.gradio.skip(),) * 5
+        name, by, _, percent = asked
+        try:
+            return None, *self._shown(self.explainer.read(data), None, name, by, None, percent)
+        except (ValueError, RuntimeError, OSError) as error:
+            hidden = self.gradio.Radio(visible=False)
+            return None, None, hidden, self.gradio.skip(), _said(error)
+
+    def again(self, before: Answer | None, *asked: Any) -> tuple[Any, ...]:
+        """Explain the same picture for another choice."""
+        if before is None:
+            return (self.gradio.skip(),) * 4
+        name, by, number, percent = asked
+        number = number if name == before.ask.model else None
+        try:
+            return self._shown(before.picture, before, name, by, number, percent)
+        except (ValueError, RuntimeError) as error:
+            return (*(self.gradio.skip(),) * 3, _said(error))
+
+    def _shown(
+        self,
+        picture: Picture,
+        before: Answer | None,
+        name: str,
+        by: str,
+        number: int | None,
+        percent: float,
+    ) -> tuple[Any, ...]:
+        methods = self.explainer.methods(name)
+        by = by if by in methods else methods[0]
+        found = self.explainer.answer(picture, Ask(name, by, number, percent / 100), before)
+        choices = [(f"{found.names[n]} · {share:.1%}", n) for n, share in found.seen[0]]
+        radio = self.gradio.Radio(choices, value=found.ask.target, visible=True)
+        return found, radio, self.gradio.Dropdown(methods, value=by), as_html(found)
+
+
 def _layout(gradio: Any, explainer: Explainer) -> Any:
     """Lay out the page: what is chosen above, what is shown below."""
-    models = list(explainer.models)
+    models, handlers = list(explainer.models), _Handlers(gradio, explainer)
     methods = explainer.methods(models[0])
-    with gradio.Blocks(
-        title="captum-masking", analytics_enabled=False, delete_cache=(60, 60)
-    ) as page:
+    title = "captum-masking"
+    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(60, 60)) as page:
         gradio.Markdown(
             "# Where is the evidence?\nDrop a picture: the map marks what the "
             "classifier's answer rests on. The picture stays on this machine."
@@ -239,44 +283,10 @@ def _layout(gradio: Any, explainer: Explainer) -> Any:
             with gradio.Column():
                 model = gradio.Dropdown(models, label="Model", visible=len(models) > 1)
                 method = gradio.Dropdown(methods, value=methods[0], label="Method")
-                area = gradio.Slider(
-                    0,
-                    100,
-                    0,
-                    step=1,
-                    label="Keep the most salient % (0: as the map has it)",
-                    elem_id="area",
-                )
+                label = "Keep the most salient % (0: as the map has it)"
+                area = gradio.Slider(0, 100, 0, step=1, label=label, elem_id="area")
         classes = gradio.Radio([], label="Map for the class", visible=False, elem_id="classes")
         view = gradio.HTML(_WAITING, elem_id="view")
-
-        def show(picture, before, *asked):  # type: ignore[no-untyped-def]  # gradio calls it
-            """Return the answer, and what the page shows of it."""
-            name, by, number, percent = asked
-            by = by if by in explainer.methods(name) else explainer.methods(name)[0]
-            found = explainer.answer(picture, Ask(name, by, number, percent / 100), before)
-            choices = [(f"{found.names[n]} · {share:.1%}", n) for n, share in found.seen[0]]
-            radio = gradio.Radio(choices, value=found.ask.target, visible=True)
-            return found, radio, gradio.Dropdown(explainer.methods(name), value=by), as_html(found)
-
-        def drop(data, *asked):  # type: ignore[no-untyped-def]
-            if data is None:
-                return (gradio.skip(),) * 5
-            try:
-                name, by, _, percent = asked
-                return None, *show(explainer.read(data), None, name, by, None, percent)
-            except (ValueError, RuntimeError, OSError) as error:
-                return None, None, gradio.Radio(visible=False), gradio.skip(), _said(error)
-
-        def again(before, *asked):  # type: ignore[no-untyped-def]
-            if before is None:
-                return (gradio.skip(),) * 4
-            name, by, number, percent = asked
-            number = number if name == before.ask.model else None
-            try:
-                return show(before.picture, before, name, by, number, percent)
-            except (ValueError, RuntimeError) as error:
-                return gradio.skip(), gradio.skip(), gradio.skip(), _said(error)
 
         asked, shown = [model, method, classes, area], [answer, classes, method, view]
         how = {
@@ -286,10 +296,10 @@ def _layout(gradio: Any, explainer: Explainer) -> Any:
             "show_progress": "minimal",
             "show_progress_on": view,
         }
-        file.upload(drop, [file, *asked], [file, *shown], **how)
+        file.upload(handlers.drop, [file, *asked], [file, *shown], **how)
         for each in (model, method, classes):
-            each.input(again, [answer, *asked], shown, **how)
-        area.input(again, [answer, *asked], shown, trigger_mode="always_last", **how)
+            each.input(handlers.again, [answer, *asked], shown, **how)
+        area.input(handlers.again, [answer, *asked], shown, trigger_mode="always_last", **how)
     return page.queue(max_size=32)
 
 
