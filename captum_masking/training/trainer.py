@@ -166,18 +166,10 @@ class MaskingTrainer:
         self.schedule = schedule
         self.joint = FineTune() if train_classifier is True else train_classifier or None
         self.infill, self.infill_out = infill, infill_out
-        aware = model.target_aware
         self.questions = questions_for(model, questions)
-        size: Callable[..., Regularizer] = asked_area if aware else smooth
         self.objective = default_objective() if objective is None else objective
         self.steady = [] if area is None else [SteadyArea(area)]
-        if self.steady:  # the weight of the area in place of rewards for small masks
-            size = partial(
-                smooth, Sum(AskedArea(0.0, 0.0), *self.steady) if aware else self.steady[0]
-            )
-        self.regularizer = size() if regularizer is None else regularizer
-        if self.steady and regularizer is not None:
-            self.regularizer = Sum(regularizer, *self.steady)
+        self.regularizer = _regularizer(regularizer, self.steady, aware=model.target_aware)
         self.pool: Pool = _default_pool(self.joint) if pool is None else pool
         self.pool_is_current = False
         self.judging: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
@@ -605,6 +597,17 @@ class MaskingTrainer:
             if self.original is not None:
                 copy_from_main(self.original)
             self.same_everywhere = True
+
+
+def _regularizer(
+    given: Regularizer | None, steady: Sequence[SteadyArea], *, aware: bool
+) -> Regularizer:
+    """Add what holds the area: beside the user's regularizer, or in place of our area term."""
+    if given is not None:
+        return Sum(given, *steady) if steady else given
+    if not steady:
+        return asked_area() if aware else smooth()
+    return smooth(Sum(AskedArea(0.0, 0.0), *steady) if aware else steady[0])
 
 
 def _default_pool(how: FineTune | None) -> Pool:
