@@ -369,7 +369,7 @@ def test_records_say_what_area_is_shown_where_that_is_another():
     logits = torch.zeros(1, 2)
     judgement = Judgement(logits, logits, logits, torch.tensor([0]))
     mask = torch.tensor([[[[0.5, 1.0]]]])  # log-odds of 0, and without end
-    record = measure(judgement, (mask,), {}, lean=-math.log(3))
+    record = measure(judgement, (mask,), {}, Sigmoid(lean=-math.log(3)))
     assert record["area"] == 0.75
     assert record["area_shown"] == pytest.approx((0.25 + 1.0) / 2)
     assert "area_shown" not in measure(judgement, (mask,), {})

@@ -9,15 +9,12 @@ from __future__ import annotations
 import csv
 import errno
 import gc
-import importlib
-import inspect
 import math
 import os
 import pickle
 import re
 import shutil
 import signal
-import sys
 import tempfile
 import time
 import warnings
@@ -40,7 +37,6 @@ from captum_masking.model.files import CheckpointError
 from captum_masking.training.callbacks import Callback, CSVLog, KeepBest, Measure, _write_csv
 from captum_masking.training.checkpoint import Checkpoints
 
-FAULTS = Path(__file__).parents[1] / "docs" / "faults.rst"
 AT = 6  # the step of the fault, in the middle of the second of two epochs of four steps
 CALL = AT + 2 * 2  # of the parts of a trainer until then, with two validations of two batches
 
@@ -642,21 +638,3 @@ def test_an_infinite_figure_of_validation_neither_stops_nor_is_chosen():
 
 
 # The table
-
-
-def named_in_the_table() -> list[str]:
-    return re.findall(r"``(test_\w+\.py::\w+)``", FAULTS.read_text())
-
-
-def test_every_test_that_the_table_names_exists():
-    named = named_in_the_table()
-    for name in named:
-        file, function = name.split("::")
-        assert inspect.isfunction(getattr(importlib.import_module(file[:-3]), function)), name
-    assert len(named) >= 24
-
-
-def test_every_fault_provoked_here_is_in_the_table():
-    own = [name for name in vars(sys.modules[__name__]) if name.startswith("test_")]
-    named = [name.split("::")[1] for name in named_in_the_table()]
-    assert [name for name in own if name not in named and "table" not in name] == []

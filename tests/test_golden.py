@@ -10,7 +10,7 @@ import torch
 
 from captum_masking import MaskingSaliency, zoo
 
-#: Maps of the masker as it was shipped first, every eighth pixel, of the Egyptian cat and the
+#: Maps of the masker as it is shipped, every eighth pixel, of the Egyptian cat and the
 #: espresso that scikit-image ships; keys are the first of the two targets.
 GOLDEN = Path(__file__).with_name("golden_maps.npz")
 

@@ -112,7 +112,7 @@ assert errors["10 a class"] < 0.35 and errors["10, others"] < 0.35
 #
 # Few images are enough because the masker has no image encoder. It reads the features of the
 # classifier, which has seen thousands of images, and only learns which of them to keep. A longer
-# study on photographs, with intervals: :doc:`../study`.
+# study on photographs, with intervals: :ref:`the-study`.
 #
 # Two warnings. The few images were also used to train the classifier, as is usual. And in *joint*
 # training few images cost more, since the classifier memorizes them.

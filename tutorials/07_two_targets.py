@@ -178,4 +178,4 @@ assert grid_pointing(found[:, 1], second, 1, 2).mean() > 0.8
 #
 # **Go on**: :doc:`../targets` says how the gate is told the class, and what was measured on
 # photographs; :doc:`10_is_it_faithful` shows what a masker that is told nothing cannot pass;
-# :doc:`../no-training` has maps for a target without any training.
+# :ref:`no-training` has maps for a target without any training.

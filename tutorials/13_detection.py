@@ -171,5 +171,5 @@ assert after < before - 0.1
 # **Exercise.** Put the bar below squares in half of the pictures, too. Does the ring's mask still
 # reach for it?
 #
-# **Go on**: :doc:`../methods` has the other methods; :doc:`../no-training` is about masks for each
+# **Go on**: :doc:`../methods` has the other methods; :ref:`no-training` is about masks for each
 # input; :doc:`07_two_targets` asks a classifier about two things in one picture.

@@ -11,7 +11,7 @@ from io import StringIO
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_masking._base.checks import check_labels
@@ -20,6 +20,7 @@ from captum_masking.model.model import MaskingModel
 from captum_masking.parts.infill import Infill
 from captum_masking.parts.masking import masked_halves
 from captum_masking.parts.objective import Judgement, entropy
+from captum_masking.parts.sampler import Sigmoid
 
 __all__ = ["Metric", "Record"]
 
@@ -36,11 +37,11 @@ def measure(
     judgement: Judgement,
     masks: tuple[Tensor, ...],
     losses: Mapping[str, Tensor],
+    sampler: nn.Module | None = None,
     *,
-    lean: float = 0.0,
     alone: bool = False,
 ) -> Record:
-    """Reduce one batch to a record; with the lean of a sampler, what it will show of the masks."""
+    """Reduce one batch to a record; with the sampler of a training step, also the area it shows."""
     spread = [mask.flatten(1).std(1, correction=0).mean() for mask in masks]
     means = {
         **losses,
@@ -51,8 +52,8 @@ def measure(
         "area": torch.stack([mask.mean() for mask in masks]).mean(),
         "area_in_image_std": torch.stack(spread).mean(),
     }
-    if lean:
-        shown = [(mask.logit() + lean).sigmoid().mean() for mask in masks]
+    if isinstance(sampler, Sigmoid):
+        shown = [sampler.shown(mask.logit()).mean() for mask in masks]
         means["area_shown"] = torch.stack(shown).mean()
     return as_record(means, len(judgement.target), alone=alone)
 

@@ -244,8 +244,7 @@ class MaskingTrainer:
                     judgement, posed.inputs + context, judge
                 )
             skipped = self._learn(losses, examples=len(labels))
-        lean = getattr(self.model.sampler, "lean", 0.0)
-        return skipped or measure(*as_labeled(judgement, masks), losses, lean=lean)
+        return skipped or measure(*as_labeled(judgement, masks), losses, self.model.sampler)
 
     @torch.inference_mode(False)
     @torch.enable_grad()
