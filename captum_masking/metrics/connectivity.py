@@ -267,7 +267,7 @@ def _between(start: Tensor, end: Tensor, fraction: float) -> Tensor:
 
 def _check_alike(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
     shapes = [{n: tuple(tensor.shape) for n, tensor in each.items()} for each in (first, second)]
-    names = [*shapes[0], *(shapes[1].keys() - shapes[0].keys())]
+    names = list(dict.fromkeys([*shapes[0], *shapes[1]]))
     differing = [name for name in names if shapes[0].get(name) != shapes[1].get(name)]
     if differing:
         there = [shapes[i].get(differing[0], "missing") for i in (0, 1)]

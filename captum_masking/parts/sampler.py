@@ -18,55 +18,44 @@ __all__ = ["GumbelSigmoid", "Sigmoid"]
 class Sigmoid(nn.Module):
     """A soft mask: the logistic function of each logit.
 
-    Two settings change the mask in ``eval()``, which is the one that is shown; without them it is
-    the mask of training.
+    In ``eval()``, for masks that are shown, it is ``sigmoid(sharpness * (logit + lean))``.
 
     Args:
-        lean: Added to the logits. In training a mask leaves a margin of about half a cell around
-            objects, for what it does not cover counts at once; below 0, the mask that is shown
-            keeps to where it is sure.
-        sharpness: How steep the mask is, > 0: it becomes ``sigmoid(sharpness * (logit(m) -
-            logit(t)))``, where ``t`` is 1.25 times the mean of ``m`` over the example, at least 0.1
-            and at most 0.5. What is above ``t`` comes closer to 1, what is below closer to 0, and
-            the order of the pixels stays. None leaves ``m`` as it is.
+        lean: Below 0, the mask that is shown keeps to where it is sure. In training a mask leaves
+            a margin of about half a cell around objects, for what it does not cover counts at once.
+        sharpness: Above 1, the mask that is shown is closer to 0 and 1 than that of training, so
+            that masked-out images lose their object.
 
     Source:
-        Phang et al. 2020, the head of the final model, without these settings.
+        Phang et al. 2020, the head of the final model, without lean and sharpness.
 
     Example:
         >>> mask_logits = torch.tensor([[[[0.0, 4.0]]]])
         >>> Sigmoid()(mask_logits)
         tensor([[[[0.5000, 0.9820]]]])
-        >>> Sigmoid(lean=-2.0).eval()(mask_logits)
-        tensor([[[[0.1192, 0.8808]]]])
         >>> Sigmoid(lean=-2.0, sharpness=2.0).eval()(mask_logits)
         tensor([[[[0.0180, 0.9820]]]])
     """
 
-    def __init__(self, *, lean: float = 0.0, sharpness: float | None = None) -> None:
+    def __init__(self, *, lean: float = 0.0, sharpness: float = 1.0) -> None:
         super().__init__()
-        if sharpness is not None and not 0 < sharpness < math.inf:
+        if not 0 < sharpness < math.inf:
             raise ValueError(
-                f"sharpness must be a positive number, but got {sharpness}; None leaves the mask "
-                "as it is in training."
+                f"sharpness must be a positive number, but got {sharpness}; 1 leaves the mask as "
+                "it is in training."
             )
         self.settings: dict[str, Any] = {"lean": lean, "sharpness": sharpness}
         self.lean, self.sharpness = lean, sharpness
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"lean={self.lean}, sharpness={self.sharpness}"
 
     def forward(self, mask_logits: Tensor) -> Tensor:
         return mask_logits.sigmoid() if self.training else self.shown(mask_logits)
 
     def shown(self, mask_logits: Tensor) -> Tensor:
         """Return the mask as in ``eval()``."""
-        logits = mask_logits + self.lean
-        if self.sharpness is None:
-            return logits.sigmoid()
-        mean = logits.detach().sigmoid().flatten(1).mean(1, dtype=torch.float32)
-        cut = (1.25 * mean).clamp(0.1, 0.5).logit().to(logits.dtype)
-        return (self.sharpness * (logits - cut.view(-1, *[1] * (logits.dim() - 1)))).sigmoid()
+        return (self.sharpness * (mask_logits + self.lean)).sigmoid()
 
 
 class GumbelSigmoid(nn.Module):
