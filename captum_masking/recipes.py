@@ -1,10 +1,9 @@
-"""Whole set-ups as functions: this package's default, the published ones, and one change at a time.
+"""Complete set-ups as functions: the package's default, the published ones, and single changes.
 
-A recipe is called with the classifier and returns a :class:`~captum_masking.MaskingTrainer`; but
-for :func:`meaningful`, which trains nothing. All
-other arguments are changes to it: keyword arguments of :class:`~captum_masking.MaskingModel` or of
-the trainer, passed on to the one that takes them. :data:`ROWS` has every set-up of the study by
-name, most of them one change to :func:`frozen`.
+Call a recipe with a classifier to get a :class:`~captum_masking.MaskingTrainer`. Its keyword
+arguments are those of :class:`~captum_masking.MaskingModel` and of the trainer. Only
+:func:`meaningful` differs, since it trains nothing. :data:`ROWS` has every set-up of the study by
+name; most are one change to :func:`frozen`.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ __all__ = [
 
 
 def joint(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """The default: the classifier is trained along, gently, in the second half of the steps.
+    """The default: fine-tune the classifier gently in the second half of the steps.
 
     Source:
         Phang et al. 2020, CA, with the defaults of this package.
@@ -90,7 +89,7 @@ def joint(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 
 
 def frozen(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """The default with the classifier left as it is: what every other row is compared with.
+    """The default with a frozen classifier; the study compares every other row with it.
 
     Source:
         Phang et al. 2020, FIX, with the defaults of this package.
@@ -106,10 +105,8 @@ def frozen(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 
 # ---- The set-ups of the paper and of its predecessors, with their published constants.
 #
-# What all of them share is here as it was published: the mask on a grid of stride 4, upsampled by
-# repeating values; the area weights; the variation weight of 0.001 on each of two sides. What this
-# package does otherwise whatever the recipe (a judge in eval mode, both gradients before either
-# step, cosine schedules) is listed in ``docs/paper-to-code.rst``.
+# As published: a mask of stride 4, upsampled by repeating values; the area weights; a variation
+# weight of 0.001 on each of two sides. ``docs/paper-to-code.rst`` lists what differs everywhere.
 
 
 def _published() -> dict[str, Any]:
@@ -118,7 +115,7 @@ def _published() -> dict[str, Any]:
 
 _GRID = {"stride": 4, "upsample": nearest, "upsample_first": False}
 
-# Trained all the time and in train mode; nothing keeps the classifier near its start.
+# The classifier always trains, in train mode, and may move far from its start.
 _fine_tune = partial(
     FineTune,
     optimizer=partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4),
@@ -130,7 +127,7 @@ _fine_tune = partial(
 
 
 def fix(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """FIX: the classifier frozen; classification in, entropy out; area 1 and 10.
+    """FIX: a frozen classifier; classification masked-in, entropy masked-out; area 1 and 10.
 
     Source:
         Phang et al. 2020, final hyper-parameters of FIX.
@@ -145,7 +142,7 @@ def fix(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 
 
 def ca(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """CA as described: the classifier is trained along, members of the pool judge; area 1 and 15.
+    """CA as described: the classifier trains too, members of the pool judge; area 1 and 15.
 
     Source:
         Phang et al. 2020, final hyper-parameters of CA.
@@ -168,12 +165,12 @@ def ca(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 
 
 def ca_as_published(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """CA as the released code computes it: the live classifier judges always, in train mode.
+    """CA as the released code computes it: the current classifier always judges, in train mode.
 
-    Masked images thus move its batch-norm statistics. Two things are not reproduced. The released
-    code draws a past classifier, does not use it, and takes no step on masked images where it drew
-    one; here the classifier takes that step always. It also steps between a forward and a backward
-    pass of one graph, which PyTorch has refused since 1.5; here both gradients are taken first.
+    Masked images therefore change its batch-norm statistics. Two details differ. If the released
+    code draws a past classifier, it does not use it, and takes no step on masked images; here the
+    classifier always takes that step. It also steps between the forward and the backward pass of
+    one graph, which PyTorch refuses since 1.5; here both gradients are computed first.
 
     Source:
         Phang et al. 2020, released code.
@@ -188,7 +185,7 @@ def ca_as_published(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 
 
 def _zolna(classifier: nn.Module, *, area: float, **changes: Any) -> MaskingTrainer:
-    """Masked-out entropy and area alone, all five resolutions; the area is tuned for each pool."""
+    """Masked-out entropy and area only, all five resolutions; area weights tuned for each pool."""
     parts = (
         _GRID
         | _published()
@@ -203,34 +200,34 @@ def _zolna(classifier: nn.Module, *, area: float, **changes: Any) -> MaskingTrai
 
 
 def zolna_f(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """F of Zolna et al. 2020, with masked-out entropy: a fixed classifier."""
+    """F of Zolna et al. 2020, with masked-out entropy: a frozen classifier."""
     return _zolna(classifier, area=2.5, **({"train_classifier": False} | changes))
 
 
 def zolna_l(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """L of Zolna et al. 2020: the last classifier judges."""
+    """L of Zolna et al. 2020: the current classifier judges."""
     return _zolna(classifier, area=14.0, **({"pool": Latest()} | changes))
 
 
 def zolna_fl(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """FL of Zolna et al. 2020: the first classifier or the last judges."""
+    """FL of Zolna et al. 2020: the first or the current classifier judges."""
     return _zolna(classifier, area=7.5, **({"pool": History(every=None)} | changes))
 
 
 def zolna_l100(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """L100 of Zolna et al. 2020: the last or one of up to 30 past ones, kept every 100 steps."""
+    """L100 of Zolna et al. 2020: the current or one of 30 past ones, copied every 100 steps."""
     return _zolna(classifier, area=10.0, **({"pool": History(every=100)} | changes))
 
 
 def zolna_l1000(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """L1000 of Zolna et al. 2020: as `zolna_l100`, kept every 1000 steps."""
+    """L1000 of Zolna et al. 2020: like `zolna_l100`, copied every 1,000 steps."""
     return _zolna(classifier, area=10.0, **({"pool": History(every=1000)} | changes))
 
 
 def dabkowski_gal(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     """The objective of Dabkowski & Gal: hinge losses on logits, area to the power 0.3.
 
-    Their class selector, its training on false labels and their decoder are not part of it.
+    Their class selector, its training on false labels and their decoder are not included.
 
     Source:
         Dabkowski & Gal 2017: destroyer 1, preserver 0.3, area 8, variation 0.005 (their script).
@@ -253,21 +250,21 @@ def dabkowski_gal(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 
 
 def lmac(classifier: nn.Module, *, batch_size: int = 16, **changes: Any) -> MaskingTrainer:
-    """L-MAC: a map that can be listened to, of the class that a frozen classifier predicts.
+    """L-MAC: an audible map of the class that a frozen classifier predicts.
 
-    The classifier takes pictures of :class:`~captum_masking.data.audio.LogMagnitude`, through
-    :class:`~captum_masking.data.audio.LogMel` if it reads bands. The masked-out term has no lower
-    bound and the penalty of the area does not stop at success: where masks go empty, or the loss
-    falls without end, a larger ``weight_in``, or ``outside=Vanish()``, helps. Fine-tuning is
-    ``regularizer=GuidedByInput(UngatedArea(...))`` late in a training.
+    The classifier reads :class:`~captum_masking.data.audio.LogMagnitude`, or bands through
+    :class:`~captum_masking.data.audio.LogMel`. The masked-out loss has no lower bound. If masks
+    become empty, or the loss falls without end, raise ``weight_in`` or use ``outside=Vanish()``.
+    To fine-tune, train on with ``regularizer=GuidedByInput(UngatedArea(...))``.
 
     Args:
-        batch_size: Published is 0.4 times the sum of the areas of a batch: 6.4 of their mean at 16.
+        batch_size: The published area weight is 0.4 for the sum over a batch: 6.4 for the mean
+            of 16.
 
     Source:
         Paissan et al. 2024, as in their code. Differs: :class:`UNetMasker
-        <captum_masking.parts.masker.UNetMasker>` in place of nine transposed convolutions; a
-        cosine in place of rates halved on plateaus.
+        <captum_masking.parts.masker.UNetMasker>` replaces nine transposed convolutions; a cosine
+        replaces rates halved on plateaus.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -288,15 +285,15 @@ def lmac(classifier: nn.Module, *, batch_size: int = 16, **changes: Any) -> Mask
 
 
 def meaningful(**changes: Any) -> PerInput:
-    """Meaningful perturbations: blur as little as it takes for the class to lose its probability.
+    """Meaningful perturbations: the smallest blur that removes the probability of the class.
 
-    For ``MaskingSaliency(classifier, per_input=meaningful())``; takes the arguments of
+    Use it as ``MaskingSaliency(classifier, per_input=meaningful())``. Arguments are those of
     :class:`~captum_masking.saliency.per_input.PerInput`. The mask is 1 where the image is blurred.
 
     Source:
-        Fong & Vedaldi 2017 (arXiv 1704.03296), for a side of 224: weights, blur, steps, jitter.
-        Differs: a mask begins at one half, not as the smallest disk that does; it is a sigmoid,
-        not clipped; between cells it is linear, not repeated and blurred.
+        Fong & Vedaldi 2017 (arXiv 1704.03296): weights, blur, steps and jitter for 224 px.
+        Differs: a mask starts at one half, not as a small disk; it is a sigmoid, not clipped; it
+        is interpolated linearly, not repeated and blurred.
 
     Example:
         >>> meaningful().steps, meaningful(steps=100).steps
@@ -317,13 +314,13 @@ def _probability_left(logits: Tensor, judgement: Judgement) -> Tensor:
 
 
 def _cubed_variation(mask: Tensor, judgement: Judgement) -> Tensor:
-    """Sum over 28 cells a side the cube of how much the mask changes from one to the next."""
+    """Sum the cubed differences of neighboring cells, 28 a side."""
     squares = torch.zeros_like(mask)
     for axis in range(2, mask.dim()):
         cell_px = mask.shape[axis] / 28
         change = mask.diff(dim=axis) * cell_px
         squares = squares + pad(change.movedim(axis, -1), (0, 1)).movedim(-1, axis).square()
-    cubes = (squares + 1e-12) ** 1.5  # at 0, too, the root has a gradient
+    cubes = (squares + 1e-12) ** 1.5  # the root has a gradient at 0, too
     return 1e-2 * 28 ** (mask.dim() - 2) * cubes.mean()
 
 
@@ -331,17 +328,17 @@ def _five_layers(classifier: nn.Module) -> Sequence[str]:
     return find_layers(classifier, dry_run_inputs(classifier), count=5)
 
 
-# ---- The study: every row by name, each one recipe and the data it is given.
+# ---- The study: every row by name, a recipe with its data.
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a row builds its trainer from.
+    """What a row needs to build its trainer.
 
     Attributes:
         classifier: A fresh copy, which the trainer may change.
-        loader: Batches of the training images, for what has to learn from them first.
-        labels: Of the training images.
+        loader: Batches of training images, for parts that learn before the masker.
+        labels: Labels of the training images.
         classes: Number of logits.
         layers: The modules that maskers read; None finds the two deepest maps.
         stages: One module for each resolution, finest first; None finds five.
@@ -361,8 +358,8 @@ class Row:
 
     Attributes:
         build: Makes the trainer.
-        per_class: Images a class; None takes all.
-        class_step: Train on every class (1), on every second one (2), and so on.
+        per_class: Images per class; None takes all.
+        class_step: Train on every class (1), every second class (2), and so on.
     """
 
     build: Callable[[Setting], MaskingTrainer]
@@ -373,7 +370,7 @@ class Row:
 Changes = Callable[[Setting], dict[str, Any]]  # made anew for each trainer: samplers learn
 
 
-# The study is of the published objective, masker and mask, whatever the defaults are.
+# The study uses the published objective, masker and mask, not the defaults.
 def _frozen(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     return frozen(classifier, **(_published() | changes))
 
@@ -417,7 +414,7 @@ def _stages(s: Setting) -> Sequence[str]:
 _RECOGNIZE, _SURE = Classification(), Entropy(maximize=False)
 _MISTAKE, _UNSURE = Classification(maximize=False), Entropy()
 
-#: What a row changes of `frozen`, one thing at a time.
+#: The one change to `frozen` that a row makes.
 _CHANGES: dict[str, Changes] = {
     # One side alone; then the other pairs (frozen is classification in, entropy out).
     "in-classification": lambda s: _inside(_RECOGNIZE),
@@ -431,7 +428,7 @@ _CHANGES: dict[str, Changes] = {
     "both-entropy": lambda s: {"objective": Dual(inside=_SURE, outside=_UNSURE)},
     "target-vanishes": lambda s: {"objective": default_objective()},
     "both-entropy-classification": lambda s: {"objective": Dual(inside=_SURE, outside=_MISTAKE)},
-    # Infills: all that need no data, one that learns, and one for the masked-out side alone.
+    # Infills: all that need no data, a learned one, and one for masked-out images only.
     **{f"infill-{name}": _infill(part) for name, part in VARIANTS.items() if name != "mean"},
     "infill-learned": lambda s: {"infill": train_inpainter(s.loader)},
     "infill-out-blur": lambda s: {"infill_out": Blur()},
@@ -453,7 +450,7 @@ _CHANGES: dict[str, Changes] = {
     "told-class": lambda s: {
         "masker": partial(Masker, classes=s.classes),
         "regularizer": smooth(),
-        "questions": Questions(composed=0.0, absent=0.0),  # as published: for the label alone
+        "questions": Questions(composed=0.0, absent=0.0),  # as published: only the label
     },
     # The size of masks.
     "area-ungated": lambda s: {"regularizer": smooth(UngatedArea(11.0))},
@@ -461,8 +458,8 @@ _CHANGES: dict[str, Changes] = {
     "area-range": lambda s: {"regularizer": smooth(SizeRange(0.1, 0.6))},
 }
 
-#: Every row by name. ``frozen`` is the one that all others are compared with; ``defaults`` has what
-#: the package does by itself, and ``target-vanishes`` its objective alone.
+#: Every row by name. All others are compared with ``frozen``. ``defaults`` is the package's
+#: default, ``target-vanishes`` uses only its objective.
 ROWS: dict[str, Row] = {
     # Who is trained.
     "frozen": _row(_frozen),
@@ -496,7 +493,7 @@ def select(names: str) -> dict[str, Row]:
     """Find rows by name, in the order of `ROWS`.
 
     Args:
-        names: ``all``, or names separated by commas; ``*`` stands for anything.
+        names: ``all``, or names separated by commas; ``*`` is a wildcard.
 
     Example:
         >>> list(select("gumbel-*,frozen"))

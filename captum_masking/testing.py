@@ -1,7 +1,7 @@
-"""Checks for maskers and attributions of your own, by hand or in pytest.
+"""Check your own maskers and attributions, by hand or in pytest.
 
-Each check is a function whose name says what it promises. It raises an ``AssertionError`` that says
-what was expected, what came instead, and the way out.
+Each check is a function whose name is its promise. If it fails, it raises an ``AssertionError``
+with what it expected, what it got, and a way out.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def check_attribution(attribution: Any, model: nn.Module, inputs: Tensor, **opti
     """Run every check on an attribution, and report all that fail.
 
     Args:
-        attribution: An instance made from the model; its ``attribute`` is called.
-        model: The module that it explains, with two classes at least. To see that it comes back
-            unchanged, leave parts of it in train mode.
-        inputs: A batch of two or more, as the model takes it.
-        **options: For every call of ``attribute``, such as ``additional_forward_args`` (without
-            tensors that have a row per input) or fewer steps.
+        attribution: An object with ``attribute(inputs, target=...)``.
+        model: The module that it explains, with at least two classes. Leave parts of it in train
+            mode to check that they are restored.
+        inputs: A batch of at least two examples.
+        **options: Passed to each call of ``attribute``, such as fewer steps or
+            ``additional_forward_args`` (without tensors of one row per example).
 
     Example:
         >>> from captum.attr import Saliency
@@ -50,24 +50,23 @@ def check_attribution(attribution: Any, model: nn.Module, inputs: Tensor, **opti
     """
     if len(inputs) < 2:
         raise ValueError(
-            f"inputs must be a batch of two or more, to be explained together and one by one, but "
-            f"got {len(inputs)}; repeat the example."
+            f"inputs must have at least two examples, which are explained together and one by one, "
+            f"but got {len(inputs)}; repeat the example."
         )
     _run_all(attribution_checks(), attribution, model, inputs, **options)
 
 
 def attribution_checks() -> Iterator[tuple[str, Check]]:
-    """List the checks of an attribution, as pairs of a name and a function.
+    """List the checks of an attribution as pairs of a name and a function.
 
-    Each is called as ``check(attribution, model, inputs, **options)``, like
-    :func:`check_attribution`. In a test of your own::
+    Call each like :func:`check_attribution`. In your own tests::
 
         @pytest.mark.parametrize("name, check", attribution_checks())
         def test_my_attribution(name, check):
             check(MyAttribution(model), model, inputs)
 
     Source:
-        The rules of Captum 0.9: of its suites, ``NoiseTunnel`` and its metrics.
+        What the tests, the ``NoiseTunnel`` and the metrics of Captum 0.9 require.
 
     Example:
         >>> [name for name, check in attribution_checks()][:2]
@@ -83,8 +82,8 @@ def check_masker(
 
     Args:
         masker: Called as ``masker(features, grid, question)``.
-        channels: Of each feature map that it reads; None takes those in ``masker.settings``.
-        dims: Spatial dimensions; None takes those in ``masker.settings``, or 2.
+        channels: Channels of each feature map; by default those in ``masker.settings``.
+        dims: Spatial dimensions; by default those in ``masker.settings``, or 2.
 
     Example:
         >>> from captum_masking.parts.masker import Masker
@@ -94,7 +93,7 @@ def check_masker(
     channels = settings.get("channels") if channels is None else channels
     if channels is None:
         raise ValueError(
-            f"{type(masker).__name__} does not say which feature maps it reads; pass channels, "
+            f"expected channels, but {type(masker).__name__} has none in its settings; pass them, "
             "such as check_masker(masker, [8, 16])."
         )
     dims = settings.get("dims", 2) if dims is None else dims
@@ -102,10 +101,10 @@ def check_masker(
 
 
 def masker_checks() -> Iterator[tuple[str, Check]]:
-    """List the checks of a masker, as pairs of a name and a function.
+    """List the checks of a masker as pairs of a name and a function.
 
-    Each is called as ``check(masker, channels, dims=2)``, like :func:`check_masker`; see
-    :func:`attribution_checks` for a test of your own.
+    Call each as ``check(masker, channels, dims=2)``. See :func:`attribution_checks` for how to use
+    them in your own tests.
 
     Example:
         >>> [name for name, check in masker_checks()][0]
@@ -154,7 +153,7 @@ def _expect_close(
 
 
 def _attempt(action: Callable[[], Any], expected: str, way_out: str) -> Any:
-    """Return what an action returns; its error becomes one that says what was expected."""
+    """Return what an action returns; turn its error into an ``AssertionError``."""
     try:
         return action()
     except Exception as error:
@@ -164,7 +163,7 @@ def _attempt(action: Callable[[], Any], expected: str, way_out: str) -> Any:
 
 
 def _deep_copy(original: Any) -> Any:
-    way_out = "keep no open file, lock or generator in it, or define __deepcopy__."
+    way_out = "store no open file, lock or generator in it, or define __deepcopy__."
     return _attempt(lambda: copy.deepcopy(original), "copy.deepcopy to work", way_out)
 
 
@@ -184,7 +183,7 @@ def _hooks(module: nn.Module) -> dict[str, Any]:
 
 
 def _random_numbers(_: nn.Module) -> dict[str, Any]:
-    # NumPy's state holds an array, whose comparison is no truth value: hence text.
+    # As text, since NumPy's state holds an array, which == compares by element.
     return {
         "torch": torch.get_rng_state(),
         "numpy": repr([np.asarray(part).tolist() for part in np.random.get_state()]),
@@ -231,7 +230,7 @@ def _borrowed(module: nn.Module) -> Iterator[None]:
 
 
 class _Case:
-    """An attribution with what it explains."""
+    """An attribution, its model and inputs."""
 
     def __init__(self, attribution: Any, model: nn.Module, inputs: Tensor, **options: Any) -> None:
         self.attribution, self.model, self.inputs = attribution, model, inputs
@@ -244,12 +243,12 @@ class _Case:
         return _attempt(
             lambda: self.attribute(self.inputs if inputs is None else inputs, target),
             "attribute(inputs, target=...) to return a map",
-            "inputs come first; target, and what you pass as options, are keywords.",
+            "take inputs first, and target and your options as keywords.",
         )
 
 
 def the_map_has_the_shape_of_the_input(case: _Case) -> None:
-    """Captum's infidelity asks for it."""
+    """Captum's infidelity requires it."""
     got, inputs = case.explain(), case.inputs
     _expect(
         isinstance(got, Tensor) and got.shape == inputs.shape,
@@ -275,24 +274,24 @@ def the_map_is_finite(case: _Case) -> None:
     _expect(good.all(), "finite values", bad, "look for a division by zero.")
 
 
-def the_map_asks_for_no_gradient(case: _Case) -> None:
-    asks = case.explain().requires_grad
-    _expect(not asks, "a detached map", "one with a graph", "return it .detach()-ed.")
+def the_map_requires_no_gradient(case: _Case) -> None:
+    has_graph = case.explain().requires_grad
+    _expect(not has_graph, "a detached map", "one with a graph", "return attribution.detach().")
 
 
 def the_map_can_be_viewed_and_written_to(case: _Case) -> None:
-    """Captum's sensitivity_max flattens it; an expanded tensor fails there."""
+    """Captum's sensitivity_max flattens it; an expanded tensor cannot be flattened."""
     got = case.explain()
     way_out = "return .expand_as(inputs).clone(memory_format=torch.contiguous_format)."
     _attempt(lambda: got.view(len(got), -1), "a map that .view(N, -1) flattens", way_out)
     before = case.inputs.detach().clone()
-    _attempt(lambda: got.fill_(7), "a map with memory of its own", way_out)
+    _attempt(lambda: got.fill_(7), "a map with its own memory", way_out)
     apart = torch.equal(case.inputs, before)
-    _expect(apart, "a map apart from the inputs", "a view of them", way_out)
+    _expect(apart, "a map that shares no memory with the inputs", "a view of them", way_out)
 
 
 def a_tuple_gives_a_tuple(case: _Case) -> None:
-    """Captum's sensitivity_max passes a tuple of one, and takes the map out of one."""
+    """Captum's sensitivity_max passes a tuple of one input and expects a tuple of one map."""
     got = case.explain((case.inputs,))
     way_out = "return (attribution,) if isinstance(inputs, tuple) else attribution."
     is_one, expected = isinstance(got, tuple) and len(got) == 1, "a tuple of one map for one input"
@@ -301,29 +300,29 @@ def a_tuple_gives_a_tuple(case: _Case) -> None:
 
 
 def a_batch_gives_what_its_inputs_give_one_by_one(case: _Case) -> None:
-    """A map must not depend on what else is in the batch."""
+    """A map must not depend on the rest of the batch."""
     alone = torch.cat([case.explain(one) for one in case.inputs.split(1)])
-    way_out = "hold the model in eval mode meanwhile, and average nothing over the batch."
+    way_out = "keep the model in eval mode during the call, and average nothing over the batch."
     expected = "the same maps for a batch as for its inputs one by one"
     _expect_close(case.explain(), alone, expected, way_out)
 
 
-def asking_twice_gives_the_same_map(case: _Case) -> None:
-    """A map that changes cannot be published."""
-    way_out, first = "draw from a torch.Generator seeded at each call.", case.explain().clone()
-    _expect_close(case.explain(), first, "the same map when asked twice", way_out, tolerance=1e-6)
+def two_calls_give_the_same_map(case: _Case) -> None:
+    """Results must be reproducible."""
+    way_out, first = "draw from a torch.Generator seeded in each call.", case.explain().clone()
+    _expect_close(case.explain(), first, "the same map in two calls", way_out, tolerance=1e-6)
 
 
 def it_works_without_gradients(case: _Case) -> None:
     wanted = case.explain()
     with torch.no_grad():
         got = case.explain()
-    way_out = "switch gradients on inside with enable_grad()."
+    way_out = "use torch.enable_grad() inside attribute."
     _expect_close(got, wanted, "the same map under no_grad", way_out)
 
 
-def noise_tunnel_takes_it(case: _Case) -> None:
-    """Captum's NoiseTunnel calls the function behind the decorator of ``attribute``."""
+def noise_tunnel_accepts_it(case: _Case) -> None:
+    """Captum's NoiseTunnel calls the undecorated ``attribute``."""
     way_out = "decorate attribute with captum.log.log_usage, and define multiplies_by_inputs."
     tunnel, inputs = NoiseTunnel(case.attribution), case.inputs
     with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
@@ -334,7 +333,7 @@ def noise_tunnel_takes_it(case: _Case) -> None:
 
 def a_deep_copy_gives_the_same_map(case: _Case) -> None:
     copied = _Case(_deep_copy(case.attribution), case.model, case.inputs, **case.options)
-    way_out = "copy all that the map depends on."
+    way_out = "copy everything that the map depends on."
     _expect_close(copied.explain(), case.explain(), "the same map of a copy", way_out)
 
 
@@ -358,49 +357,49 @@ def a_target_for_each_input_is_taken_input_by_input(case: _Case) -> None:
     pairs = zip(case.inputs.split(1), classes, strict=True)
     alone = torch.cat([case.explain(one, target) for one, target in pairs])
     for form in (classes, torch.tensor(classes, device=case.inputs.device)):
-        expected = f"target={form!r} to go row by row with the inputs"
-        way_out = "index the output with one class a row."
+        expected = f"target={form!r} to give one class per example"
+        way_out = "index the output with one class per row."
         _expect_close(case.explain(target=form), alone, expected, way_out)
 
 
-def a_wrong_target_is_refused(case: _Case) -> None:
-    """A class that does not exist must not pass in silence."""
+def a_wrong_target_raises_an_error(case: _Case) -> None:
+    """A class that does not exist must not pass silently."""
     short = [0] * (len(case.inputs) + 1)
     for target in (10**6, [10**6] * len(case.inputs), short, torch.tensor(short), 0.5):
         try:
             case.attribute(case.inputs, target)
         except Exception:  # Captum's own methods raise AssertionError, IndexError, RuntimeError
             continue
-        way_out = "check it against the output even where it does not change the map."
-        _expect(False, f"target={target!r} to be refused with an error", "a map", way_out)
+        way_out = "check the target against the output, even if the map does not depend on it."
+        _expect(False, f"target={target!r} to raise an error", "a map", way_out)
 
 
-# ---- Attributions: model and input come back as they were
+# ---- Attributions: model and input do not change
 
 
-def the_input_is_left_as_it_was(case: _Case) -> None:
+def the_input_does_not_change(case: _Case) -> None:
     """Values, ``requires_grad`` and ``grad`` of the input belong to the user."""
-    for asks in (False, True):
-        mine = case.inputs.detach().clone().requires_grad_(asks)
+    for requires_grad in (False, True):
+        mine = case.inputs.detach().clone().requires_grad_(requires_grad)
         mine.grad = torch.ones_like(mine)
         case.explain(mine)
         grad = mine.grad
         kept = {
             "values": torch.equal(mine.detach(), case.inputs),
-            "requires_grad": mine.requires_grad is asks,
+            "requires_grad": mine.requires_grad is requires_grad,
             "grad": grad is not None and bool((grad == 1).all()),
         }
         lost = [name for name, same in kept.items() if not same]
-        _expect(not lost, "the input to be left alone", f"other {lost}", "work on a detached copy.")
+        _expect(not lost, "an unchanged input", f"other {lost}", "work on a detached copy.")
 
 
-def everything_is_given_back_after_a_wrong_target(case: _Case) -> None:
+def everything_is_restored_after_a_wrong_target(case: _Case) -> None:
     with _kept(case.model, list(_ASPECTS), "a wrong target"), suppress(Exception):
         case.attribute(case.inputs, 10**6)
 
 
-def everything_is_given_back_after_an_error_of_the_model(case: _Case) -> None:
-    """A model that runs out of memory half-way is still the user's model."""
+def everything_is_restored_after_an_error_of_the_model(case: _Case) -> None:
+    """A model that runs out of memory must be restored, too."""
     with _kept(case.model, list(_ASPECTS), "an error of the model"):
         handle = _last_to_run(case).register_forward_pre_hook(_fail)
         try:
@@ -418,7 +417,7 @@ def _stays(case: _Case, aspect: str) -> None:
 def _kept(model: nn.Module, aspects: list[str], what: str) -> Iterator[None]:
     before = {aspect: _ASPECTS[aspect](model) for aspect in aspects}
     yield
-    way_out = "borrow the model in a context manager that gives everything back in its finally."
+    way_out = "restore the model in the finally of a context manager."
     for aspect, values in before.items():
         lost = _changed(values, _ASPECTS[aspect](model))
         expected = f"the {aspect} to be the same before and after {what}"
@@ -426,7 +425,7 @@ def _kept(model: nn.Module, aspects: list[str], what: str) -> Iterator[None]:
 
 
 class _Failure(ArithmeticError):
-    """The error of a model that fails on purpose."""
+    """The error of a model that is made to fail."""
 
 
 def _fail(*_: Any) -> None:
@@ -438,15 +437,15 @@ def _expect_failure(action: Callable[[], Any]) -> None:
         action()
     except _Failure:
         return
-    except Exception as error:  # wrapping it in an error of one's own is fine, as long as it shows
+    except Exception as error:  # another error may wrap it, as long as it shows
         wrapped = error.__cause__ or error.__context__
-        _expect(wrapped, "the model's own error", repr(error), "let it through.")
+        _expect(wrapped, "the model's own error", repr(error), "raise from it.")
         return
     _expect(False, "the model's error to reach the caller", "a map", "do not swallow errors.")
 
 
 def _last_to_run(case: _Case) -> nn.Module:
-    """Find the last submodule without children that runs: by then all hooks are in place."""
+    """Find the last leaf module that runs: all hooks are registered by then."""
     ran: list[nn.Module] = []
     leaves = [part for part in case.model.modules() if not list(part.children())]
     handles = [leaf.register_forward_pre_hook(lambda leaf, _: ran.append(leaf)) for leaf in leaves]
@@ -455,7 +454,7 @@ def _last_to_run(case: _Case) -> nn.Module:
     finally:
         for handle in handles:
             handle.remove()
-    way_out = "pass the module itself as model: hooks of compiled ones do not fire."
+    way_out = "pass the module itself, since hooks of compiled modules do not fire."
     _expect(ran, "the attribution to run the model", "no submodule that ran", way_out)
     return ran[-1]
 
@@ -464,9 +463,9 @@ _STAYS = {
     "the_weights_and_statistics_stay": "weights and statistics",  # batch norm's, in train mode
     "the_modes_stay": "train and eval modes",
     "the_requires_grad_flags_stay": "requires_grad flags",
-    "the_gradients_stay": "gradients",  # those that a user is accumulating
-    "no_hook_stays": "hooks",
-    "random_numbers_are_given_back": "random numbers",  # of a training that goes on afterwards
+    "the_gradients_stay": "gradients",  # which a user may be accumulating
+    "no_hook_remains": "hooks",
+    "random_numbers_are_restored": "random numbers",  # which a running training needs
 }
 _ATTRIBUTION_CHECKS: list[tuple[str, Callable[[_Case], None]]] = [
     *_named(
@@ -474,20 +473,20 @@ _ATTRIBUTION_CHECKS: list[tuple[str, Callable[[_Case], None]]] = [
         the_map_has_the_dtype_of_the_input,
         the_map_is_on_the_device_of_the_input,
         the_map_is_finite,
-        the_map_asks_for_no_gradient,
+        the_map_requires_no_gradient,
         the_map_can_be_viewed_and_written_to,
         a_tuple_gives_a_tuple,
         a_batch_gives_what_its_inputs_give_one_by_one,
-        asking_twice_gives_the_same_map,
+        two_calls_give_the_same_map,
         it_works_without_gradients,
-        noise_tunnel_takes_it,
+        noise_tunnel_accepts_it,
         a_deep_copy_gives_the_same_map,
         every_form_of_a_target_gives_the_same_map,
         a_target_for_each_input_is_taken_input_by_input,
-        a_wrong_target_is_refused,
-        the_input_is_left_as_it_was,
-        everything_is_given_back_after_a_wrong_target,
-        everything_is_given_back_after_an_error_of_the_model,
+        a_wrong_target_raises_an_error,
+        the_input_does_not_change,
+        everything_is_restored_after_a_wrong_target,
+        everything_is_restored_after_an_error_of_the_model,
     ),
     *((name, partial(_stays, aspect=aspect)) for name, aspect in _STAYS.items()),
 ]
@@ -495,19 +494,19 @@ _ATTRIBUTION_CHECKS: list[tuple[str, Callable[[_Case], None]]] = [
 
 # ---- Maskers
 
-_EVAL = "draw no random numbers and keep no state in eval mode."
+_EVAL = "in eval mode, draw no random numbers and change no state."
 
 
 @dataclass(frozen=True)
 class _Masker:
-    """A masker with the feature maps that it reads."""
+    """A masker and the shape of its feature maps."""
 
     masker: nn.Module
     channels: Sequence[int]
     dims: int = 2
 
     def features(self, batch: int = 2) -> list[Tensor]:
-        """Make feature maps, the finest first, from random numbers of their own."""
+        """Make random feature maps, finest first, without advancing the global RNG."""
         like = next(self.masker.parameters(), torch.zeros(()))
         draw = torch.Generator().manual_seed(0)
         sides = [max(2, 8 >> level) for level in range(len(self.channels))]
@@ -541,56 +540,56 @@ def _call(
     return _attempt(
         lambda: masker(list(features), size, question),
         f"masker(features, grid={size}, question) to return mask logits",
-        "features are one map for each of the channels given; the question may be ignored.",
+        "read one feature map for each entry of channels; you may ignore the question.",
     )
 
 
 def logits_have_one_channel_and_the_shape_of_the_grid(case: _Masker) -> None:
-    """Whatever the grid, larger or smaller than the features, and the size of the batch."""
+    """For every batch size, and grids larger or smaller than the features."""
     for batch, side in itertools.product((1, 2, 5), (1, 4, 9)):
-        grid = [side + axis for axis in range(case.dims)]  # no two sides alike
+        grid = [side + axis for axis in range(case.dims)]  # all sides differ
         logits = case.run(case.features(batch), grid)
         got, wanted = tuple(logits.shape), (batch, 1, *grid)
-        way_out = "end in one channel, resampled to the grid that forward is given."
+        way_out = "return one channel, resampled to the grid."
         _expect(got == wanted, f"mask logits of shape {wanted}", got, way_out)
 
 
 def a_batch_gives_what_its_examples_give_one_by_one(case: _Masker) -> None:
-    """In eval mode no example may depend on its neighbors."""
+    """In eval mode no example may depend on the others."""
     features = case.features(3)
     alone = torch.cat([case.run([maps[[row]] for maps in features]) for row in range(3)])
-    way_out = "normalize over nothing that includes the batch axis in eval mode."
+    way_out = "in eval mode, do not normalize over the batch axis."
     expected = "the same logits for a batch as for its examples one by one"
     _expect_close(case.run(features), alone, expected, way_out)
 
 
-def asking_twice_gives_the_same_logits(case: _Masker) -> None:
-    with _borrowed(case.masker), torch.no_grad():  # once: it gives random numbers back
+def two_calls_give_the_same_logits(case: _Masker) -> None:
+    with _borrowed(case.masker), torch.no_grad():  # once, since it restores random numbers
         first, second = (_call(case.masker.eval(), case.features()) for _ in range(2))
-    _expect_close(second, first, "the same logits when asked twice", _EVAL)
+    _expect_close(second, first, "the same logits in two calls", _EVAL)
 
 
 def nothing_changes_in_eval_mode(case: _Masker) -> None:
-    """Neither its state nor the features it is given, which are the classifier's."""
+    """Neither its state nor its features, which belong to the classifier."""
     features, given = case.features(), case.features()
     with _borrowed(case.masker):
         before = _weights(case.masker)
         _call(case.masker.eval(), features)
         lost = _changed(before, _weights(case.masker))
-    _expect(not lost, "a masker that keeps its state", f"other {lost[:4]}", _EVAL)
+    _expect(not lost, "an unchanged state", f"other {lost[:4]}", _EVAL)
     same = all(map(torch.equal, features, given))
-    _expect(same, "features left alone", "other values", "do without in-place operations on them.")
+    _expect(same, "unchanged features", "other values", "change no feature in place.")
 
 
 def every_parameter_gets_a_gradient(case: _Masker) -> None:
-    """In train mode; a parameter without one is never trained, and stops distributed training."""
+    """In train mode. A parameter without one never learns, and stops distributed training."""
     parameters = {name: p for name, p in case.masker.named_parameters() if p.requires_grad}
     _expect(parameters, "a masker with parameters", "none", "register them as nn.Parameter.")
     with _borrowed(case.masker), torch.enable_grad():
         logits = _call(case.masker.train(), case.features(4))
         loss, learned = (logits * torch.randn_like(logits)).sum(), list(parameters.values())
         run = partial(torch.autograd.grad, loss, learned, allow_unused=True)
-        way_out = "detach nothing on the way, and stay out of no_grad."
+        way_out = "detach nothing, and do not use no_grad."
         found = _attempt(run, "logits with a graph", way_out)
     dead = [
         name
@@ -624,22 +623,22 @@ def logits_are_finite_for_extreme_features(case: _Masker) -> None:
 
 
 def a_state_dict_carries_all_that_matters(case: _Masker) -> None:
-    """A checkpoint is the settings and the state dict, and nothing else."""
+    """A checkpoint holds only the settings and the state dict."""
     way_out = "register tensors with register_buffer, and list constructor arguments in settings."
-    with _borrowed(case.masker):  # making one draws random numbers
+    with _borrowed(case.masker):  # a new masker draws random numbers
         fresh = _fresh(case.masker)
     load = partial(fresh.load_state_dict, copy.deepcopy(case.masker.state_dict()))
-    _attempt(load, "a state dict that load_state_dict takes", way_out)
+    _attempt(load, "a state dict that load_state_dict accepts", way_out)
     wanted, got = case.run(case.features()), case.run(case.features(), masker=fresh)
-    expected = "the same logits of a new masker with the old one's state dict"
+    expected = "the same logits from a new masker with the same state dict"
     _expect_close(got, wanted, expected, way_out)
 
 
 def _fresh(masker: nn.Module) -> nn.Module:
-    """Make another masker of the same kind with other weights."""
+    """Make a masker of the same class with other weights."""
     settings = getattr(masker, "settings", None)
     if settings is not None:
-        way_out = "list every constructor argument in settings, under its own name."
+        way_out = "list every constructor argument in settings by name."
         make = partial(type(masker), **settings)
         made: nn.Module = _attempt(make, "Class(**masker.settings) to work", way_out)
         return made.to(next(masker.parameters(), torch.zeros(())))
@@ -652,7 +651,7 @@ def _fresh(masker: nn.Module) -> nn.Module:
 
 
 def a_deep_copy_gives_the_same_logits_and_is_independent(case: _Masker) -> None:
-    """Trainers keep copies of the best masker so far."""
+    """Training keeps copies of the best masker so far."""
     features, copied = case.features(), _deep_copy(case.masker)
     wanted, got = case.run(features), case.run(features, masker=copied)
     _expect_close(got, wanted, "the same logits of a copy", "copy all tensors.")
@@ -660,11 +659,11 @@ def a_deep_copy_gives_the_same_logits_and_is_independent(case: _Masker) -> None:
         for parameter in copied.parameters():
             parameter.add_(1)
     way_out = "share no tensor with the copy."
-    _expect_close(case.run(features), wanted, "an original apart from its copy", way_out)
+    _expect_close(case.run(features), wanted, "a copy independent of the original", way_out)
 
 
 def a_pickled_copy_gives_the_same_logits(case: _Masker) -> None:
-    way_out = "define its class at the top of a module, and keep no lambda or open file in it."
+    way_out = "define its class at the top of a module, and store no lambda or open file in it."
     copied = _attempt(lambda: pickle.loads(pickle.dumps(case.masker)), "pickle to work", way_out)
     wanted, got = case.run(case.features()), case.run(case.features(), masker=copied)
     _expect_close(got, wanted, "the same logits of a pickled copy", way_out)
@@ -679,14 +678,14 @@ def it_works_in_other_precisions(case: _Masker) -> None:
             logits.dtype == dtype and logits.isfinite().all(),
             f"finite logits of {dtype}",
             f"{logits.dtype}, finite: {bool(logits.isfinite().all())}",
-            "make no tensor of a fixed dtype in forward.",
+            "create no tensor of a fixed dtype in forward.",
         )
 
 
 _MASKER_CHECKS = _named(
     logits_have_one_channel_and_the_shape_of_the_grid,
     a_batch_gives_what_its_examples_give_one_by_one,
-    asking_twice_gives_the_same_logits,
+    two_calls_give_the_same_logits,
     nothing_changes_in_eval_mode,
     every_parameter_gets_a_gradient,
     logits_are_finite_for_extreme_features,

@@ -294,7 +294,7 @@ def test_a_pool_restored_for_another_classifier_says_so_when_it_is_drawn_from(ev
     grow(pool, steps=1)
     fresh.load_state_dict(pool.state_dict())
     fresh.add(nn.Linear(7, 7))
-    with pytest.raises(RuntimeError, match=r"other weights.*fresh pool"):
+    with pytest.raises(RuntimeError, match=r"another classifier.*new pool"):
         for _ in range(20):
             fresh.draw()
 

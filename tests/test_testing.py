@@ -215,38 +215,38 @@ BROKEN_ATTRIBUTIONS = [
     ("the_map_has_the_dtype_of_the_input", breaking(lambda a, x: a.double())),
     ("the_map_is_on_the_device_of_the_input", breaking(lambda a, x: a.to("meta"))),
     ("the_map_is_finite", breaking(lambda a, x: a / 0)),
-    ("the_map_asks_for_no_gradient", breaking(lambda a, x: a.requires_grad_())),
+    ("the_map_requires_no_gradient", breaking(lambda a, x: a.requires_grad_())),
     ("the_map_can_be_viewed_and_written_to", breaking(lambda a, x: a[:, :1].expand_as(x))),
     ("the_map_can_be_viewed_and_written_to", breaking(lambda a, x: a[:, :, :1].expand_as(x))),
     ("the_map_can_be_viewed_and_written_to", breaking(lambda a, x: x.detach())),
     ("a_tuple_gives_a_tuple", ListsForTuples),
     ("a_batch_gives_what_its_inputs_give_one_by_one", breaking(lambda a, x: a + len(a))),
-    ("asking_twice_gives_the_same_map", breaking(lambda a, x: a + next(COUNTER))),
+    ("two_calls_give_the_same_map", breaking(lambda a, x: a + next(COUNTER))),
     ("it_works_without_gradients", NeedsGradients),
     ("it_works_without_gradients", breaking(lambda a, x: a + torch.is_grad_enabled())),
-    ("noise_tunnel_takes_it", Undecorated),
+    ("noise_tunnel_accepts_it", Undecorated),
     ("a_deep_copy_gives_the_same_map", Uncopyable),
     ("every_form_of_a_target_gives_the_same_map", OnlyInts),
     ("a_target_for_each_input_is_taken_input_by_input", FirstTargetForAll),
-    ("a_wrong_target_is_refused", IgnoresTarget),
-    ("the_input_is_left_as_it_was", ChangesInput),
+    ("a_wrong_target_raises_an_error", IgnoresTarget),
+    ("the_input_does_not_change", ChangesInput),
     ("the_weights_and_statistics_stay", leaving(nudge)),
     ("the_modes_stay", leaving(train)),
     ("the_requires_grad_flags_stay", leaving(thaw)),
     ("the_gradients_stay", leaving(accumulate)),
-    ("no_hook_stays", leaving(hook)),
-    ("random_numbers_are_given_back", leaving(draw)),
-    ("random_numbers_are_given_back", leaving(draw_numpy)),
-    ("random_numbers_are_given_back", leaving(draw_python)),
+    ("no_hook_remains", leaving(hook)),
+    ("random_numbers_are_restored", leaving(draw)),
+    ("random_numbers_are_restored", leaving(draw_numpy)),
+    ("random_numbers_are_restored", leaving(draw_python)),
     *(
         (name, leaving(what))
         for name in (
-            "everything_is_given_back_after_a_wrong_target",
-            "everything_is_given_back_after_an_error_of_the_model",
+            "everything_is_restored_after_a_wrong_target",
+            "everything_is_restored_after_an_error_of_the_model",
         )
         for what in (nudge, train, thaw, accumulate, hook, draw)
     ),
-    ("everything_is_given_back_after_an_error_of_the_model", Swallows),
+    ("everything_is_restored_after_an_error_of_the_model", Swallows),
 ]
 
 
@@ -282,11 +282,11 @@ def test_all_failures_are_reported_together(network, images):
         check_attribution(TwoFaults(network), network, images[:2])
     message = str(caught.value)
     assert "the_map_is_finite: expected" in message
-    assert "the_map_asks_for_no_gradient: expected" in message
+    assert "the_map_requires_no_gradient: expected" in message
 
 
 def test_one_input_is_not_enough_to_compare(network, images):
-    with pytest.raises(ValueError, match="two or more"):
+    with pytest.raises(ValueError, match="at least two examples"):
         check_attribution(Sound(network), network, images[:1])
 
 
@@ -430,7 +430,7 @@ BROKEN_MASKERS = [
     ("logits_have_one_channel_and_the_shape_of_the_grid", TwoChannels),
     ("logits_have_one_channel_and_the_shape_of_the_grid", Raises),
     ("a_batch_gives_what_its_examples_give_one_by_one", MixesBatch),
-    ("asking_twice_gives_the_same_logits", Random),
+    ("two_calls_give_the_same_logits", Random),
     ("nothing_changes_in_eval_mode", Counts),
     ("nothing_changes_in_eval_mode", InPlace),
     ("every_parameter_gets_a_gradient", Unused),

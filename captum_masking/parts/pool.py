@@ -1,7 +1,7 @@
-"""Which classifier judges the masked images: the live one, or one of its past states.
+"""Choose the judge of masked images: the current classifier, or one of its past states.
 
-In joint training the classifier moves; masks judged by several of its states have to cover what any
-of them could use (Zolna et al. 2020).
+In joint training the classifier changes. Masks that several of its states judge must cover the
+evidence of all of them (Zolna et al. 2020).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from captum_masking._base.checks import check_count
 
 __all__ = ["History", "Latest", "OneJudge", "Pool"]
 
-#: The state of one classifier, on CPU memory of its own.
+#: A copy of a classifier's state in CPU memory.
 Weights = dict[str, Tensor]
 
 
@@ -26,23 +26,23 @@ class Pool(Protocol):
     """The contract of a pool."""
 
     def add(self, classifier: nn.Module) -> None:
-        """Take note of the classifier as it is now; called before a draw when it has changed."""
+        """Take the current classifier; called before the next draw after each change of it."""
 
     def draw(self) -> nn.Module:
-        """Return the classifier that judges this step."""
+        """Return the judge of this step."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that a fresh pool needs to go on as this one, but the live classifier.
+        """Return the state of the pool, without the current classifier.
 
-        CPU tensors that share no memory with each other, as safetensors requires.
+        The values are CPU tensors that share no memory, as safetensors requires.
         """
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state_dict()`` of such a pool returned, once ``add`` is called."""
+        """Restore a state from ``state_dict()``; call ``add`` before the next draw."""
 
 
 class Latest:
-    """The classifier as it is now; with a frozen one, the paper's FIX.
+    """The current classifier judges; if it is frozen, this is the paper's FIX.
 
     Source:
         Zolna et al. 2020, "L" (trained) and "F" (frozen).
@@ -74,10 +74,10 @@ class Latest:
 
 
 class OneJudge:
-    """Another network than the classifier judges; the classifier stays what is explained.
+    """Another network judges in place of the classifier, which is still the one explained.
 
-    It takes the classifier's inputs and gives logits of the same classes, such as the copy that
-    :func:`~captum_masking.training.classifier.harden` makes.
+    The network takes the classifier's inputs and returns logits of the same classes, like the copy
+    that :func:`~captum_masking.training.classifier.harden` makes.
 
     Example:
         >>> pool, judge = OneJudge(nn.Linear(1, 1)), nn.Linear(1, 1)
@@ -90,7 +90,7 @@ class OneJudge:
         self.network = network
 
     def add(self, classifier: nn.Module) -> None:
-        """Leave the classifier out."""
+        """Ignore the classifier."""
 
     def draw(self) -> nn.Module:
         return self.network
@@ -108,25 +108,24 @@ class OneJudge:
 
 @dataclass(eq=False, kw_only=True)
 class History:
-    """Past classifiers and the live one: each draw is a past one with probability ``past``.
+    """The current classifier judges, or with probability ``past`` a random copy of a past one.
 
-    Every ``every`` steps a copy of the weights goes to CPU memory; once there are ``size`` of
-    them a new one replaces a random one. The random numbers are the pool's own.
+    The pool copies the weights to CPU memory every ``every`` steps. Once it has ``size`` copies, a
+    new one replaces a random one. The pool has its own random numbers.
 
     Args:
-        size: Most copies kept.
-        every: Steps between copies; the first is taken at the first step. None keeps that one
-            alone: ``History(every=None)`` draws the first classifier or the live one, and with
-            ``past=1.0`` the first one always.
-        past: Probability of drawing a copy rather than the live classifier, in ``[0, 1]``.
-        after: Steps before the first copy is drawn; until then the classifier has hardly a past,
-            and the live one judges.
-        seed: Of the pool's random numbers.
+        size: Maximum number of copies.
+        every: Steps between copies, from the first step on. None keeps only the first copy:
+            ``History(every=None)`` draws the first or the current classifier, and with
+            ``past=1.0`` always the first.
+        past: Probability of drawing a copy instead of the current classifier, in ``[0, 1]``.
+        after: Steps in which the current classifier always judges, since it has hardly changed.
+        seed: Seed of the pool's random numbers.
 
     Source:
         Zolna et al. 2020, "L100" (the defaults) and "FL" (``every=None``); Phang et al. 2020, CA.
-        In the published code a past member is drawn and then the live classifier called; here the
-        drawn member judges.
+        Differs: the drawn copy judges; the published code draws it but calls the current
+        classifier.
 
     Example:
         >>> pool, classifier = History(past=1.0), nn.Linear(1, 1)
@@ -143,20 +142,20 @@ class History:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_count("size", self.size, way_out="Latest() is the pool that keeps nothing.")
+        check_count("size", self.size, way_out="use Latest() to keep no copies.")
         if self.every is not None:
-            check_count("every", self.every, way_out="None keeps the first classifier alone.")
+            check_count("every", self.every, way_out="use None to keep only the first copy.")
         check_count("after", self.after, least=0)
         if not 0 <= self.past <= 1:
             raise ValueError(
-                f"past must be a probability in [0, 1], but got {self.past}; 0 never draws a past "
-                "classifier, 1 never the live one."
+                f"past must be a probability in [0, 1], but got {self.past}; 0 draws no past "
+                "classifier, 1 draws only past ones."
             )
         self.classifier: nn.Module | None = None
         self.members: list[Weights] = []
         self.steps = 0
         self.random = torch.Generator().manual_seed(self.seed)
-        # One copy of the classifier, on its device, takes the weights of whichever member is drawn.
+        # One copy of the classifier, on its device, takes the weights of the member drawn.
         self._judge: nn.Module | None = None
         self._loaded: Weights | None = None
 
@@ -201,7 +200,7 @@ class History:
         return int(torch.randint(count, (), generator=self.random))
 
     def _load(self, weights: Weights, classifier: nn.Module) -> nn.Module:
-        """Return the copy with these weights; it is not loaded again with those it has."""
+        """Return the copy with these weights; load them only if it has others."""
         if self._judge is None:
             self._judge = copy.deepcopy(classifier).eval().requires_grad_(False)
             self._judge.zero_grad(set_to_none=True)  # a copy has the gradients as well
@@ -211,9 +210,8 @@ class History:
                 self._judge.load_state_dict(weights)
             except RuntimeError as error:
                 raise RuntimeError(
-                    "a past classifier of this pool has other weights than the classifier that was "
-                    "added last; a pool serves one classifier, so take a fresh pool for another, "
-                    f"or restore the state that was saved with this one. {error}"
+                    "this pool has copies of another classifier than the one added last; use a new "
+                    f"pool for each classifier, or restore the state saved with this one. {error}"
                 ) from error
             self._loaded = weights
         return self._judge
@@ -236,8 +234,8 @@ def _generator(state: Tensor) -> torch.Generator:
         random.set_state(state.cpu().clone())
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"expected the state of a random generator under 'random', but got one that torch "
-            f"refuses ({error}); give what state_dict() returned, unchanged."
+            f"expected the state of a random generator under 'random', but torch refuses it "
+            f"({error}); pass what state_dict() returned, unchanged."
         ) from error
     return random
 
@@ -254,5 +252,5 @@ def _check_keys(pool: Pool, got: Collection[str], expected: Collection[str]) -> 
         kind = type(pool).__name__
         raise ValueError(
             f"expected the state of a {kind} pool, but {len(differing)} entries are missing or "
-            f"unknown, first {differing[0]!r}; give what state_dict() of a {kind} returned."
+            f"unknown, first {differing[0]!r}; pass what state_dict() of a {kind} returned."
         )
