@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+export PYTHONDONTWRITEBYTECODE := # or each process of a test compiles torch anew, for ten seconds
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
