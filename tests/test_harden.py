@@ -37,6 +37,18 @@ def test_the_classifier_and_its_modes_stay_as_they_were(images):
     assert all(torch.equal(a, b) for a, b in statistics)
 
 
+def test_probabilities_harden_the_judge_as_the_logits_behind_them_do(images):
+    """The answers of both are the same, so the weights learn the same."""
+    torch.manual_seed(1)
+    of_logits = harden(cnn(), [(images, None)], 3, show_progress=False)
+    torch.manual_seed(1)
+    with pytest.warns(UserWarning, match="probabilities"):
+        answers = nn.Sequential(cnn(), nn.Softmax(1))
+        of_answers = harden(answers, [(images, None)], 3, show_progress=False)[0]
+    for name, weights in of_logits.state_dict().items():
+        torch.testing.assert_close(of_answers.state_dict()[name], weights, msg=name)
+
+
 @torch.no_grad()
 def recognized(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     return float((network(inputs).argmax(1) == labels).float().mean())

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import evaluated
+from captum_masking._base.captum import ToLogits, as_they_are, find_to_logits, two_classes
 from captum_masking._base.processes import average_buffers
 from captum_masking._base.rates import cosine
 from captum_masking.model.model import MaskingModel
@@ -204,6 +205,11 @@ def harden(
         >>> bool((judge[0].weight == network[0].weight).all())
         False
     """
+    to_logits: ToLogits | None = None
+
+    def read(network: nn.Module, shown: Tensor) -> Tensor:
+        return two_classes((to_logits or as_they_are)(logits_of(network(shown))))
+
     with evaluated(classifier) as teacher:
         student = copy.deepcopy(teacher).eval().requires_grad_(True)
         optimizer = torch.optim.SGD(student.parameters(), lr, momentum=0.9)
@@ -215,9 +221,11 @@ def harden(
                     images = (inputs,)
                     halves = masked_halves(images, (_random_half(inputs, cells),), infill)
                     with torch.no_grad():
-                        answer = logits_of(teacher(inputs)).softmax(1)
+                        output = logits_of(teacher(inputs))
+                        to_logits = to_logits or find_to_logits(teacher, output, images, teacher)
+                        answer = read(teacher, inputs).softmax(1)
                     shown = torch.cat([*halves, inputs])
-                    loss = cross_entropy(logits_of(student(shown)), answer.repeat(3, 1))
+                    loss = cross_entropy(read(student, shown), answer.repeat(3, 1))
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
