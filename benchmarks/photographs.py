@@ -74,8 +74,8 @@ def main() -> None:
     ]
     file = parser.parse_args().out
     with TemporaryDirectory() as folder:
-        viz.montage([first, *others], large := Path(folder) / "large.png")
-        Image.open(large).convert("RGB").reduce(2).save(file, quality=88)  # for a page
+        viz.montage([first, *others], png := Path(folder) / "compared.png", width=1.25)
+        Image.open(png).convert("RGB").save(file, quality=88)
 
 
 if __name__ == "__main__":

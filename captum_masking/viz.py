@@ -201,10 +201,17 @@ def _beyond(mask: Tensor) -> str:
 
 
 def montage(
-    rows: Sequence[Sequence[Panel]], file: str | Path, *, notes: Mapping[str, str] | None = None
+    rows: Sequence[Sequence[Panel]],
+    file: str | Path,
+    *,
+    width: float = 2.4,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write rows of panels, and notes, to one PNG; its folder is made if needed."""
-    figure = _figure(rows)
+    """Write rows of panels, each ``width`` inches wide, and notes to one PNG.
+
+    The file's folder is made if needed.
+    """
+    figure = _figure(rows, width)
     recorded = warnings.catch_warnings(record=True, action="always")
     with replacing(file, shared=True) as staged, recorded as said:
         figure.savefig(staged, dpi=110, metadata=notes)

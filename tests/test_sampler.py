@@ -41,10 +41,31 @@ def test_a_lean_moves_the_log_odds_of_shown_masks_and_not_of_those_in_training()
     assert sampler.train()(mask_logits).item() == pytest.approx(0.75)
 
 
-def test_sharpness_is_a_power_of_the_odds_that_are_shown():
-    sampler, mask_logits = Sigmoid(lean=-math.log(2), sharpness=2.0), torch.tensor([[[6.0]]]).log()
-    assert sampler.eval()(mask_logits).item() == pytest.approx(9 / 10)  # odds of (6 / 2) ** 2
-    assert sampler.train()(mask_logits).item() == pytest.approx(6 / 7)
+def by_hand(mask: float, at: float, sharpness: float) -> float:
+    """Odds to the power of the sharpness, relative to those of ``at``."""
+    odds = (mask / (1 - mask) * (1 - at) / at) ** sharpness
+    return odds / (1 + odds)
+
+
+@pytest.mark.parametrize(
+    "masks, at",
+    [((0.1, 0.4), 0.375), ((0.01, 0.05), 0.2), ((0.8, 0.9), 0.5)],
+    ids=["around 1.5 times its mean", "at least a fifth", "at most one half"],
+)
+def test_a_shown_mask_is_steeper(masks, at):
+    logits = torch.tensor(masks, dtype=torch.float64).logit()[None, None]
+    sampler = Sigmoid(sharpness=3.0)
+    expected = [by_hand(mask, at, 3.0) for mask in masks]
+    assert sampler.eval()(logits)[0, 0].tolist() == pytest.approx(expected)
+    assert sampler.train()(logits)[0, 0].tolist() == pytest.approx(list(masks))
+
+
+def test_each_example_has_a_mean_of_its_own_and_pixels_keep_their_order():
+    logits = torch.randn(2, 1, 5, 5) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
+    sampler = Sigmoid(lean=-2.0, sharpness=2.0).eval()
+    both = sampler(logits)
+    torch.testing.assert_close(both, torch.cat([sampler(each[None]) for each in logits]))
+    assert torch.equal(both.flatten(1).argsort(1), logits.flatten(1).argsort(1))
 
 
 @pytest.mark.parametrize("sharpness", [0.0, -1.0, math.inf])

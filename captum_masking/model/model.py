@@ -90,7 +90,7 @@ class MaskingModel(nn.Module):
             dims=dims)`` with the channels of the maps. The default is one of
             :mod:`captum_masking.parts.other_maskers` for vectors, for several inputs, or if no
             layer can be read.
-        sampler: Maps mask logits to the mask; None is :class:`Sigmoid(lean=-1.15, sharpness=1.5)
+        sampler: Maps mask logits to the mask; None is :class:`Sigmoid(lean=-2.0, sharpness=1.5)
             <captum_masking.parts.sampler.Sigmoid>`, and ``Sigmoid()`` for a masker that takes an
             area.
         stride: Input pixels per cell of the mask's grid; None takes the grid of the finest map.
@@ -158,7 +158,7 @@ class MaskingModel(nn.Module):
         self.upsample = upsample
         self.upsample_first = upsample_first
         self.to_logits = to_logits
-        self.sampler = Sigmoid(lean=-1.15, sharpness=1.5) if sampler is None else sampler
+        self.sampler = Sigmoid(lean=-2.0, sharpness=1.5) if sampler is None else sampler
         self.classifier_trained = False  # set by joint training: then its weights are saved too
         self.layers: tuple[str, ...] = Taps(self.classifier, () if own else layers or ()).layers
         self.layouts: tuple[Layout, ...] | None = None if layouts is None else tuple(layouts)
