@@ -76,7 +76,7 @@ def test_a_signal_saves_and_resume_goes_on_as_if_it_had_not_come(
     assert signal.getsignal(signal.SIGTERM) is before
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert line.startswith(f"captum-masking: {word}")
-    assert "Go on from step 3" in line and "the same with --resume" in line
+    assert "Resume from step 3" in line and "the same with --resume" in line
     assert not Path("model").exists()
     signal_at(number, step=99)
     assert train(*VALIDATED, *KEPT, "--resume") == 0

@@ -165,7 +165,7 @@ def assert_survives(
     with given_back(trainer), pytest.raises(error, match=words) as caught:
         extra = [Watched()] if extra is None else extra
         fit(trainer, batches, extra=extra, checkpoints=keeping, **options)
-    assert f"Go on from step {saved} with fit(..., resume='{folder}')" in notes(caught.value)
+    assert f"Resume from step {saved} with fit(..., resume='{folder}')" in notes(caught.value)
     assert_goes_on(unharmed, folder, saved)
     return caught.value
 
@@ -224,7 +224,7 @@ def test_ctrl_c_that_ends_the_workers_too_saves_and_is_no_other_error(
     caught = pytest.raises(KeyboardInterrupt)
     with caught as error, given_back(trainer := made(0)):
         fit(trainer, batches, extra=[Watched()], checkpoints=Checkpoints(tmp_path, every=100))
-    assert f"Go on from step {trainer.steps_done} with" in notes(error.value)
+    assert f"Resume from step {trainer.steps_done} with" in notes(error.value)
     assert 4 <= trainer.steps_done < 8
     assert_goes_on(unharmed, tmp_path, trainer.steps_done)
 
@@ -274,7 +274,7 @@ def test_an_exception_in_the_data_set_comes_out_with_its_place(unharmed, tmp_pat
         fit(trainer, batches, extra=[Watched()], checkpoints=keeping)
     # What happens in another process comes as text.
     assert "in breaks" in (str(caught.value) if workers else str(caught.traceback[-1]))
-    assert f"Go on from step {trainer.steps_done} with" in notes(caught.value)
+    assert f"Resume from step {trainer.steps_done} with" in notes(caught.value)
     assert_goes_on(unharmed, tmp_path, trainer.steps_done)
 
 
@@ -291,7 +291,7 @@ def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do(unharmed, tmp_
         said = notes(caught.value)
         del caught, batches  # the loader's last signal could otherwise come at any time from here
         gc.collect()
-    assert "want of memory" in said and "num_workers" in said and "Go on from step" in said
+    assert "want of memory" in said and "num_workers" in said and "Resume from step" in said
     assert_goes_on(unharmed, tmp_path, Checkpoints(tmp_path).steps()[-1])
 
 
@@ -579,7 +579,7 @@ class Ending(IterableDataset):
 @pytest.mark.parametrize("times", [0, 1])
 def test_a_stream_that_gives_nothing_any_more_is_an_error(tmp_path, times):
     trainer = made(0)
-    with given_back(trainer), pytest.raises(ValueError, match="gave no batch") as caught:
+    with given_back(trainer), pytest.raises(ValueError, match="loader gave none") as caught:
         fit(trainer, DataLoader(Ending(times), batch_size=4), checkpoints=tmp_path)
     assert f"in epoch {times + 1} of 2" in notes(caught.value)
     assert Checkpoints(tmp_path).steps() == ([2] if times else [])
@@ -599,7 +599,7 @@ def test_a_label_out_of_range_is_refused_with_the_range(tmp_path):
     trainer = made(0)
     with given_back(trainer), pytest.raises(ValueError, match=r"0\.\.3 .*4 logits.*9") as caught:
         fit(trainer, batches, checkpoints=Checkpoints(tmp_path, every=1))
-    assert "Go on from step 1 with" in notes(caught.value)
+    assert "Resume from step 1 with" in notes(caught.value)
     assert Checkpoints(tmp_path).latest()["trainer"]["steps_done"] == 1
 
 
@@ -625,7 +625,7 @@ def test_a_batch_norm_with_one_value_to_learn_from_says_to_drop_the_last_batch(l
     with given_back(trainer), pytest.raises(ValueError, match="more than 1 value") as caught:
         fit(trainer, batches, validation=None, checkpoints=Checkpoints(tmp_path, every=1))
     assert "drop_last=True" in notes(caught.value)
-    assert "Go on from step 1 with" in notes(caught.value)
+    assert "Resume from step 1 with" in notes(caught.value)
 
 
 def test_an_infinite_figure_of_validation_neither_stops_nor_is_chosen():

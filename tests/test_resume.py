@@ -346,7 +346,7 @@ def test_without_a_checkpoint_the_training_begins_and_says_so(what, tmp_path):
     torch.manual_seed(1)
     before = fit(reference, epochs=1)
     torch.manual_seed(1)
-    with pytest.warns(UserWarning, match="run holds no checkpoint yet: the training begins"):
+    with pytest.warns(UserWarning, match="run holds no checkpoint yet: a new training starts"):
         records = fit(trainer, epochs=1, resume=folder, checkpoints=folder)
     assert_same_training((reference, before), (trainer, records))
     assert Checkpoints(folder).steps() == [4]

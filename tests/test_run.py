@@ -274,11 +274,11 @@ def test_an_error_says_how_far_it_was_saved(tmp_path):
         return caught.value.__notes__[-1]
 
     words = "The training stopped after step 2, in epoch 1 of 2. "
-    way_out = "No checkpoints were asked for: fit(..., callbacks=[Checkpoints(folder)])."
+    way_out = "To save checkpoints, use fit(..., callbacks=[Checkpoints(folder)])."
     assert note(2) == words + way_out
     assert note(2, checkpoints=tmp_path / "a") == words + "There was no checkpoint yet."
     keeping = Checkpoints(tmp_path / "b", every=3)
-    resume = f"Go on from step 3 with fit(..., resume='{tmp_path / 'b'}')."
+    resume = f"Resume from step 3 with fit(..., resume='{tmp_path / 'b'}')."
     assert note(5, checkpoints=keeping).endswith(f"step 5, in epoch 2 of 2. {resume}")
     assert "step 8, in epoch 2 of 2" in note(None)
 

@@ -728,7 +728,7 @@ def test_shares_outside_0_and_1_are_refused(shares):
 
 
 def test_labels_that_are_no_zeros_and_ones_are_refused():
-    with pytest.raises(ValueError, match="must be 0 and 1"):
+    with pytest.raises(ValueError, match="must be 0 or 1"):
         one_label(torch.tensor([[0, 2]]))
 
 

@@ -1070,7 +1070,7 @@ def test_training_works_inside_any_grad_mode_and_on_tensors_of_it(images, labels
 def test_weights_without_values_or_gradients_are_refused():
     with torch.inference_mode():
         model = MaskingModel(cnn())
-        with pytest.raises(ValueError, match="made in inference mode"):
+        with pytest.raises(ValueError, match="created in inference mode"):
             MaskingTrainer(model)
     with pytest.raises(ValueError, match="no values yet"):
         MaskingTrainer(MaskingModel(cnn()).to("meta"))

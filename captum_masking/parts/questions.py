@@ -1,11 +1,10 @@
-"""The questions for a masker in training: images and their targets.
+"""Choose images and targets for the training of a masker.
 
-``questions.ask(inputs, labels)`` poses questions about a batch; the result has the ``inputs`` to
-show to the classifier, and ``given(logits)`` chooses the classes and returns the
-:class:`~captum_masking.parts.masker.Question`. The paper's masker is asked for the label of each
-image (:class:`AsLabeled`), or for what the classifier predicts (:class:`AsPredicted`). A
-target-aware one also learns from images of several classes, and from classes that are not there
-(:class:`Questions`).
+``questions.ask(inputs, labels)`` returns an object with the ``inputs`` for the classifier. Its
+``given(logits)`` chooses the targets and returns a :class:`~captum_masking.parts.masker.Question`.
+The paper's masker is asked for the label of each image (:class:`AsLabeled`), or for the predicted
+class (:class:`AsPredicted`). A target-aware masker also learns from images of several classes, and
+from absent classes (:class:`Questions`).
 """
 
 from __future__ import annotations
@@ -89,11 +88,11 @@ def _drawn_area(labels: Tensor) -> Tensor:
 
 
 def mosaics(inputs: Tensor, rows: int = 2, columns: int = 2) -> Tensor:
-    """Lay images side by side, each ``rows x columns`` of them into one mosaic.
+    """Tile each ``rows x columns`` images into one mosaic, in reading order.
 
-    ``(B * rows * columns, C, h, w)``, in reading order, become ``(B, C, rows * h, columns * w)``.
-    Explain each mosaic once for the class of each of its images, and pass the maps to
-    ``metrics.grid_pointing`` with the number of the image's cell.
+    ``(B * rows * columns, C, h, w)`` become ``(B, C, rows * h, columns * w)``. Explain each mosaic
+    for the class of each of its images, and pass the maps to ``metrics.grid_pointing`` with the
+    number of the image's cell.
 
     Source:
         Boehle et al. 2021 (CoDA-Nets), the grid pointing game.
@@ -119,7 +118,7 @@ class Quarters:
     """Four images in a 2 x 2 mosaic, each at half its size.
 
     Source:
-        The mosaics of the grid pointing game (Boehle et al. 2021), here to learn from.
+        The mosaics of the grid pointing game (Boehle et al. 2021), here for training.
 
     Example:
         >>> inputs = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 1, 4, 4)
@@ -159,7 +158,7 @@ class Halves:
 
 @dataclass(frozen=True)
 class Pasted:
-    """One image at half its size, pasted somewhere into another.
+    """One image at half its size, pasted into another at a random place.
 
     Example:
         >>> inputs = torch.arange(2.0).reshape(2, 1, 1, 1).expand(2, 1, 4, 4)
@@ -192,21 +191,21 @@ def _shrunk(images: Tensor, size: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Questions:
-    """Turn labeled images into questions of several and absent classes.
+    """Turn labeled images into questions about several and absent classes.
 
     Most rows do not change and ask for their label. Some become images of several classes and ask
     for one of them; some ask for an absent class.
 
     Args:
         composed: Share of the rows that become images of several classes, in [0, 1]. Inputs that
-            no composition takes stay as they are.
+            no composition accepts do not change.
         absent: Share of the rows that ask for an absent class, in [0, 1].
-        tiled: Share of the batches, in [0, 1], from which a gate learns in mosaics of whole
-            images, and not as above. None where the classifier refuses images of twice the size.
-        compositions: Ways of composing, drawn at random: called as ``composition(inputs, rows)``
-            with images ``(B, C, *spatial)`` and indices ``(n, parts)`` of those that go together,
-            to return ``(n, C, *spatial)``. ``parts`` states how many it takes, ``dims`` of how
-            many spatial dimensions.
+        tiled: Share of the batches from which a gate learns in mosaics of whole images instead,
+            in [0, 1]. Without effect if the classifier rejects images of twice the size.
+        compositions: Ways to compose images, drawn at random. Each is called as
+            ``composition(inputs, rows)`` with images ``(B, C, *spatial)`` and the indices
+            ``(n, parts)`` of those to combine, and returns ``(n, C, *spatial)``. Its ``parts`` is
+            the number of images it combines, its ``dims`` the spatial dimensions it accepts.
         sized: Whether to draw an area for each input; the trainer sets it.
 
     Example:
@@ -231,12 +230,12 @@ class Questions:
     def __post_init__(self) -> None:
         shares = self.composed, self.absent, self.tiled
         check_weights(
-            composed=self.composed, absent=self.absent, tiled=self.tiled, way_out="0 leaves it out."
+            composed=self.composed, absent=self.absent, tiled=self.tiled, way_out="0 disables it."
         )
         if max(shares) > 1:
             raise ValueError(
                 f"composed, absent and tiled must be shares in [0, 1], but got {shares[0]}, "
-                f"{shares[1]} and {shares[2]}; 0.2 and 0.25 leave most rows as they are."
+                f"{shares[1]} and {shares[2]}; 0.2 and 0.25 leave most rows unchanged."
             )
 
     def ask(self, inputs: tuple[Tensor, ...], labels: Tensor) -> Posed:
@@ -266,11 +265,11 @@ class Questions:
 
 
 class Posed(NamedTuple):
-    """A batch of questions before the classifier has seen their images.
+    """A batch of questions before their targets are chosen.
 
-    ``parts``, ``(B, parts)``, are the images that each row shows, ``source``, ``(B, 1, *spatial)``,
-    the one that each pixel shows; ``absent`` rows ask for a class that is not there, and ``alone``
-    ones show one image of one class.
+    ``parts``, ``(B, parts)``, are the images in each row, ``source``, ``(B, 1, *spatial)``, is the
+    image of each pixel. ``absent`` rows ask for an absent class, ``alone`` rows show one image of
+    one class.
     """
 
     inputs: tuple[Tensor, ...]
@@ -282,7 +281,7 @@ class Posed(NamedTuple):
     sized: bool = False
 
     def given(self, logits: Tensor) -> Question:
-        """Choose the class of each row; where no class is absent, a present one."""
+        """Choose the class of each row; if no class is absent, choose a present one."""
         there = classes_in(self.labels, self.parts, logits.shape[1])
         target, possible = absent_classes(logits, there)
         own, has_own = _one_of(self.labels)
@@ -297,7 +296,7 @@ class Posed(NamedTuple):
         )
 
     def ask_gate(self, logits: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Ask once: ``[(target, shut)]``, the latter where the class is not."""
+        """Return ``[(target, shut)]``; a gate must be shut where the class is absent."""
         question = self.given(logits)
         shut = question.elsewhere
         if shut is None:
@@ -315,13 +314,13 @@ class Posed(NamedTuple):
 
 
 def one_label(labels: Tensor) -> Tensor:
-    """Return one class of each image: its label, or the first of ``(B, classes)`` of 0 and 1."""
+    """Return one class per image: its label, or the first of ``(B, classes)`` of 0 and 1."""
     if labels.dim() < 2:
         return labels
     if not bool(((labels == 0) | (labels == 1)).all()):
         raise ValueError(
-            f"labels of shape {tuple(labels.shape)} must be 0 and 1, one column a class, but "
-            f"hold values from {labels.min()} to {labels.max()}; give class indices as (B,)."
+            f"labels of shape {tuple(labels.shape)} must be 0 or 1, with one column per class, but "
+            f"range from {labels.min()} to {labels.max()}; give class indices as (B,)."
         )
     return labels.long().argmax(1)
 
@@ -329,7 +328,7 @@ def one_label(labels: Tensor) -> Tensor:
 def as_labeled(
     judgement: Judgement, masks: tuple[Tensor, ...] = ()
 ) -> tuple[Judgement, tuple[Tensor, ...]]:
-    """Keep the rows that ask for the label of an image as it is; all where there are none."""
+    """Keep the rows that ask for the label of an unchanged image; keep all if there are none."""
     rows = judgement.as_labeled
     if judgement.present is None or not rows.any():
         return judgement, masks
@@ -345,10 +344,10 @@ def classes_in(labels: Tensor, parts: Tensor, classes: int) -> Tensor:
 
 
 def absent_classes(logits: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw a class for each image that is not in it: a quarter of the time the likeliest of these.
+    """Draw an absent class for each image, the likeliest one a quarter of the time.
 
-    More often, labels that the classifier mistakes would count as absent. The highest logit is
-    never drawn: there is evidence for that one. Returns ``(target, possible)``, ``(B,)``.
+    A larger share would count labels that the classifier mistakes as absent. The predicted class
+    is never drawn, since there is evidence for it. Returns ``(target, possible)``, ``(B,)``.
     """
     logits = logits.detach()
     away = (~there).scatter(1, logits.argmax(1, keepdim=True), False)
@@ -364,17 +363,17 @@ def _takes(way: Any, inputs: tuple[Tensor, ...]) -> bool:
 
 
 def _drawn(share: float, count: int) -> Tensor:
-    """Draw that share of the rows, ``(count,)`` bool; what is less than a row, by chance."""
+    """Draw a share of the rows, ``(count,)`` bool; round their number at random."""
     number = int(share * count + float(torch.rand(())))
     return torch.randperm(count) < number
 
 
 def _compose(inputs: Tensor, composed: Tensor, ways: list[Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Compose the rows that were drawn, each its own way; return images, parts and sources."""
+    """Compose each drawn row in a random way; return images, parts and sources."""
     count = len(inputs)
     number = torch.arange(count, device=inputs.device).reshape(-1, *[1] * (inputs.dim() - 1))
     number = number.to(inputs).expand(count, 1, *inputs.shape[2:])
-    marked = torch.cat([inputs, number], dim=1)  # composed along, the number says whose pixel it is
+    marked = torch.cat([inputs, number], dim=1)  # the number tells which image a pixel is from
     images, source = inputs.clone(), number.long()
     parts = torch.arange(count)[:, None].repeat(1, max(way.parts for way in ways))
     chosen = torch.randint(len(ways), (count,))
@@ -391,7 +390,7 @@ def _compose(inputs: Tensor, composed: Tensor, ways: list[Any]) -> tuple[Tensor,
 
 
 def _partners(row: int, number: int, count: int) -> Tensor:
-    """Draw other rows to go with one; the one comes first."""
+    """Draw rows to combine with one, which comes first."""
     others = torch.randperm(count - 1)[: number - 1]
     return torch.cat([torch.tensor([row]), others + (others >= row)])
 
@@ -415,7 +414,7 @@ class Tiled(NamedTuple):
 
     @classmethod
     def of(cls, inputs: Tensor, labels: Tensor) -> Tiled:
-        """Lay the images of a batch side by side, in random order; up to three are left out."""
+        """Tile the images of a batch in random order; leave out up to three."""
         cells = _ROWS * _COLUMNS
         order = torch.randperm(len(inputs))[: len(inputs) // cells * cells].to(inputs.device)
         made = mosaics(inputs[order], _ROWS, _COLUMNS)

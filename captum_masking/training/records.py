@@ -1,4 +1,4 @@
-"""What is measured of a batch and of an epoch, and shown while a training runs."""
+"""Measure batches and epochs, and show progress during training."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ from captum_masking.parts.sampler import Sigmoid
 
 __all__ = ["Metric", "Record"]
 
-#: What was measured in a step or an epoch, by name.
+#: Measured values of a step or an epoch, by name.
 Record = dict[str, float]
 
-#: What else to measure on a batch, called as ``metric(model, inputs, target, mask)``: means, by
-#: name.
+#: Measures a batch: called as ``metric(model, inputs, target, mask)``, returns means by name.
 Metric = Callable[[MaskingModel, Any, Tensor, Any], dict[str, Tensor]]
 
 
@@ -41,7 +40,7 @@ def measure(
     *,
     alone: bool = False,
 ) -> Record:
-    """Reduce one batch to a record; with the sampler of a training step, also the area it shows."""
+    """Reduce one batch to a record; in training, also with the area of displayed masks."""
     spread = [mask.flatten(1).std(1, correction=0).mean() for mask in masks]
     means = {
         **losses,
@@ -59,7 +58,7 @@ def measure(
 
 
 def as_record(means: Mapping[str, Tensor], examples: int, *, alone: bool = False) -> Record:
-    """Turn means over this process's examples into means over those of all, in one message."""
+    """Turn means over this process's examples into means over those of all processes."""
     values = torch.stack([value.detach().double() for value in means.values()])
     if world() > 1 and not alone:
         sums = summed(torch.cat([values * examples, values.new_tensor([examples])]))
@@ -93,7 +92,7 @@ def only_one(inputs: tuple[Tensor, ...]) -> Tensor | None:
 def metric_of(name: str, record: Record) -> float:
     if name in record:
         return record[name]
-    hint = "; give fit(..., validation=loader)" if name.startswith("val_") else ""
+    hint = ", or pass fit(..., validation=loader)" if name.startswith("val_") else ""
     raise KeyError(
         f"expected the records to have the metric {name!r}, but they have only "
         f"{', '.join(record)}; name one of these{hint}."
@@ -138,7 +137,7 @@ class EpochRecords(list[Record]):
         return f"{self._curves()}<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
     def _curves(self) -> str:
-        """Draw what was measured of the pictures, dashed on the training set."""
+        """Draw accuracies, area and loss; dashed lines are the training set."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8, 2.6), layout="constrained")
@@ -172,7 +171,7 @@ def summary(record: Record) -> str:
 
 
 class Records:
-    """Keeps a record per epoch under a progress bar, and warns when masks have collapsed."""
+    """Keep a record per epoch, show a progress bar, and warn if masks collapse."""
 
     def __init__(self, epochs: int, *, show_progress: bool = True) -> None:
         self.epochs = epochs
@@ -184,7 +183,7 @@ class Records:
     def epoch(
         self, batches: Iterable, *, start: int = 0, total: int | None = None
     ) -> Iterator[Any]:
-        """Give the batches of one epoch under a bar, of which ``start`` are done already."""
+        """Yield the batches of one epoch under a progress bar that begins at ``start``."""
         self.started = time.perf_counter()
         name = f"epoch {len(self.closed) + 1}/{self.epochs}"
         with tqdm(
@@ -193,7 +192,7 @@ class Records:
             yield from self.bar
 
     def add(self, record: Record, count: int) -> None:
-        """Take in one step's record, of which only what is finite counts if it was skipped."""
+        """Add one step's record; of a skipped step, add only finite values."""
         if record.get("skipped"):
             self.skipped += 1
             finite = {name: value for name, value in record.items() if math.isfinite(value)}

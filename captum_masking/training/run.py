@@ -1,4 +1,4 @@
-"""What one call of ``fit`` has read and done: all of it that a checkpoint holds."""
+"""One call of ``fit``: its progress, which checkpoints save."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from captum_masking.training.records import Record, Records
 if TYPE_CHECKING:
     from captum_masking.training.trainer import MaskingTrainer
 
-_WARM_UP = 100  # steps, where nobody knows yet how many there will be
+_WARM_UP = 100  # steps, while the length of a stream is unknown
 
 
 class Run:
-    """One call of ``fit``; every attribute that changes meanwhile is part of its state."""
+    """One call of ``fit``; its state holds every attribute that changes."""
 
     def __init__(
         self,
@@ -53,34 +53,34 @@ class Run:
         self.callbacks, self.validation = in_order(callbacks), validation
         self.store = next((c for c in self.callbacks if isinstance(c, Checkpoints)), None)
         self.records = Records(epochs, show_progress=show_progress and trainer.is_main)
-        self.known_length = loading.length  # of a stream, None also when it has been found out
-        self.seed: int | None = None  # of the running epoch
+        self.known_length = loading.length  # stays None for a stream
+        self.seed: int | None = None  # of the current epoch
         self.position = 0  # batches of it that are done
         self.schedules: dict[Optimizer, InParts] = {}
 
     def begin(self, resume: str | Path | None) -> None:
-        """Take the learning rates in hand, and count from zero or from the newest checkpoint."""
+        """Start from zero or from the newest checkpoint."""
         found, store = None if resume is None else Checkpoints(resume), self.store
         goes_on_there = bool(found and store and store.folder.resolve() == found.folder.resolve())
         if store is not None:
             store.saved = None
             if not goes_on_there:
                 check_no_checkpoints(store)
-        # A damaged one may be all that is left: not to be taken for none.
+        # A folder with only damaged checkpoints is not empty: it must raise an error.
         if found is not None and (found.steps() or any(found.folder.glob("step-*"))):
             self.load_state_dict(found.latest())
             if store is not None and goes_on_there:
                 store.saved = self.trainer.steps_done
             return
         if found is not None:
-            warnings.warn(f"{resume} holds no checkpoint yet: the training begins.", stacklevel=3)
+            warnings.warn(f"{resume} holds no checkpoint yet: a new training starts.", stacklevel=3)
         self.trainer.steps_done = self.trainer.epochs_done = 0
         self.trainer.stopping = None
         self.schedules = self._schedules(self.loading.length)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Hold the callbacks around the training; leave no gradients, add the way on to errors."""
+        """Run the callbacks around a training, clear its gradients, and tell how to resume."""
         before = random_state()
         try:
             with ExitStack() as around, causes_in_words():
@@ -97,7 +97,7 @@ class Run:
             self.trainer.forget_gradients()
 
     def batches(self) -> Iterator[tuple[Any, Tensor]]:
-        """Give what is left of the running epoch, under a progress bar."""
+        """Yield the rest of the current epoch under a progress bar."""
         loading = self.loading
         if self.seed is None:
             self.seed = loading.draw_seed()
@@ -105,16 +105,16 @@ class Run:
         batches = self._read(self.seed)
         yield from self.records.epoch(batches, start=self.position, total=loading.length)
         if self.position == 0:
-            raise ValueError("the loader gave no batch; it must give images to read.")
+            raise ValueError("expected a batch, but the loader gave none; check its data.")
 
     @property
     def progress(self) -> float:
-        """The fraction of the training that is done; of a stream, in whole epochs."""
+        """The fraction of the training that is done; for a stream, in whole epochs."""
         in_epoch = 0.0 if self.loading.length is None else self.position / self.loading.length
         return (self.trainer.epochs_done + in_epoch) / self.epochs
 
     def advance(self, record: Record, examples: int, optimizers: Sequence[Optimizer]) -> None:
-        """Note a step, and move the rates of those who learned."""
+        """Record a step, and advance the learning rates of these optimizers."""
         self.records.add(record, in_all(examples, self.trainer.device))
         for optimizer in optimizers:
             _advance(self.schedules[optimizer])
@@ -131,7 +131,7 @@ class Run:
         return record
 
     def _steps_of_each(self) -> Record:
-        """Count the steps in which each network has learned until now."""
+        """Count the steps of each network so far."""
         optimizers = self.trainer.optimizers
         names = ["masker_steps", "classifier_steps"][: len(optimizers)]
         taken = (float(self.schedules[optimizer].last_epoch) for optimizer in optimizers)
@@ -147,20 +147,20 @@ class Run:
         try:
             with lost_workers_in_words():
                 yield from self.loading.batches(seed, self.position)
-        except Exception:  # perhaps as Ctrl-C has ended the loader's workers
+        except Exception:  # perhaps because Ctrl-C ended the loader's workers
             if self.store is not None and world() == 1:
                 self.store.save_if_interrupted(self.trainer)
             raise
 
     def _schedules(self, length: int | None) -> dict[Optimizer, InParts]:
-        """Give each network a schedule over each part of the steps in which it learns."""
+        """Give each network a schedule for each part of its steps."""
         if length is None:
             return {each: InParts(each, rise, [_WARM_UP]) for each in self.trainer.optimizers}
         parts = self.trainer.parts_of_each(length * self.epochs)
         return {each: InParts(each, self.trainer.schedule, parts[each]) for each in parts}
 
     def _learn_length(self) -> None:
-        """Note how long a stream is, once it has ended; rates then fall as they would have."""
+        """Note the length of a stream at its end, and set learning rates accordingly."""
         self.loading.length = self.position
         taken = {optimizer: schedule.last_epoch for optimizer, schedule in self.schedules.items()}
         self.schedules = self._schedules(self.position)
@@ -169,7 +169,7 @@ class Run:
                 _advance(schedule)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a run made alike needs to go on; every process must call this."""
+        """Return the state from which a run continues; every process must call this."""
         return {
             "settings": self.settings(),
             "trainer": training_state(self.trainer),
@@ -185,14 +185,14 @@ class Run:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; nothing has changed if its settings are others."""
+        """Continue from a state; change nothing if its settings differ."""
         trainer = self.trainer
         check_settings(state["settings"], self.settings())
         check_resumable(trainer, state["trainer"])
         self.loading.length = state["length"]
         self.loading.load_state_dict(state["loading"])
-        self.schedules = self._schedules(self.loading.length)  # sets the rates to their first ones
-        load_training_state(trainer, state["trainer"])  # and this to those of now
+        self.schedules = self._schedules(self.loading.length)  # resets the learning rates
+        load_training_state(trainer, state["trainer"])  # restores them
         for schedule, saved in zip(self.schedules.values(), state["schedules"], strict=True):
             schedule.load_state_dict(saved)
         self.seed, self.position = state["seed"], state["position"]
@@ -202,7 +202,7 @@ class Run:
             callback.load_state_dict(saved)
 
     def settings(self) -> dict[str, str]:
-        """Name what a training must not be resumed without."""
+        """Describe the settings that must match to resume a training."""
         return {
             "epochs": str(self.epochs),
             "batches in an epoch": str(self.loading.steps or self.known_length),
@@ -218,31 +218,31 @@ class Run:
         done, store = self.trainer.steps_done, self.store
         epoch = min(self.trainer.epochs_done + 1, self.epochs)
         if store is None:
-            way_on = "No checkpoints were asked for: fit(..., callbacks=[Checkpoints(folder)])."
+            way_on = "To save checkpoints, use fit(..., callbacks=[Checkpoints(folder)])."
         elif store.saved is None:
             way_on = "There was no checkpoint yet."
         else:
-            way_on = f"Go on from step {store.saved} with fit(..., resume={str(store.folder)!r})."
+            way_on = f"Resume from step {store.saved} with fit(..., resume={str(store.folder)!r})."
         return (
             f"The training stopped after step {done}, in epoch {epoch} of {self.epochs}. {way_on}"
         )
 
 
 def in_order(callbacks: Sequence[Callback]) -> list[Callback]:
-    """Put what keeps a state first and what saves last; by default the latest state is kept."""
+    """Put the callback that keeps a state first, and the one that saves checkpoints last."""
     keeps = [callback for callback in callbacks if isinstance(callback, KeepLatest)]
     saves = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
     if len(keeps) > 1 or len(saves) > 1:
         raise ValueError(
             f"expected at most one callback that keeps a state and one that saves checkpoints, but "
-            f"got {[*keeps, *saves]}; leave out the others."
+            f"got {[*keeps, *saves]}; remove the others."
         )
     others = [c for c in callbacks if not isinstance(c, (KeepLatest, Checkpoints))]
     return [*(keeps or [KeepLatest()]), *others, *saves]
 
 
 def _advance(schedule: InParts) -> None:
-    """Go one step along a schedule, also where the optimizer skipped its step."""
+    """Advance a schedule, even if the optimizer skipped its step."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Detected call of")
         schedule.step()

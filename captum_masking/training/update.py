@@ -1,4 +1,4 @@
-"""Where and how a step becomes an update: device, precision, accumulation, a judge that is fast."""
+"""Turn losses into updates: device, precision, gradient accumulation; and a fast frozen judge."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from captum_masking.model.model import MaskingModel
 
 
-#: Any kind of module: what comes in goes out.
+#: A function that takes such a module returns one.
 Module = TypeVar("Module", bound=nn.Module)
 
 _WAY_OUT = "lower the learning rate, and look for extreme values in the inputs."
@@ -35,9 +35,9 @@ _REFUSED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP", "XLA")
 
 
 class Engine:
-    """Takes losses, one for each network, and lets each network's optimizer step.
+    """Take one loss for each network, and step each network's optimizer.
 
-    A step is taken from the mean over all examples, of all accumulated batches and processes.
+    A step uses the mean over the examples of all accumulated batches and all processes.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Engine:
         self.max_gradient_norm = max_gradient_norm
         self.skip_not_finite = skip_not_finite
         self.accumulate = accelerator.gradient_accumulation_steps if accelerator else 1
-        self.scaler: Any = getattr(accelerator, "scaler", None)  # of fp16 alone
+        self.scaler: Any = getattr(accelerator, "scaler", None)  # only for fp16
         self.examples: dict[Optimizer, int] = {}  # in the gradients of each, since its last step
         self.batches = 0
-        self.buffers: list[tuple[Tensor, Tensor]] = []  # those a batch moves, and copies
+        self.buffers: list[tuple[Tensor, Tensor]] = []  # those a batch changes, and copies
 
     def place(self, model: nn.Module) -> None:
         if self.accelerator is not None:
@@ -76,19 +76,19 @@ class Engine:
         return self.batches > 0
 
     def remember(self, model: nn.Module) -> None:
-        """Copy what the next batch moves by itself, such as batch-norm statistics."""
+        """Copy the buffers that the next batch changes, such as batch-norm statistics."""
         parts = [part for part in model.modules() if part.training]
         self.buffers = [(b, b.clone()) for part in parts for b in part.buffers(recurse=False)]
 
     def learn(self, losses: Mapping[Optimizer, Tensor], *, examples: int) -> dict[str, float]:
-        """Add gradients of losses that may share a graph; step when enough have come."""
+        """Add gradients of losses that may share a graph; step after enough batches."""
         added = self._add(losses, examples)
         self.batches += 1
         stepped = self.batches < self.accumulate or self._update()
         return {} if added and stepped else {"skipped": 1.0}
 
     def flush(self) -> bool:
-        """Step with what has been accumulated; return whether there was anything."""
+        """Step with the accumulated gradients; return whether there were any."""
         waiting = self.between_updates
         if waiting:
             self._update()
@@ -98,7 +98,7 @@ class Engine:
         self.examples, self.batches, self.buffers = {}, 0, []
 
     def _add(self, losses: Mapping[Optimizer, Tensor], examples: int) -> bool:
-        """Add the gradients of a batch, unless a loss is not finite in any process."""
+        """Add the gradients of a batch, if all losses are finite in all processes."""
         values = [loss.detach() for loss in losses.values()]
         finite = bool(torch.stack(values).isfinite().all())
         if any_of(not finite, values[0].device):
@@ -133,14 +133,14 @@ class Engine:
                 optimizer.step() if self.scaler is None else self.scaler.step(optimizer)
         elif self.scaler is None or self.scaler.get_scale() <= 1:
             self._leave_out(norms, "the gradient's norm")
-        else:  # fp16's range was left, for which the scale is to blame: it falls
+        else:  # fp16 overflowed: the scaler will lower its scale
             self._undo()
         if self.scaler is not None and waiting:
             self.scaler.update()
         return finite
 
     def _clip(self, optimizer: Optimizer, examples: int) -> Tensor:
-        """Make gradients the mean over examples, clip them, and return the norm from before."""
+        """Average gradients over examples, clip them, and return their norm before clipping."""
         parameters = parameters_of(optimizer)
         if self._weighs:
             average_gradients(parameters, examples)
@@ -154,7 +154,7 @@ class Engine:
         return self.accumulate > 1 or world() > 1
 
     def _leave_out(self, values: list[Tensor], name: str) -> None:
-        """Undo a batch; unless such are to be left out, say what was not finite."""
+        """Undo a batch; raise an error, unless such batches are skipped."""
         self._undo()
         if self.skip_not_finite:
             return
@@ -169,7 +169,7 @@ class Engine:
 
 
 def laid_out(model: Module, layout: torch.memory_format) -> Module:
-    """Bring weights to a memory format where it fits; ``model.to`` refuses those of volumes."""
+    """Set the memory format of weights that support it; ``model.to`` rejects those of volumes."""
     dims = {torch.channels_last: 4, torch.channels_last_3d: 5}.get(layout)
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.dim() == dims:
@@ -178,7 +178,7 @@ def laid_out(model: Module, layout: torch.memory_format) -> Module:
 
 
 def precise(*values: Tensor) -> list[Tensor]:
-    """Bring half precision to single: losses and masks lose too much in it."""
+    """Convert half precision to single, which losses and masks need."""
     half = (torch.float16, torch.bfloat16)
     return [value.float() if value.dtype in half else value for value in values]
 
@@ -190,24 +190,24 @@ def moved(
 ) -> tuple[Tensor, ...]:
     kept = torch.preserve_format
     formats = [layout if x.dim() == 4 or layout != torch.channels_last else kept for x in inputs]
-    # No gradient may pass a tensor that was made in inference mode; a copy takes it.
+    # Gradients cannot pass through a tensor from inference mode, but through its copy.
     plain = (x.clone() if x.is_inference() else x for x in inputs)
     pairs = zip(plain, formats, strict=True)
     return tuple(x.to(device, non_blocking=True, memory_format=form) for x, form in pairs)
 
 
 def check_learnable(model: MaskingModel, *, joint: bool) -> None:
-    """Check that a masker, and in joint training a classifier, has weights that can learn."""
+    """Check that the weights of a masker, and in joint training of a classifier, can learn."""
     check_has_weights(model.named_parameters())
     for name, weights in model.named_parameters():
         if weights.is_inference():
             raise ValueError(
-                f"{name} cannot learn: it was made in inference mode; make it outside."
+                f"{name} cannot learn, since it was created in inference mode; create it outside."
             )
         if joint and weights.element_size() < 4 and name.startswith("classifier."):
             raise ValueError(
-                f"joint training needs single precision, but {name} is {weights.dtype}; take "
-                "classifier.float(), and Accelerator(mixed_precision='bf16') to be fast."
+                f"joint training needs single precision, but {name} is {weights.dtype}; use "
+                "classifier.float(), and Accelerator(mixed_precision='bf16') for speed."
             )
 
 
@@ -220,39 +220,37 @@ def _check(accelerator: Accelerator) -> None:
     if kind in _REFUSED:
         raise ValueError(
             f"expected an accelerator for one device or for copies of the model on several "
-            f"(multi-GPU, DDP), but got {kind}: features are read and judges are copied from whole "
-            "networks. Launch with accelerate launch --multi_gpu, or torchrun; a classifier that "
-            "does not fit on one device cannot be trained here."
+            f"(multi-GPU, DDP), but got {kind}; use accelerate launch --multi_gpu, or torchrun. A "
+            "classifier that does not fit on one device cannot be trained."
         )
     precision, device = accelerator.mixed_precision, torch.device(accelerator.device).type
     if precision not in _PRECISIONS or (precision == "fp16" and device == "cpu"):
         raise ValueError(
-            f"expected a precision of {', '.join(_PRECISIONS)}, and fp16 on accelerators only, but "
-            f"got {precision} on {device}; bf16 works anywhere."
+            f"expected a precision of {', '.join(_PRECISIONS)}, and fp16 only on accelerators, but "
+            f"got {precision} on {device}; bf16 works everywhere."
         )
 
 
-# ---- A judge that is not trained, with its batch norm inside its convolutions
+# ---- A frozen judge with its batch norm folded into its convolutions
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _EXAMPLES = 4
-#: Weight and bias that stand for a convolution and the batch norm after it, by their names.
+#: Weight and bias that replace a convolution and the batch norm after it, by their names.
 _Folds = dict[tuple[str, str], tuple[nn.Parameter, ...]]
 
 
 class Folded:
-    """Lends a frozen judge without its batch norm: the same answers in less time.
+    """Lend a frozen judge without its batch norm: the same logits in less time.
 
-    The new weights take as much memory as those of the convolutions, and are made again when
-    anything of the judge has changed. Where a batch's logits are others with them, or nothing can
-    be folded, it lends the judge itself.
+    The folded weights take as much memory as the convolutions. They are made again when the judge
+    has changed. If they would change the logits, or nothing can be folded, lend the judge itself.
     """
 
     def __init__(self) -> None:
-        self.key: list[tuple[int, int]] | None = None  # of what has been folded
-        self.folds: _Folds | None = {}  # None once that has failed
+        self.key: list[tuple[int, int]] | None = None  # versions of the folded tensors
+        self.folds: _Folds | None = {}  # None if folding failed
 
-    def __reduce__(self) -> tuple[Any, ...]:  # copies start anew
+    def __reduce__(self) -> tuple[Any, ...]:  # copies fold again
         return Folded, ()
 
     @contextmanager
@@ -264,7 +262,7 @@ class Folded:
                 self.key, self.folds = key, None
                 self.folds = _folds(judge, inputs, logits_of)
         with evaluated(judge) if self.folds else nullcontext(judge) as network:
-            if network is not judge:  # but its twin, which has parts of its own
+            if network is not judge:  # but its twin, whose modules may change
                 _fold(network, self.folds or {})
             yield network
 
@@ -276,15 +274,14 @@ def _versions(network: nn.Module) -> list[tuple[int, int]]:
 def _folds(
     judge: nn.Module, inputs: Sequence[Tensor], logits_of: Callable[[Any], Tensor]
 ) -> _Folds | None:
-    """Make the weights; None if a copy answers otherwise with them, or changes as it runs.
+    """Make the weights; None if they change the logits of a copy, or a pass changes the copy.
 
-    In double precision rounding is no difference: every batch gives one decision. That is slow on
-    a CPU, so that a few examples have to do.
+    Double precision makes the decision the same for every batch. It is slow on a CPU: few examples.
     """
     with evaluated(judge) as twin:
         exact = copy.deepcopy(judge).eval()
     if twin is judge or {*exact.modules()} & {*judge.modules()}:
-        return None  # it has hooks, or keeps parts to itself that no copy has
+        return None  # it has hooks, or modules that a copy shares
     exact.double()
     few = [x[:: -(-len(x) // _EXAMPLES)] for x in inputs]  # masked-in and masked-out
     inputs = [x.double() if x.is_floating_point() else x for x in few]
@@ -304,19 +301,19 @@ def _folds(
     return {
         pair: tuple(nn.Parameter(t.to(kinds[pair]), requires_grad=False) for t in each)
         for pair, each in folds.items()
-        if kinds[pair] in (torch.float32, torch.float64)  # half has no range for the quotients
+        if kinds[pair] in (torch.float32, torch.float64)  # half has too small a range
     }
 
 
 def _pairs(network: nn.Module, ask: Callable[[], Tensor]) -> tuple[list[tuple[str, str]], Tensor]:
-    """Ask a network; name the convolutions whose output, as it is, goes into a batch norm."""
+    """Run a network; pair each convolution with the batch norm that reads its unchanged output."""
     named = dict(network.named_modules())
     norms = {n: m for n, m in named.items() if type(m) in _NORMS and m.running_mean is not None}
     convolutions = {
         name: part
         for name, part in named.items()
         if isinstance(part, _ConvNd) and not isinstance(part, _ConvTransposeNd)
-        if part._parameters.get("weight") is not None  # or it is made of others
+        if part._parameters.get("weight") is not None  # or it is parametrized
     }
     ran: Counter[str] = Counter()
     pairs = []
@@ -331,7 +328,7 @@ def _pairs(network: nn.Module, ask: Callable[[], Tensor]) -> tuple[list[tuple[st
     parts = {**convolutions, **norms}
     with hooked([*parts.values()], [*parts], keep, norms):
         logits = ask()
-    return pairs if all(ran[name] == 1 for name in parts) else [], logits  # or others run next time
+    return pairs if all(ran[name] == 1 for name in parts) else [], logits  # else passes may differ
 
 
 def _of_pair(conv: Any, norm: Any) -> tuple[nn.Parameter, ...]:
