@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from captum.attr import Attribution
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import lent
 from captum_masking._base.captum import (
@@ -15,7 +16,6 @@ from captum_masking._base.captum import (
     TensorOrTupleOfTensorsGeneric,
     as_tuple,
     log_usage,
-    progress,
     unpacked,
 )
 from captum_masking._base.checks import TargetError, check_count
@@ -129,7 +129,7 @@ class AttributionMask(Relative):
             same = _named(asked, target)  # of the whole picture, in every pass
             masks = [torch.ones_like(x) for x in asked.inputs]
             passes = range(self.passes)
-            for _ in progress(passes, desc=self.get_name()) if show_progress else passes:
+            for _ in tqdm(passes, self.get_name(), disable=not show_progress):
                 kept = tuple(x * m for x, m in zip(asked.inputs, masks, strict=True))
                 given = kept if isinstance(inputs, tuple) else unpacked(kept)
                 with lent(self.method.forward_func):

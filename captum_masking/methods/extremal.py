@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import seeded
-from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage, progress
+from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage
 from captum_masking._base.checks import check_count
 from captum_masking.methods.base import Asked, Relative, Score, Target, logit
 from captum_masking.model.taps import check_differentiable, cuts_in_words, gradients_of
@@ -142,7 +143,7 @@ class ExtremalPerturbation(Relative):
         # Their dampening averages the gradients so far.
         optimizer = torch.optim.SGD(cells, lr=self.lr, momentum=0.9, dampening=0.9)
         signs, steps = [1] * self.kept + [-1] * self.removed, range(self.steps)
-        for step in progress(steps, desc=self.get_name()) if bar else steps:
+        for step in tqdm(steps, self.get_name(), disable=not bar):
             masks = [shape(each) for shape, each in zip(shapes, cells, strict=True)]
             sides = [masks] * self.kept + [[1 - m for m in masks]] * self.removed
             seen = [

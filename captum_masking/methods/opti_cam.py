@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage, progress
+from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage
 from captum_masking._base.checks import check_count
 from captum_masking.methods.base import Asked, Score, Target, logit
 from captum_masking.methods.feature_maps import OfLayer, Through, normalized, weighted
@@ -90,7 +91,7 @@ class OptiCAM(OfLayer):
             best, last = maps.new_full((2, len(maps)), -torch.inf)
             done = last.isnan()
             steps = range(self.steps)
-            for _ in progress(steps, desc="Opti-CAM") if show_progress else steps:
+            for _ in tqdm(steps, "Opti-CAM", disable=not show_progress):
                 with cuts_in_words(asked.function):
                     scores = asked(*through(weighted(maps, weights.softmax(1))))
                     (slope,) = torch.autograd.grad(-scores.sum(), weights)

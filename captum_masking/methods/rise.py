@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import seeded
-from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage, progress
+from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage
 from captum_masking._base.checks import check_count
 from captum_masking.methods.base import Asked, Relative, Score, Target, probability
 from captum_masking.parts.infill import Infill, Mean
@@ -89,7 +90,7 @@ class Rise(Relative):
             sums: list[Any] = [0.0] * len(asked.inputs)
             random = torch.Generator().manual_seed(self.seed)
             starts = range(0, self.masks, perturbations_per_eval)
-            for first in progress(starts, desc="RISE") if show_progress else starts:
+            for first in tqdm(starts, "RISE", disable=not show_progress):
                 count = min(perturbations_per_eval, self.masks - first)
                 drawn = [self._draw(asked.inputs, random) for _ in range(count)]
                 masks = [torch.cat(each) for each in zip(*drawn, strict=True)]

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage, progress
+from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage
 from captum_masking._base.checks import check_count
 from captum_masking.methods.base import Asked, Score, Target, logit
 from captum_masking.methods.feature_maps import OfLayer, Through, normalized, weighted
@@ -85,7 +86,7 @@ class ScoreCAM(OfLayer):
             maps, through = self._maps(asked), Through(asked, self.infill)  # (B, N, *cells)
             parts = maps.split(perturbations_per_eval, 1)
             scores = []
-            for part in progress(parts, desc="Score-CAM") if show_progress else parts:
+            for part in tqdm(parts, "Score-CAM", disable=not show_progress):
                 copies = part.transpose(0, 1).flatten(0, 1)[:, None]  # all first maps, all second
                 scores.append(asked(*through(copies)).reshape(-1, len(maps)))
             weights = self.weigh(torch.cat(scores).T.to(maps))

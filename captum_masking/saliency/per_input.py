@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from tqdm.auto import tqdm
 
 from captum_masking._base.borrow import draws, evaluated, module_of, original, seeded
 from captum_masking._base.captum import (
@@ -21,7 +22,6 @@ from captum_masking._base.captum import (
     as_they_are,
     class_indices,
     find_to_logits,
-    progress,
     scores_of,
 )
 from captum_masking._base.checks import channels_in_words, check_area, check_count, with_rows
@@ -129,7 +129,7 @@ class PerInput:
             search = _Search(self, function, inputs, target, additional_forward_args)
             steps = range(self.steps)
             with search.seeded(inputs, self.seed):
-                for step in progress(steps, desc="Masking Saliency") if show_progress else steps:
+                for step in tqdm(steps, "Masking Saliency", disable=not show_progress):
                     if not len(search.active):
                         break
                     search.step(self.budget((step + 1) / self.steps))
