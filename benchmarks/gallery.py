@@ -1,7 +1,7 @@
-"""Draw the pictures of the gallery: photographs by the shipped masker, digits by a tutorial.
+"""Draw the pictures of the gallery: photographs by the shipped masker, others by tutorials.
 
 Nothing is chosen by how the maps look: photographs are named here, and of the tutorial it is the
-figure with its first examples.
+figure that shows its first examples.
 
 Run ``python benchmarks/gallery.py --out docs``.
 """
@@ -29,6 +29,9 @@ PHOTOGRAPHS = {
 }
 FIGURES = {  # which figure of which tutorial
     "digits": ("01_quick_start", 1),
+    "targets": ("07_two_targets", 0),
+    "transformer": ("08_vision_transformer", 1),
+    "sound": ("09_listen_to_the_evidence", 1),
 }
 
 

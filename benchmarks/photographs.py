@@ -27,7 +27,7 @@ METHODS = {
     "MaskingSaliency": "MaskingSaliency",
     "pytorch-grad-cam GradCAM": "Grad-CAM",
     "pytorch-grad-cam HiResCAM": "HiResCAM",
-    "IntegratedGradients": "Integrated Gradients",
+    "IntegratedGradients": "Integrated\nGradients",
 }
 
 
