@@ -27,6 +27,7 @@ from torchvision.models.vision_transformer import ConvStemConfig
 
 import captum_masking
 from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking.methods import AttentionRollout, TransformerRelevance
 from captum_masking.metrics import energy_pointing
 from captum_masking.parts.evidence import evidence
 from captum_masking.parts.masker import nearest
@@ -69,7 +70,7 @@ def run(seed: int, epochs: int) -> dict[str, float]:
     aware, nothing = (masker(classifier, loader, epochs, aware=aware) for aware in (True, False))
     return {
         "accuracy": accuracy(classifier, single[0], labels),
-        **alone(aware, nothing, single, labels),
+        **alone(classifier, aware, nothing, single, labels),
         **together(classifier, aware, digits, labels),
     }
 
@@ -131,7 +132,11 @@ def accuracy(classifier: nn.Module, inputs: Tensor, labels: Tensor) -> float:
 
 
 def alone(
-    aware: MaskingModel, nothing: MaskingModel, single: tuple[Tensor, Any], labels: Tensor
+    classifier: nn.Module,
+    aware: MaskingModel,
+    nothing: MaskingModel,
+    single: tuple[Tensor, Any],
+    labels: Tensor,
 ) -> dict[str, float]:
     """Ask for the one digit that is there, and for one that is not."""
     inputs, boxes = single
@@ -140,10 +145,15 @@ def alone(
     targets = torch.stack([labels, absent], dim=1)
     maps = MaskingSaliency(aware).attribute_targets(inputs, targets)[:, :, :1]
     area = maps.flatten(2).mean(2)
+    rollout = AttentionRollout(classifier).attribute(inputs, labels)
+    relevance = TransformerRelevance(classifier).attribute(inputs, labels)
     return {
         "absent_over_present_median": float((area[:, 1] / area[:, 0]).median()),
         "energy_in_box": float(energy_pointing(maps[:, 0], own).mean()),
         "energy_in_box_told_nothing": float(energy_pointing(nothing.mask(inputs), own).mean()),
+        "energy_in_box_attention_rollout": float(energy_pointing(rollout, own).mean()),
+        "energy_in_box_transformer_relevance": float(energy_pointing(relevance, own).mean()),
+        "energy_in_box_whole_picture": DIGIT**2 / SIDE**2,
     }
 
 
@@ -160,6 +170,7 @@ def together(
         "share_evidence": lambda x, target: nearest(
             evidence(aware.read((x,))[1], target)[:, :1], x.shape[2:]
         ),
+        "share_transformer_relevance": TransformerRelevance(classifier).attribute,
         "share_saliency": Saliency(classifier).attribute,
         "share_integrated_gradients": IntegratedGradients(classifier).attribute,
     }
