@@ -145,8 +145,8 @@ def alone(
     targets = torch.stack([labels, absent], dim=1)
     maps = MaskingSaliency(aware).attribute_targets(inputs, targets)[:, :, :1]
     area = maps.flatten(2).mean(2)
-    rollout = AttentionRollout(classifier).attribute(inputs, labels)
-    relevance = TransformerRelevance(classifier).attribute(inputs, labels)
+    rollout = AttentionRollout(classifier).attribute(inputs)[:, :1]
+    relevance = TransformerRelevance(classifier).attribute(inputs, labels)[:, :1].clamp(min=0)
     return {
         "absent_over_present_median": float((area[:, 1] / area[:, 0]).median()),
         "energy_in_box": float(energy_pointing(maps[:, 0], own).mean()),

@@ -521,5 +521,5 @@ def in_words(left_out: Mapping[str, str]) -> list[str]:
 
 
 def ours_of(model: MaskingModel, settings: str = "") -> Method:
-    settings = settings or f"masker on {', '.join(model.layers)}, weights {digest(model)}"
-    return replace(as_method(MaskingSaliency(model)), family="ours", settings=settings)
+    read = f"masker on {', '.join(model.layers)}, {model.sampler}, weights {digest(model)}"
+    return replace(as_method(MaskingSaliency(model)), family="ours", settings=settings or read)
