@@ -80,19 +80,19 @@ def test_every_promised_tutorial_is_there_and_no_other() -> None:
 
 
 @each_tutorial
-def test_a_tutorial_opens_with_its_title_and_what_one_will_have(tutorial: Path) -> None:
+def test_a_tutorial_opens_with_its_title_and_says_whom_it_is_for(tutorial: Path) -> None:
     title, underline, _, opening = docstring(tutorial).split("\n", 3)
     assert title.startswith(PROMISED[tutorial.name[:2]])
     assert underline == "=" * len(title)
-    assert opening.startswith("You will ")
+    assert re.match(r"For [^:]+: you will ", " ".join(opening.split()))
     assert opening.strip().endswith(".")
 
 
 @each_tutorial
 def test_a_tutorial_ends_with_an_exercise_and_three_links(tutorial: Path) -> None:
-    exercise, go_on = (tutorial.read_text().rindex(word) for word in ("**Exercise.**", "**Go on**"))
-    closing = tutorial.read_text()[go_on:]
-    assert exercise < go_on
+    exercise, after = (tutorial.read_text().rindex(word) for word in ("**Exercise.**", "**Next**"))
+    closing = tutorial.read_text()[after:]
+    assert exercise < after
     assert len(re.findall(r":(?:doc|ref):`", closing)) >= 3
     assert all(line.startswith("#") for line in closing.splitlines()[1:] if line)
 

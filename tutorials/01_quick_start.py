@@ -1,9 +1,9 @@
 """Quick start
 ===========
 
-You will see two kinds of maps: of photographs, by the masker that ships with the package, and of
-handwritten digits, by a masker that you train for a classifier of your own. All of it takes less
-than half a minute on one CPU core.
+For new users: you will draw maps of photographs with the masker that ships with the package, and
+train a masker for a small classifier of handwritten digits. This takes less than half a minute on
+one CPU core.
 """
 
 import torch
@@ -26,8 +26,8 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # Photographs, nothing to train
 # -----------------------------
 #
-# EfficientNet-Lite0 knows the classes of ImageNet, and the masker was trained for it.
-# ``preprocess`` turns pictures into its inputs, and has the names of the classes.
+# EfficientNet-Lite0 is an ImageNet classifier, and the masker was trained for it. ``preprocess``
+# makes its inputs from pictures, and knows the names of the classes.
 
 model, preprocess = zoo.efficientnet_lite0()
 explained = [zoo.explain(model, preprocess, picture()) for picture in (coffee, chelsea)]
@@ -43,9 +43,9 @@ show([each.panels for each in explained], width=2.2)
 # Your own data and classifier
 # ----------------------------
 #
-# Digits on textures stand in for your data. We know where each digit is; the training does not use
-# it. A small CNN stands in for your classifier. It was trained with labels only;
-# :doc:`02_own_classifier_grey` shows how.
+# Here digits on textures are your data, and a small CNN is your classifier. It was trained with
+# labels only; :doc:`02_own_classifier_grey` shows how. We know where each digit is, but the
+# training does not use it.
 
 torch.manual_seed(0)
 classifier = zoo.small_classifier(trained=True)
@@ -56,8 +56,8 @@ loader = DataLoader(data, batch_size=16, shuffle=True, drop_last=True)
 # Train its masker
 # ----------------
 #
-# The masker reads the classifier's own feature maps, and ``train_classifier=False``
-# leaves the classifier as it is, bit for bit. Sixty steps are enough to see something.
+# The masker reads the classifier's feature maps. ``train_classifier=False`` keeps the classifier
+# bit-identical. Sixty steps are enough for a first result.
 
 model = MaskingModel(classifier)
 trainer = MaskingTrainer(model, train_classifier=False, lr=1e-2)
@@ -67,8 +67,8 @@ records = trainer.fit(loader, epochs=1, steps_per_epoch=60, show_progress=False)
 # The maps of new images
 # ----------------------
 #
-# :class:`~captum_masking.MaskingSaliency` is an ``Attribution`` of Captum: images in,
-# attributions of the same shape out, for one forward pass.
+# :class:`~captum_masking.MaskingSaliency` is a Captum ``Attribution``. It takes images and returns
+# attributions of the same shape, in one forward pass.
 
 held_out = DigitsOnTextures(300, size=48, train=False, seed=1)
 images, labels = next(iter(DataLoader(held_out, batch_size=300)))
@@ -97,7 +97,7 @@ show(
 # Is it any good?
 # ---------------
 #
-# How often is the digit recognized, in 300 images never seen?
+# How often is the digit recognized, in 300 images that were not trained on?
 
 for name, answers in zip(("whole", "masked-in", "masked-out"), seen, strict=True):
     print(f"{name:<11}{(answers == labels).float().mean():.0%}")
@@ -105,11 +105,11 @@ print(f"area       {mask.mean():.0%}")
 
 # %%
 # Masked-in should be close to the whole image, masked-out close to the 10 % of guessing, and the
-# area small: all three together, since each is trivial to optimize on its own.
+# area small. Look at all three together, since each is trivial to optimize on its own.
 #
-# And does the map find the digit? *Localization error* is the share of images in which the box
-# around the map's largest part overlaps the digit's box by less than half (IoU). A method must at
-# least beat a square in the middle, which ignores the image.
+# Does the map find the digit? *Localization error* is the share of images in which the box around
+# the map's largest part overlaps the digit's box by at most half (IoU). A method must at least beat
+# a square in the middle, which ignores the image.
 
 boxes = [boxes_to_pixels(box, 48, 48) for box in held_out.boxes]
 error = localization_error(mask, boxes).mean()
@@ -119,9 +119,10 @@ print(f"localization error: {error:.0%}, of a square in the middle: {of_a_square
 assert error < of_a_square - 0.2
 
 # %%
-# That was one seed and a short training, without any box; ``make demo`` trains longer.
+# This is weakly supervised localization: the training used no box. It was one seed and a short
+# training; ``make demo`` trains longer.
 #
-# Keep it
+# Save it
 # -------
 #
 # .. code-block:: python
@@ -132,5 +133,5 @@ assert error < of_a_square - 0.2
 # **Exercise.** Train for two more epochs. Which of the four numbers change, and in which direction?
 # Then find an image that is still recognized masked-out, and look at what the mask left out.
 #
-# **Go on**: :doc:`02_own_classifier_grey` for your own classifier and data; :doc:`../quick-start`
+# **Next**: :doc:`02_own_classifier_grey` for your own classifier and data; :doc:`../quick-start`
 # for a folder of photographs, also from the shell; :doc:`../metrics` for how to read the numbers.

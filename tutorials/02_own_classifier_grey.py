@@ -1,8 +1,8 @@
 """Your own classifier and data
 ============================
 
-You will have a masker for a network of your own, on gray-scale images of your own. And you will
-know the four things to mind when you bring them.
+For everyone with a classifier of their own: you will train a masker for it, on gray-scale images,
+and learn the four rules that matter when you do.
 """
 
 import torch
@@ -23,8 +23,8 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # The data
 # --------
 #
-# Pixels and labels, in whatever form you have them. Here they are digits on textures, turned gray:
-# one channel, values in [0, 1].
+# All you need are pixels and labels. Here they are handwritten digits on textures, turned gray: one
+# channel, values in [0, 1].
 
 
 def gray(digits: DigitsOnTextures) -> tuple[Tensor, Tensor]:
@@ -41,8 +41,8 @@ held_out_pixels, held_out_labels = gray(held_out)
 show([[Panel(pixels[i, 0].numpy(), f"a {labels[i]}") for i in range(5)]])
 
 # %%
-# The first thing to mind: **normalize to your own mean.** Holes are filled with 0 by default, and
-# only then 0 is the mean gray. On raw pixels it would be black, which is a color like any other.
+# Rule 1: **normalize with your own mean.** The default infill is 0. On normalized images 0 is the
+# mean gray; on raw pixels it would be black, which the classifier may take for something.
 
 mean, std = float(pixels.mean()), float(pixels.std())
 inputs = (held_out_pixels - mean) / std
@@ -54,7 +54,7 @@ print(f"mean {mean:.2f}, standard deviation {std:.2f}")
 # The classifier
 # --------------
 #
-# Any module that returns logits, with a ``forward`` of its own.
+# Any module that returns logits will do.
 
 
 def convolution(before: int, after: int, stride: int) -> nn.Sequential:
@@ -94,7 +94,7 @@ with torch.no_grad():
 print(f"recognized: {accuracy:.0%} of {len(inputs)} held-out images")
 
 # %%
-# Second: **train the classifier first, and well enough.** What it does not recognize has no
+# Rule 2: **train the classifier first, and well.** If it does not recognize an image, there is no
 # evidence to find.
 #
 # The masker
@@ -104,13 +104,13 @@ model = MaskingModel(classifier)
 print("the masker reads", model.layers)
 
 # %%
-# Third: **look at the layers that were found.** One dry run found them, the deepest at each of two
-# resolutions, with the number of channels read off the first convolution. Others are named by
-# ``MaskingModel(classifier, layers=[...])``; a network for images that are not square is shown one,
+# Rule 3: **look at the layers that were found.** The model ran the classifier once on zeros and
+# took the deepest layer at each of two resolutions. To read other layers, pass
+# ``MaskingModel(classifier, layers=[...])``. If your images are not square, pass one:
 # ``example_inputs=inputs[:1]``.
 #
-# Any loader of ``(inputs, labels)`` will do. With ``validation``, each epoch is also measured on
-# images that were not trained on; ``steps_per_epoch`` keeps this one short.
+# ``fit`` takes any loader of ``(inputs, labels)``. With ``validation``, each epoch is also measured
+# on images that were not trained on. ``steps_per_epoch`` keeps this training short.
 
 validation = DataLoader(TensorDataset(inputs, held_out_labels), batch_size=100)
 trainer = MaskingTrainer(model, train_classifier=False, lr=1e-2)
@@ -125,13 +125,14 @@ for record in records:
     )
 
 # %%
-# Fourth: **read these figures together.** Masked-in is to be near clean, masked-out near the 10 %
-# of guessing, the area neither 0 nor 1. With one seed and 300 images, a few points mean nothing.
+# Rule 4: **read these figures together.** Masked-in should be near clean, masked-out near the 10 %
+# of guessing, and the area neither 0 nor 1. With one seed and 300 images, a few points mean
+# nothing.
 #
 # The maps
 # --------
 #
-# As many channels as the images have: one.
+# A map has the shape of its image, so here it has one channel.
 
 mask = MaskingSaliency(model).attribute(inputs)
 masked_in, masked_out = mask_images(inputs, mask, Mean())
@@ -151,7 +152,7 @@ show(
 )
 
 # %%
-# Here we happen to know which pixels are the digit's. What share of the map's weight lies on them?
+# Here we know which pixels belong to the digit. What share of the map's weight lies on them?
 
 share = energy_pointing(mask, held_out.masks).mean()
 print(f"on the digit: {share:.0%} of the map, and {held_out.masks.float().mean():.0%} of the image")
@@ -159,14 +160,13 @@ print(f"on the digit: {share:.0%} of the map, and {held_out.masks.float().mean()
 assert share > 0.35
 
 # %%
-# The pictures are the first ones, not chosen: where a digit is still recognized masked out, the
-# mask has left too much of it. What lies off the digit mostly lies close by: the mask is predicted
-# on a grid of 24 x 24 cells, and a digit's outline is finer than that.
+# The pictures are the first ones, not chosen. If a digit is still recognized masked-out, the mask
+# has left too much of it. Most of the remaining weight lies close to the digit: the mask is
+# predicted on a grid of 24 x 24 cells, and the outline of a digit is finer than that.
 #
 # **Exercise.** Leave out the normalization: pass pixels in [0, 1]. What do the holes look like, and
-# which figures suffer? Then repair it without touching the data, with
+# which figures get worse? Then repair it without changing the data, with
 # ``MaskingTrainer(model, infill=Color([mean]), ...)`` of :mod:`captum_masking.parts.infill`.
 #
-# **Go on**: :doc:`../own-data` for files, folders and streams;
-# :doc:`../any-model` for other networks; :doc:`03_frozen_or_joint` for what
-# ``train_classifier=False`` decides.
+# **Next**: :doc:`../own-data` for files, folders and streams; :doc:`../any-model` for other
+# networks; :doc:`03_frozen_or_joint` for what ``train_classifier=False`` changes.

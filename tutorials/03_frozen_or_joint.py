@@ -1,8 +1,9 @@
 """Frozen or joint: what changes
 =============================
 
-You will have one classifier explained in two ways: left as it is, and trained along with its
-masker. You will see what that changes in the maps, in the figures, and in the classifier itself.
+For everyone who has to choose ``train_classifier``: you will explain one classifier in two ways,
+frozen, and trained together with its masker. You will see what that changes in the maps, in the
+figures, and in the classifier itself.
 """
 
 import copy
@@ -50,9 +51,9 @@ print(f"recognized: {accuracy(classifier):.0%}")
 # -------------
 #
 # Both take the same number of steps, each on a copy. Frozen training changes only the masker. In
-# joint training the classifier also learns to recognize the masked-in image, and whatever is left
-# in the masked-out image. By default it learns gently and late, which would not show in so short a
-# training. So here it starts earlier, with a higher rate, and need not keep its old answers.
+# joint training the classifier also learns to recognize the masked-in image, and what is left in
+# the masked-out image. By default it learns gently and late, so a short training would show
+# nothing. Here it starts earlier, at a higher rate, and need not keep its old answers.
 
 
 def explained(train_classifier: bool | FineTune) -> MaskingModel:
@@ -100,14 +101,14 @@ assert accuracy(classifier) > 0.9
 assert same(frozen.classifier) and not same(joint.classifier)
 
 # %%
-# This is the main difference: the second map explains *another classifier*. It may be good, even
+# This is the main difference: the second map explains *another classifier*. That classifier may be
 # better, but it is not the one that you had.
 #
 # Who judges the maps?
 # --------------------
 #
-# Ask how much is recognized masked in and masked out, first by the classifier that each map belongs
-# to, then by the one you started with.
+# How much is recognized masked-in and masked-out? Ask first the classifier that each map belongs
+# to, then the one you started with.
 
 
 def judged(network: nn.Module, mask: Tensor) -> str:
@@ -128,16 +129,17 @@ for name, model in models.items():
 # Read the two lines of *joint* first: one map, two judges. Their difference comes from the two
 # classifiers, not from the map. A classifier that learned from masked images recognizes more in
 # them, but that does not make the map better.
+#
 # Then compare the two maps under *one* judge, the original one. They differ by a few points, which
-# is noise with one seed, 300 images and so short a training. :doc:`../frozen-or-joint` has longer
+# is noise with one seed, 300 images and such a short training. :doc:`../frozen-or-joint` has longer
 # trainings.
 #
-# - To say something about a classifier that exists: **frozen**.
-# - To find objects, or to deploy a classifier together with its maps: **joint**, and keep both.
+# - To explain a classifier that exists: **frozen**.
+# - To deploy a new classifier together with its maps: **joint**, and keep both.
 #
-# **Exercise.** Train jointly as by default, with ``explained(FineTune())``. How many answers differ
-# now? Then let ``stay`` be 0 and ``lr`` be 3e-2: what happens to the accuracy?
+# **Exercise.** Train jointly with the defaults, ``explained(FineTune())``. How many answers differ
+# now? Then set ``stay=0`` and ``lr=3e-2``: what happens to the accuracy?
 #
-# **Go on**: :doc:`../frozen-or-joint` with figures of a longer study; :doc:`04_swap_an_idea` for
-# the pool, which decides who judges in joint training; :doc:`10_is_it_faithful` for what a
-# classifier may read from the shape of a mask.
+# **Next**: :doc:`../frozen-or-joint` with figures of a longer study; :doc:`04_swap_an_idea` for the
+# pool, which chooses the judge in joint training; :doc:`10_is_it_faithful` for what a classifier
+# may read from the shape of a mask.

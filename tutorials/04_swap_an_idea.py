@@ -1,8 +1,9 @@
 """Swap an idea
 ============
 
-You will have trained one masker in five ways, with one part of the method swapped for another: the
-infill, the sampler, the pool. And you will have written an infill of your own, in three lines.
+For readers who want to know which parts of the method matter: you will train one masker in five
+ways, each with another infill, sampler or pool. You will also write an infill of your own, in three
+lines.
 """
 
 import copy
@@ -47,12 +48,12 @@ with torch.no_grad():
     print(f"recognized: {(classifier(images).argmax(1) == labels).float().mean():.0%}")
 
 # %%
-# What fills the holes
-# --------------------
+# What fills the removed part
+# ---------------------------
 #
-# An *infill* is anything called as ``infill(inputs, hole)``, with 1 in ``hole`` where pixels are
-# missing, that returns pixels shaped like the inputs. Three that come with the package, and one of
-# your own: each image, mirrored.
+# An *infill* is called as ``infill(inputs, hole)``, with 1 in ``hole`` where pixels are missing. It
+# returns pixels shaped like the inputs. Here are three that come with the package, and one of your
+# own, which mirrors the image.
 
 
 def mirrored(inputs: Tensor, hole: Tensor) -> Tensor:
@@ -74,20 +75,20 @@ for name, infill in infills.items():
 show([row])
 
 # %%
-# The middle was masked out. *Mean* leaves a hole that no photograph has; *blur* leaves a trace of
-# the digit; *mirrored* may put another part of the digit there. No infill is neutral.
+# The middle was masked out. *Mean* leaves a hole that no photograph has. *Blur* leaves a trace of
+# the digit. *Mirrored* may put another part of the digit there. No infill is neutral.
 #
 # Five trainings
 # --------------
 #
-# A part is swapped by passing another object: infill and pool to the trainer, the sampler to the
-# model. Everything else, seed and images too, stays the same.
+# To swap a part, pass another object: infill and pool to the trainer, the sampler to the model.
+# Everything else stays the same, including seed and images.
 #
-# - ``GumbelSigmoid`` flips a coin for each cell, so that masks are zeros and ones. At its published
-#   temperature of 0.1 the gradients are too steep for a training as short as this, and at 1 masks
-#   still collapsed to nothing in one run of two; 2 is gentler.
-# - The pool says who judges in joint training. By default that is the classifier of now or of some
-#   steps ago; ``History(every=None, past=1.0)`` is the classifier as it was at the start.
+# - ``GumbelSigmoid`` draws 0 or 1 for each cell. At its published temperature of 0.1 the gradients
+#   are too steep for such a short training, and at 1 masks still collapsed to nothing in one run of
+#   two; so 2 is used here.
+# - The pool chooses the judge in joint training. By default that is the current classifier or an
+#   earlier one; ``History(every=None, past=1.0)`` is the classifier as it was at the start.
 
 
 def trained(sampler: Any = None, train_classifier: Any = False, **parts: Any) -> Tensor:
@@ -118,8 +119,8 @@ show(rows)
 # One table
 # ---------
 #
-# All five are judged by the original classifier and with the mean as infill, so that the results
-# can be compared. That favors the maskers trained with the mean.
+# The original classifier judges all five, with the mean as infill, so that you can compare them.
+# That favors the maskers trained with the mean.
 
 boxes = [boxes_to_pixels(box, 48, 48) for box in held_out.boxes]
 errors = {name: float(localization_error(mask, boxes).mean()) for name, mask in maps.items()}
@@ -134,20 +135,18 @@ assert max(errors[name] for name in ("as it is", "mirrored", "Gumbel")) < 0.6
 
 # %%
 # *LE* is the localization error: the share of images in which the map's box misses the digit. All
-# five find it: the parts are independent, and the method does not depend on any one of them.
-# Differences of a few points are noise here, with one seed, 40 steps and 300 images. Look for this
-# instead:
+# five maskers find it, so the method does not depend on any one of these parts. Differences of a
+# few points are noise here, with one seed, 40 steps and 300 images. Look for this instead:
 #
-# - *mirrored* has to cover more where the mirrored digit comes to lie near the digit itself.
-# - *Gumbel* has masks of zeros and ones, which no number in the table shows. Look at the edges.
-# - The two *joint* maps belong to classifiers of their own (:doc:`03_frozen_or_joint`); in 30 steps
-#   those have hardly moved, so a pool has little to choose from.
+# - *mirrored* has to cover more if the mirrored digit lies near the digit itself.
+# - *Gumbel* has masks of zeros and ones, which the table does not show. Look at the edges.
+# - The two *joint* maps explain classifiers of their own (:doc:`03_frozen_or_joint`). In 30 steps
+#   these have hardly changed, so a pool has little to choose from.
 #
-# **Exercise.** Write an infill that fills holes with the mean color of each image's own border. Is
-# it an infill that the classifier likes better? Then swap the regularizer: what does
+# **Exercise.** Write an infill that fills holes with the mean color of each image's own border. Do
+# the figures improve? Then swap the regularizer: what does
 # ``trained(regularizer=smooth(Area(weight_out=2)))`` of :mod:`captum_masking.parts.regularizer` do
-# to the
-# area?
+# to the area?
 #
-# **Go on**: :doc:`../extend` for parts of your own, with their contracts; :doc:`../settings` for
+# **Next**: :doc:`../extend` for parts of your own, with their contracts; :doc:`../settings` for
 # what each choice changed on photographs; :doc:`12_add_a_method` to add a whole method.

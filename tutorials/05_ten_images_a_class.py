@@ -1,9 +1,9 @@
 """Ten images a class
 ==================
 
-You will know what a masker loses when it learns from ten images of each class, or from one, in
-place of two hundred. The classifier is there already; only the masker has few images to learn
-from.
+For users with few images: you will measure what a masker loses when it learns from ten images of
+each class, or from one, instead of two hundred. The classifier is trained already; only the masker
+has few images.
 """
 
 import torch
@@ -27,8 +27,8 @@ from captum_masking.zoo import small_classifier
 # The classifier
 # --------------
 #
-# Digits on textures, about two hundred of each class, and a small network that was trained on them
-# and on many more.
+# The data are digits on textures, about two hundred of each class. The classifier is a small
+# network that was trained on them and on many more.
 
 data = DigitsOnTextures(2000, size=48)
 held_out = DigitsOnTextures(300, size=48, train=False, seed=1)
@@ -43,8 +43,8 @@ with torch.no_grad():
 # All the images that one masker will see
 # ---------------------------------------
 #
-# :func:`~captum_masking.data.few_shot` chooses as many of each class, the same ones for the same
-# seed; one a class is the beginning of ten a class.
+# :func:`~captum_masking.data.few_shot` chooses the same number of each class. The same seed gives
+# the same images, and the choice of one is part of the choice of ten.
 
 
 one_each = few_shot(data, per_class=1)
@@ -56,8 +56,8 @@ show([panels], width=0.9)
 # --------------------------------
 #
 # A masker needs steps more than images, so each training has 50 steps of 16 images. With ten images
-# per class, each image is then used about eight times. Few images are chosen twice, with two seeds,
-# to see how much depends on the choice.
+# per class, each image is then used about eight times. To see how much depends on the choice, the
+# few images are chosen with two seeds.
 
 
 def explained(chosen: Dataset) -> torch.Tensor:
@@ -86,8 +86,8 @@ for i in range(4):
 show(rows, width=1.6)
 
 # %%
-# What it costs
-# -------------
+# What few images cost
+# --------------------
 #
 # *LE* is the localization error, the share of images in which the map's box misses the digit; *IoU*
 # is the overlap with the digit's pixels.
@@ -114,12 +114,12 @@ assert errors["10 a class"] < 0.35 and errors["10, others"] < 0.35
 # classifier, which has seen thousands of images, and only learns which of them to keep. A longer
 # study on photographs, with intervals: :ref:`the-study`.
 #
-# Two warnings. The few images were also used to train the classifier, as is usual. And in *joint*
-# training few images cost more, since the classifier memorizes them.
+# Two limits: the classifier was trained on these images too, as is usual. And in *joint* training
+# few images cost more, since the classifier memorizes them.
 #
-# **Exercise.** Find the number at which it begins to cost: 2, 3, 5 images a class, with three seeds
-# each. Then leave out the classes 5 to 9, with ``few_shot(data, 10, classes=range(5))``: are digits
-# found whose classes the masker has never seen?
+# **Exercise.** At which number do the figures get worse? Try 2, 3 and 5 images a class, with three
+# seeds each. Then leave out the classes 5 to 9, with ``few_shot(data, 10, classes=range(5))``. Does
+# the masker find digits of classes that it has never seen?
 #
-# **Go on**: :doc:`../own-data` for few images and classes of different size; :doc:`../settings`;
+# **Next**: :doc:`../own-data` for few images and classes of different size; :doc:`../settings`;
 # :doc:`06_compare_with_captum` for methods that need no training at all.

@@ -1,8 +1,9 @@
 """Compare with Captum's methods
 =============================
 
-You will have a masker and four methods of Captum side by side, on the same images: their maps and
-one table. And you will know what each column of it asks, and which kind of map it favors.
+For users of Captum: you will compare a masker with four of Captum's methods on the same images
+(gradients, Integrated Gradients, Grad-CAM and occlusion), by their maps and in one table. You will
+learn what each column asks, and which kind of map it favors.
 """
 
 import torch
@@ -19,8 +20,9 @@ from captum_masking.zoo import small_classifier
 # A classifier and its masker
 # ---------------------------
 #
-# Digits on textures, a small network that was trained on such images, and a masker trained for 60
-# steps. The classifier stays frozen, so that all methods explain the same one.
+# The data are digits on textures. The classifier is a small network that was trained on such
+# images. The masker is trained for 60 steps with the classifier frozen, so that all methods explain
+# the same one.
 
 torch.manual_seed(0)
 data = DigitsOnTextures(2000, size=48)
@@ -35,8 +37,8 @@ records = trainer.fit(loader, epochs=1, steps_per_epoch=60, show_progress=False)
 # Five methods, one interface
 # ---------------------------
 #
-# :class:`~captum_masking.MaskingSaliency` is an ``Attribution`` like the others. Occlusion
-# needs further arguments, and becomes a row by a function of images and classes.
+# :class:`~captum_masking.MaskingSaliency` is an ``Attribution`` like the others. Occlusion needs
+# further arguments, so we pass a function of images and classes.
 
 
 def occlusion(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -53,8 +55,8 @@ methods = {
 }
 
 # %%
-# :func:`~captum_masking.benchmark.as_method` turns whatever they return into maps of one
-# channel. A mask is used as it is; every other map is stretched to [0, 1], image by image.
+# :func:`~captum_masking.benchmark.as_method` makes a map of one channel from what they return. A
+# mask is used as it is; every other heat map is scaled to [0, 1], image by image.
 
 held_out = DigitsOnTextures(40, size=48, train=False, seed=1)
 images, labels = next(iter(DataLoader(held_out, batch_size=4)))
@@ -73,9 +75,9 @@ show(rows)
 # One call, one table
 # -------------------
 #
-# All explain the class that the classifier predicts. Four trivial maps are always among the rows. A
-# few of the columns are printed here; with ``out="result"`` the benchmark writes all of them, with
-# intervals and pictures, as a page.
+# All methods explain the predicted class. Four trivial maps are always among the rows. This page
+# prints some of the columns. With ``out="result"`` the benchmark writes all of them to a page, with
+# intervals and pictures.
 
 result = benchmark(
     classifier,
@@ -137,9 +139,9 @@ for key in ("error_at_best", "masked_in_accuracy", "insertion"):
 # %%
 # With forty images, a difference that is smaller than such an interval means nothing.
 #
-# Here the masker clearly wins at finding the digit, at a low cost. It also loses: occlusion with
+# Here the masker clearly wins at finding the digit, at a low cost. It also loses. Occlusion with
 # its large windows is better masked-in and masked-out, at the cost of dozens of passes and a larger
-# area; and by insertion and deletion the masker is no better than gradients. On photographs the
+# area. By insertion and deletion the masker is no better than gradients. On photographs the
 # differences are smaller, and the cut matters more: :doc:`../benchmark`.
 
 captum = ("Saliency", "IntegratedGradients", "LayerGradCam", "Occlusion")
@@ -147,10 +149,10 @@ for key in ("error_at_mean", "error_at_best"):
     assert masker[key].mean < min(result[name].values[key].mean for name in captum) - 0.1
 
 # %%
-# **Exercise.** Smooth the gradients: add ``NoiseTunnel(Saliency(classifier))`` as a function, with
-# ``nt_samples=10``, as occlusion is added above. Which columns does it win? Then add your own
-# method.
+# **Exercise.** Smooth the gradients: add ``NoiseTunnel(Saliency(classifier))`` with
+# ``nt_samples=10``, as a function like occlusion above. Which columns does it win? Then add your
+# own method.
 #
-# **Go on**: :doc:`../metrics` for each metric and its trap; :doc:`../benchmark` for twenty-five
-# methods on photographs; :doc:`10_is_it_faithful` for what no column here asks: whether it is a map
-# of *this* model at all.
+# **Next**: :doc:`../metrics` for each metric and its trap; :doc:`../benchmark` for more methods on
+# photographs; :doc:`10_is_it_faithful` for what no column here asks: whether it is a map of *this*
+# model at all.

@@ -1,9 +1,9 @@
 """Two classes in one image
 ========================
 
-You will have a map for each class that you ask for: the cat on the left, the cup on the right, and
-next to nothing for a class that is not there. First with a model that comes with the package, then
-with one of your own, whose masker gets the ability afterwards.
+For users who ask about several classes: you will draw one map for the cat on the left, one for the
+cup on the right, and a nearly empty one for a class that is not there. First with the model that
+comes with the package, then with a masker of your own that is extended afterwards.
 """
 
 import torch
@@ -24,8 +24,8 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # A cat and a cup
 # ---------------
 #
-# EfficientNet-Lite0 with the masker that ships with the package. Two photographs side by side make
-# one picture of two classes.
+# This is EfficientNet-Lite0 with the masker that ships with the package. Two photographs side by
+# side make one picture of two classes.
 
 model, preprocess = zoo.efficientnet_lite0()
 both = torch.cat([preprocess(photo()) for photo in (chelsea, coffee)], dim=2)
@@ -39,8 +39,8 @@ panels = [Panel(overlay(pixels, each), name) for name, each in zip(names, maps, 
 show([[Panel(pixels, "the picture"), panels[0], panels[1]], panels[2:]], width=2.7)
 
 # %%
-# ``attribute_targets`` asks for several classes with one forward pass; ``attribute`` asks for one.
-# In figures:
+# ``attribute_targets`` asks for several classes in one forward pass; ``attribute`` asks for one.
+# Where does each map lie?
 
 for name, each in zip(names, maps, strict=True):
     left = each[..., : each.shape[-1] // 2].sum() / each.sum()
@@ -55,7 +55,7 @@ for name, each in zip(names, maps, strict=True):
 # Your own classifier
 # -------------------
 #
-# Digits in noise, one in each picture, and a small classifier that has never seen two.
+# The pictures show one digit each, in noise. The small classifier has never seen two digits.
 
 torch.manual_seed(0)
 source = load_digits()
@@ -93,12 +93,12 @@ print(f"recognized: {recognized.float().mean():.0%} of {len(classes)} digits not
 # A masker, and then a gate for it
 # --------------------------------
 #
-# This classifier takes the maximum of its last map, so its masker is that of the paper: told no
-# class, with one map for all. Then :func:`~captum_masking.training.gate.gated` puts a gate in front
-# of it, which reads the classifier's evidence for the class asked for. It learns from the same
-# pictures, put together to mosaics: how a mosaic was made says where each class is. Classifier and
-# masker stay as they are. (``MaskingModel(classifier, target_aware=True)`` trains both at once, as
-# every model does whose classifier pools the mean.)
+# This classifier takes the maximum of its last map, so by default its masker has one map for all
+# classes. :func:`~captum_masking.training.gate.gated` adds a gate, which reads the classifier's
+# evidence for the class you ask for. The gate learns from mosaics of the same pictures, in which it
+# is known where each class is. Classifier and masker do not change. (To train both at once, use
+# ``MaskingModel(classifier, target_aware=True)``. It is the default if the classifier pools the
+# mean.)
 
 untold = MaskingModel(classifier)
 MaskingTrainer(untold, train_classifier=False, lr=3e-3).fit(loader, epochs=1, show_progress=False)
@@ -107,8 +107,8 @@ losses = train_gate(aware, loader, epochs=2, show_progress=False)
 print("the gate's loss, epoch by epoch:", ", ".join(f"{loss:.2f}" for loss in losses))
 
 # %%
-# Two digits, held out, one on each half. We keep pairs of different classes, both recognized when
-# alone: where the classifier sees nothing, there is nothing to find.
+# For the test, we put two held-out digits side by side. We keep pairs of different classes, both
+# recognized when alone: if the classifier sees nothing, there is nothing to find.
 
 alone, classes = alone[recognized], classes[recognized]
 order = torch.randperm(len(alone) // 2 * 2).view(2, -1)
@@ -135,12 +135,12 @@ def row(index: int) -> list[Panel]:
 show([row(index) for index in range(4)])
 
 # %%
-# The last column asks for a digit that is not there: of all such, the one that the classifier finds
-# likeliest. Look for faint maps, too. The gate opens as far as the classifier gives it reason to,
-# and this one has never seen two digits at once.
+# The last column asks for a digit that is not there: the one that the classifier finds likeliest.
+# Some of these maps are faint but not empty: the gate opens where the classifier sees evidence, and
+# this classifier has never seen two digits at once.
 #
-# How much of a map's weight lies on the half that was asked for? Beside it Grad-CAM, of the
-# classifier's last block, which also answers for one class and needs no training.
+# How much of a map's weight lies on the half that was asked for? For comparison: Grad-CAM of the
+# classifier's last block, which also explains one class and needs no training.
 
 cam = LayerGradCam(classifier, classifier[3])
 
@@ -168,14 +168,13 @@ assert grid_pointing(found[:, 1], second, 1, 2).mean() > 0.8
 
 # %%
 # A map that ignores the target gets half of the weight. Grad-CAM follows the target, but its coarse
-# map spreads over both halves. The masker is best here, after a training of its own; on photographs
-# that were shrunk to fit a mosaic it is not, see :doc:`../targets`. The map of an absent digit is
-# small but not empty if the classifier sees evidence for it.
+# map spreads over both halves. The masker is best here; on photographs that were shrunk to fit a
+# mosaic it is not, see :doc:`../targets`. The map of an absent digit is small but not empty if the
+# classifier sees evidence for it.
 #
-# **Exercise.** Ask for each of the ten digits with ``attribute_targets``, and take the two with the
-# largest maps as the answer to "which two digits are there?". How often is that right, and how
-# often are the two largest logits?
+# **Exercise.** Ask for each of the ten digits with ``attribute_targets``. How often do the two
+# largest maps name the two digits that are there, and how often do the two largest logits?
 #
-# **Go on**: :doc:`../targets` says how the gate is told the class, and what was measured on
-# photographs; :doc:`10_is_it_faithful` shows what a masker that is told nothing cannot pass;
-# :ref:`no-training` has maps for a target without any training.
+# **Next**: :doc:`../targets` says how the gate is told the class, and what was measured on
+# photographs; :doc:`10_is_it_faithful` shows the test that a masker with one map for all classes
+# fails; :ref:`no-training` has maps for a target without any training.

@@ -1,8 +1,9 @@
 """A vision transformer
 ====================
 
-You will train a small vision transformer in seconds, and a masker that reads its tokens. You will
-see which tokens it reads, and how its maps compare with attention, which is often shown instead.
+For users of vision transformers: you will train a small one in seconds, and a masker that reads its
+tokens. You will see which tokens it reads, and how its maps compare with attention, which is often
+shown instead.
 """
 
 import torch
@@ -24,9 +25,9 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # Pictures in which we know the evidence
 # --------------------------------------
 #
-# Each picture holds one handwritten digit of scikit-learn on noise, and a decoy: the ink of the
-# same digit, its pixels shuffled. Both are equally bright, so brightness does not give the digit
-# away. We keep the digit's box, for checking only.
+# Each picture shows one handwritten digit of scikit-learn on noise, and a decoy: the same pixels,
+# shuffled. Both are equally bright, so brightness does not reveal the digit. We keep the digit's
+# box, for checking only.
 
 
 def scenes(digits: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -66,8 +67,8 @@ show([[Panel(pixels[i], f"a {target[i]}") for i in range(5)]])
 # The classifier
 # --------------
 #
-# A ``VisionTransformer`` of torchvision with two blocks, on 6 x 6 patches of 4 x 4 pixels. Two
-# convolutions in place of the usual patch projection let it learn from few pictures.
+# This is a ``VisionTransformer`` of torchvision with two blocks, on 6 x 6 patches of 4 x 4 pixels.
+# Two convolutions replace the usual patch projection, so that it learns from few pictures.
 
 classifier = VisionTransformer(
     image_size=24,
@@ -100,23 +101,23 @@ print(f"recognized: {accuracy:.0%} of {len(target)} digits that were not trained
 # What the masker reads
 # ---------------------
 #
-# Nothing is said about transformers: one dry run finds the layers, and how their outputs become
-# maps.
+# You do not have to say that it is a transformer. The model runs it once on zeros, and finds the
+# layers and how their outputs become maps.
 
 model = MaskingModel(classifier)
 for name, layout in zip(model.layers, model.layouts, strict=True):
     print(f"{name}: {layout}")
 
 # %%
-# The first layer is a plain feature map of the convolutions. The second gives 37 tokens: one class
-# token, which is left out (``prefix=1``), and 36 patches, which become a 6 x 6 map. It is the
-# first block and not the last, on purpose. The logits are read from the class token alone, so what
-# the last block writes into the patch tokens reaches no logit: nothing has trained it.
+# The first layer is a feature map of the convolutions. The second gives 37 tokens: one class token,
+# which is left out (``prefix=1``), and 36 patches, which become a 6 x 6 map. It is the first block
+# and not the last for a reason. The logits are computed from the class token alone, so the patch
+# tokens of the last block reach no logit, and nothing has trained them.
 #
 # Train the masker
 # ----------------
 #
-# As for any other classifier, which stays bit-identical.
+# The masker is trained as for any other classifier, which stays bit-identical.
 
 trainer = MaskingTrainer(model, train_classifier=False, lr=6e-3)
 trainer.fit(loader, epochs=1, show_progress=False)
@@ -128,8 +129,7 @@ print(f"recognized masked-out {found['masked_out']:.0%}")
 
 # %%
 # *Masked-in* should stay near the accuracy on whole pictures, and *masked-out* should fall toward
-# the 10 % of guessing: the masks keep nearly all of the evidence. The digits that are still
-# recognized masked-out show parts of a stroke.
+# the 10 % of guessing. The digits that are still recognized masked-out show parts of a stroke.
 
 attribution = MaskingSaliency(model).attribute(inputs)[:, :1]
 halves = mask_images(inputs, attribution, Mean())
@@ -154,8 +154,8 @@ show([row(index) for index in range(4)])
 # Attention is not that map
 # -------------------------
 #
-# Often the attention of the class token in the last block is shown instead. torchvision does not
-# return it, so we run that block once more on its inputs.
+# Often the attention of the class token in the last block is shown as a heat map. torchvision does
+# not return it, so we run that block once more on its inputs.
 
 
 @torch.no_grad()
@@ -190,8 +190,8 @@ for name, maps in (
     print(f"{name:<14}{energy_pointing(maps, boxes).mean():.0%}")
 
 # %%
-# Attention shows where the last block looks, without any training. A little of it lies on every
-# patch, which adds up. But it does not say whether the attended part is enough, or whether the rest
+# Attention shows where the last block looks, and needs no training. A little of it lies on every
+# patch, which adds up. It does not say whether the attended part is enough, or whether the rest
 # still contains evidence. The masker is trained on these two questions.
 
 assert energy_pointing(attribution, boxes).mean() > 0.7
@@ -213,6 +213,5 @@ assert energy_pointing(attribution, boxes).mean() > 0.7
 # ``MaskingModel(classifier, ["encoder.layers.encoder_layer_1"])``. How do the masks and the
 # masked-out accuracy change? Then use ``num_layers=4``, and see which blocks are found.
 #
-# **Go on**: :doc:`../any-model` has five lines for each kind of model; :doc:`10_is_it_faithful`
-# tests whether maps such as these depend on the network; :doc:`../how-it-works` says what the
-# masker minimizes.
+# **Next**: :doc:`../any-model` has an example of each kind of model; :doc:`10_is_it_faithful` tests
+# whether such maps depend on the network; :doc:`../how-it-works` says what the masker minimizes.

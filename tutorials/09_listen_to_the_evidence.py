@@ -1,8 +1,9 @@
 """Listen to the evidence
 ======================
 
-You will train a classifier of calls in noise, and hear what it listens to: the evidence alone, and
-the sound without it. A spectrogram is a picture, so the masker is the same as for photographs.
+For users who classify sounds: you will train a classifier of calls in noise, and listen to the
+evidence alone, and to the sound without it. A spectrogram is a picture, so the masker is the same
+as for photographs.
 """
 
 import base64
@@ -30,9 +31,9 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # Calls in noise
 # --------------
 #
-# A clip lasts one second. Somewhere in it there is a call of 0.45 seconds, of one of four kinds, at
-# a random pitch. Noise and a steady hum, also at a random pitch, fill the clip and say nothing
-# about the kind. We keep the call alone too, to know where the evidence is.
+# A clip lasts one second. It contains a call of 0.45 seconds, of one of four kinds, at a random
+# time and pitch. Noise and a steady hum, also at a random pitch, say nothing about the kind. We
+# also keep the call alone, to know where the evidence is.
 
 RATE = 8000
 KINDS = ["rising", "falling", "warble", "pulses"]
@@ -73,8 +74,8 @@ train_sounds, _, train_kinds = clips(800)
 sounds, alone, kinds = clips(200)
 
 # %%
-# A player for the page, so that you can listen along. It needs nothing but the standard library;
-# on your disk, :func:`~captum_masking.data.audio.write_sound` writes files.
+# This player lets you listen on this page. To write files, use
+# :func:`~captum_masking.data.audio.write_sound`.
 
 
 class Player:
@@ -105,7 +106,7 @@ Player(**dict(zip(KINDS, sounds, strict=False)))
 
 # %%
 # The same four clips as pictures: time runs to the right, pitch upwards. The horizontal line is the
-# hum.
+# hum:
 
 spectrogram = Spectrogram(sample_rate=RATE, n_fft=256, hop=125, bands=32, floor_db=-80)
 spectrogram = spectrogram.normalized_to([train_sounds])
@@ -123,7 +124,7 @@ show([[Panel(picture(inputs[kind]), name) for kind, name in enumerate(KINDS)]], 
 # The classifier
 # --------------
 #
-# Four convolutions on these pictures of 32 bands and 65 frames.
+# The classifier has four convolutions, and reads these pictures of 32 bands and 65 frames.
 
 
 def block(before: int, after: int, stride: int) -> nn.Sequential:
@@ -161,8 +162,8 @@ print(f"recognized: {accuracy:.0%} of {len(kinds)} clips that were not trained o
 # The masker
 # ----------
 #
-# ``example_inputs`` is given because a spectrogram is not as wide as it is high. The infill is the
-# mean level: where the mask leaves a hole, there is noise as everywhere.
+# Pass ``example_inputs``, because a spectrogram is not as wide as it is high. The infill is the
+# mean level, so the removed part sounds like the noise elsewhere.
 
 model = MaskingModel(classifier, example_inputs=train_inputs[:1])
 trainer = MaskingTrainer(model, train_classifier=False, infill=Mean(), lr=6e-3)
@@ -191,9 +192,9 @@ show(
 # Listen
 # ------
 #
-# :meth:`~captum_masking.data.audio.Spectrogram.render` turns a masked picture back into
-# sound: each band of the clip is brought to the level it has in the picture, phase kept. What you
-# hear is what the classifier was shown.
+# :meth:`~captum_masking.data.audio.Spectrogram.render` converts a masked picture back to sound. It
+# gives each band of the clip the level it has in the picture, and keeps the phase. You hear what
+# the classifier was shown.
 
 evidence = spectrogram.render(sounds, masked_in)
 rest = spectrogram.render(sounds, masked_out)
@@ -209,7 +210,7 @@ Player(**{"warble": sounds[2], "its evidence": evidence[2], "the rest": rest[2]}
 # What the classifier hears
 # -------------------------
 #
-# Sounds can be analyzed again, so the classifier can be asked about the very sounds you heard.
+# The classifier can now be tested on the sounds that you heard.
 
 
 @torch.no_grad()
@@ -224,10 +225,11 @@ for name, heard in (("clips", sounds), ("evidence", evidence), ("rest", rest)):
 
 # %%
 # The evidence is enough, and the rest contains little: with four kinds, guessing is right in 25 %.
-# Look at each kind, though. The classifier has no class for "nothing", and gives mostly the same
+# Compare the kinds, too. The classifier has no class for "nothing", and gives mostly the same
 # answer when it hears little. In the rest it recognizes the faint ends.
 #
-# We know where the calls are: the bands and frames in which the call alone is louder than -40 dB.
+# We know where the calls are: in the bands and frames in which the call alone is louder than -40
+# dB.
 
 truth = spectrogram.levels(alone) > -40
 share = energy_pointing(mask, truth).mean()
@@ -236,15 +238,15 @@ print(f"of the masks' weight {share:.0%} lies on the call, which is {truth.float
 assert share > 0.35
 
 # %%
-# The remainder is mostly a seam around the call: the mask is predicted on a coarser grid than the
-# picture, and asked to be smooth.
+# The other weight lies mostly around the call: the mask is predicted on a coarser grid than the
+# picture, and is trained to be smooth.
 #
 # A mask as a gain
 # ----------------
 #
-# The other way back to sound, :meth:`~captum_masking.data.audio.Spectrogram.invert`,
-# multiplies each band with the mask. The two halves then sum to the clip. But a hole is now
-# silence, which the classifier has never heard, while it knows the noise of the mean level:
+# The other way back to sound, :meth:`~captum_masking.data.audio.Spectrogram.invert`, multiplies
+# each band by the mask. The two halves then add up to the clip. But the removed part is now silent,
+# and the classifier has never heard silence; it knows noise of the mean level:
 
 by_gain = spectrogram.invert(sounds, mask)
 for name, heard in (("rendered", evidence), ("as a gain", by_gain)):
@@ -253,17 +255,17 @@ for name, heard in (("rendered", evidence), ("as a gain", by_gain)):
 Player(**{"rendered": evidence[0], "as a gain": by_gain[0]})
 
 # %%
-# The second sounds cleaner to you. Listening shows what a mask keeps; whether the classifier
-# recognizes it is another question, and depends on the infill.
+# The second sounds cleaner to you. But whether the classifier recognizes it is another question,
+# and depends on the infill.
 #
 # Every frequency
 # ---------------
 #
-# L-MAC (Paissan et al. 2024) masks every frequency, and not levels in dB but log(1 + magnitude),
-# whose zero is silence: a hole is then silence for ear and classifier alike. Bands become a part of
-# the classifier, :class:`~captum_masking.data.audio.LogMel`, and the masker learns the class that
-# the frozen classifier predicts. Its feature maps have rows in mel;
-# :class:`~captum_masking.model.layouts.MelRows` leads them back to the rows of the picture.
+# L-MAC (Paissan et al. 2024) masks every frequency. Its picture is log(1 + magnitude), whose zero
+# is silence, so the removed part is silent for you and for the classifier. The classifier computes
+# the bands itself, by :class:`~captum_masking.data.audio.LogMel`, so the rows of its feature maps
+# are in mel; :class:`~captum_masking.model.layouts.MelRows` converts them to the rows of the
+# picture. The masker learns the class that the frozen classifier predicts.
 
 magnitude = LogMagnitude(sample_rate=RATE, n_fft=256, hop=125)
 front = LogMel(sample_rate=RATE, n_fft=256, bands=32)
@@ -286,7 +288,7 @@ heard = magnitude.invert(sounds, mask)
 Player(**{"rising call": sounds[0], "its evidence": heard[0], "warble": sounds[2], "its": heard[2]})
 
 # %%
-# How much of what one hears is the call? Its bins are those where it is louder than the rest.
+# How much of what you hear is the call? Its bins are those where it is louder than the rest.
 
 there = magnitude(alone) > magnitude(sounds - alone)
 
@@ -307,10 +309,10 @@ assert of_the_call(heard) > of_the_call(sounds) + 0.1 > of_the_call(rest)
 # :doc:`../audio` has the measures of the paper, and how the model is kept for
 # ``captum-masking explain``, which takes sound files.
 #
-# **Exercise.** Train with ``infill=Color(spectrogram.silence)`` of
-# :mod:`captum_masking.parts.infill`,
-# and with a classifier that has heard silence: in its training, set a random stretch of each
-# picture to ``spectrogram.silence``. Is the evidence recognized as a gain?
+# **Exercise.** Train a classifier that has heard silence: in its training, set a random stretch of
+# each picture to ``spectrogram.silence``. Train its masker with
+# ``infill=Color(spectrogram.silence)`` of :mod:`captum_masking.parts.infill`. Is the evidence
+# recognized as a gain?
 #
-# **Go on**: :doc:`../audio` has the figures on recorded sounds, and sound files;
-# :doc:`04_swap_an_idea` on infills; :doc:`../own-data`.
+# **Next**: :doc:`../audio` for figures on recorded sounds, and sound files; :doc:`04_swap_an_idea`
+# on infills; :doc:`../own-data`.

@@ -1,9 +1,9 @@
 """Is it faithful?
 ===============
 
-You will put a masker to four tests: is its evidence enough, does its map depend on the network, do
-its masks give the class away, and does the classifier fall for that? You will see where it passes,
-where it does not, and what each number can and cannot tell.
+For everyone who asks whether a map can be trusted: you will run four tests on a masker. Is its
+evidence enough? Does its map depend on the network? Do its masks reveal the class? Does the
+classifier use that? You will see where it passes, where it fails, and what each number can tell.
 """
 
 import copy
@@ -35,8 +35,8 @@ warnings.filterwarnings("ignore", module="captum")  # on the hooks that GuidedBa
 # A classifier and its masker
 # ---------------------------
 #
-# Digits of scikit-learn, twice as large, anywhere in noise. Which pixels are strokes is known, and
-# used for comparison only.
+# The data are digits of scikit-learn, enlarged to twice their size, anywhere in noise. We know
+# which pixels are strokes, and use that for comparison only.
 
 torch.manual_seed(0)
 source = load_digits()
@@ -108,7 +108,7 @@ show(
 # 1. Is the evidence enough, and is the rest not?
 # -----------------------------------------------
 #
-# *Masked-in* keeps the evidence, *masked-out* removes it. A number alone says little: large masks
+# *Masked-in* keeps the evidence, *masked-out* removes it. One number says little, since large masks
 # keep everything. So we also apply the same masks to other pictures, where they are equally large
 # but mark nothing in particular.
 
@@ -131,9 +131,9 @@ for name, maps in (
 # 2. Does the map depend on the network?
 # --------------------------------------
 #
-# Randomize the weights, one layer after the other from the output down, and compare the map with
-# that of the trained network, by rank correlation: 1 for the same map, 0 for an unrelated one.
-# Maps that hardly change show edges, whatever the network has learned (Adebayo et al. 2018).
+# We randomize the weights, one layer after the other from the output down, and compare the map with
+# that of the trained network. The rank correlation is 1 for the same map, and 0 for an unrelated
+# one. Maps that hardly change show edges, whatever the network has learned (Adebayo et al. 2018).
 
 some, of = inputs[:20], target[:20]
 methods = {
@@ -157,15 +157,14 @@ for layer in reversed(layers):
 print(line("the last, by SSIM", "classifier.0", "ssim"))
 
 # %%
-# Read it from the top. ``classifier.6`` is the layer that names the class, and the masker's map
-# does not change at all: it reads feature maps (here of ``classifier.1`` and ``classifier.3``),
-# never logits. So it says where there is evidence for *some* class, not what the last layer makes
-# of it.
-# That is a failed test, and follows from the design; :doc:`07_two_targets` has maskers that are
-# told the class.
+# Read it from the top. ``classifier.6`` is the layer that computes the logits. With random weights
+# there, the masker's map does not change at all: it reads feature maps (here of ``classifier.1``
+# and ``classifier.3``), never logits. So it shows where there is evidence for *some* class. That is
+# a failed test, and follows from the design; :doc:`07_two_targets` has maskers that follow the
+# class.
 #
-# Further down the map changes, but at the bottom neither figure is 0. Both compare shapes, whatever
-# their height. A picture shows what they leave out, and the other network that the map depends on:
+# Further down the map changes, but at the bottom neither figure is 0. Both compare shapes, not
+# heights. A picture shows the heights, and what happens if the masker itself is random:
 
 
 def with_random(part: str) -> Tensor:
@@ -181,7 +180,7 @@ shown = {"trained": masks} | {title: with_random(part) for title, part in parts.
 show([[over(i, maps, title) for title, maps in shown.items()] for i in range(2)])
 
 # %%
-# Over all pictures, the mean of the maps:
+# This is the mean of the maps over all pictures:
 
 for title, maps in shown.items():
     print(f"{title:<18}{maps.mean():>6.1%}")
@@ -190,12 +189,13 @@ for title, maps in shown.items():
 # With a random classifier the maps are nearly empty, and with a random masker they are faint
 # everywhere. The shapes that remain are the bright strokes, which even random convolutions show.
 #
-# 3. Do the masks give the class away?
-# ------------------------------------
+# 3. Do the masks reveal the class?
+# ---------------------------------
 #
-# A mask that is shaped like a 3 says "3" by itself, whatever is below it. An auditor who sees no
-# picture tries to read the class off the masks, and off their boxes. It helps to have a yardstick,
-# here the true strokes, and a cheat: a stencil of the predicted class, always in the same corner.
+# A mask that is shaped like a 3 says "3" by itself, whatever is below it. The leakage audit trains
+# a small reader, which sees no picture, to tell the class from the masks, and from their boxes. For
+# comparison it also reads the true strokes, and a cheat: a stencil of the predicted class, always
+# in the same corner.
 
 stencils = torch.stack([digits[:1350][labels[:1350] == k].mean(0) > 0.5 for k in range(10)])
 with torch.no_grad():
@@ -210,11 +210,11 @@ print(read["learned"])
 # The masks reveal the class, as they must: a tight outline of a digit *is* its shape. It would be
 # bad if they revealed more than the true strokes do.
 #
-# 4. Does the classifier fall for it?
-# -----------------------------------
+# 4. Does the classifier use the shape?
+# -------------------------------------
 #
-# What the auditor reads matters if the classifier reads it as well. So lay the masks on pictures
-# of nothing: any class that is recognized there comes from the mask's shape.
+# What the reader finds matters if the classifier finds it too. So we apply the masks to pure noise:
+# any class that is recognized there comes from the mask's shape.
 
 nothing = normalized(noise(len(masks)))
 print(f"{'masks':<14}{'read by the auditor':>20}{'by the classifier, on noise':>29}")
@@ -230,11 +230,11 @@ for name, maps in (
     print(f"{name:<14}{read[name].accuracy:>20.0%}{believed:>29.0%}")
 
 # %%
-# The learned masks leak no more than the true strokes, and on noise the classifier does little
-# better than the 10 % of guessing: it is convinced by the ink in the mask, not by the outline. The
-# auditor reads the cheat whenever the classifier is right, but a frozen classifier does not believe
-# it either. One that is trained along with its masker may learn to: after joint training, repeat
-# both tests.
+# The learned masks leak no more than the true strokes. On noise the classifier does little better
+# than the 10 % of guessing: it uses the ink in the mask, not the outline. The auditor's reader
+# tells the class from the cheat whenever the classifier is right, but a frozen classifier does not
+# use the cheat either. A classifier that is trained together with its masker may learn to. So
+# repeat both tests after joint training.
 
 assert masked_in_accuracy(classifier, inputs, masks, target).mean() > 0.75
 assert masked_in_accuracy(classifier, nothing, masks, target).mean() < 0.4
@@ -242,9 +242,9 @@ assert masked_in_accuracy(classifier, nothing, masks, target).mean() < 0.4
 # %%
 # No test here says that a map is *right*. Each can show that it is not.
 #
-# **Exercise.** Train a second classifier and masker on labels that say nothing,
-# ``captum_masking.metrics.shuffled_labels(train_set)``, for as long. How alike are the maps
+# **Exercise.** Train a second classifier and masker on shuffled labels,
+# ``captum_masking.metrics.shuffled_labels(train_set)``, for as long. How similar are the maps
 # (``compare_maps``)? What they share does not come from the classes.
 #
-# **Go on**: :doc:`../metrics` says how to read each figure; :doc:`../how-it-works` lists what a
-# mask does not say; :doc:`../benchmark` measures many methods at once, with a report.
+# **Next**: :doc:`../metrics` says how to read each figure; :doc:`../how-it-works` lists what a mask
+# does not say; :doc:`../benchmark` measures many methods at once, with a report.

@@ -1,8 +1,9 @@
 """Train on a cluster
 ==================
 
-You will have a training script that a scheduler may kill at any moment and start again, on one
-process or on many. You will kill it, take it up again, and compare the weights bit by bit.
+For users of a cluster: you will write a training script that a scheduler can kill at any moment
+and start again, in one process or in several. You will kill it, start it again, and compare the
+weights bit by bit.
 """
 
 import copy
@@ -33,8 +34,8 @@ FOLDER = Path(temporary.name)
 # A classifier to explain
 # -----------------------
 #
-# Digits of scikit-learn in a dark frame, and a small network that is trained as any other. Both are
-# written to files, as yours will be.
+# The data are digits of scikit-learn in a dark frame. The classifier is a small network, trained in
+# the usual way. Both are saved to files, as yours will be.
 
 torch.manual_seed(0)
 source = load_digits()
@@ -66,14 +67,15 @@ torch.save((images, labels), FOLDER / "digits.pt")
 # The script
 # ----------
 #
-# An ordinary joint training. What makes it fit for a cluster are ``checkpoints`` and ``resume``,
-# the same folder, so that the script need not know whether it is started for the first time; and an
-# ``accelerator``, which knows of other processes and devices. Images are moved at random each time
-# they are read, and judges are drawn from a pool of past classifiers: plenty of chance to get out
-# of step.
+# This is an ordinary joint training with two additions. ``Checkpoints`` and ``resume`` name the
+# same folder, so the same script starts a training and continues it. The ``Accelerator`` handles
+# several processes and devices.
 #
-# ``Diary`` writes the loss of each step to a file. It is also the scheduler of our small cluster:
-# at a given step it kills its own process with SIGKILL, which no program can catch.
+# The test is hard on purpose: images are moved at random each time they are read, and judges are
+# drawn from a pool of past classifiers.
+#
+# ``Diary`` writes the loss of each step to a file. It also plays the scheduler: at a given step it
+# kills its own process with SIGKILL, which no program can catch.
 
 SCRIPT = """
 import os, signal, sys, warnings
@@ -143,11 +145,11 @@ if __name__ == "__main__":
 _ = (FOLDER / "train.py").write_text(SCRIPT)
 
 # %%
-# Killed, and started again
-# -------------------------
+# Kill it, and start it again
+# ---------------------------
 #
-# Let it be killed after step 55, in the third of four epochs of 20 steps. To save the time of
-# starting Python, the process is a copy of this one; ``python train.py killed 55`` does the same.
+# The first run is killed after step 55, in the third of four epochs of 20 steps. It runs in a copy
+# of this process, which starts faster; ``python train.py killed 55`` does the same.
 
 
 def imported(file: Path) -> ModuleType:
@@ -174,17 +176,17 @@ saved = Checkpoints(killed / "checkpoints").steps()
 print(f"exit status {status}; checkpoints of the steps {saved}")
 
 # %%
-# Minus nine is SIGKILL. One checkpoint was written at the end of each epoch and one every 15 steps;
-# the last three are kept. The steps after the newest are lost, and will be taken again. Now the
-# same script, again with the same folder; and, for comparison, in a folder of its own, one that is
-# left alone.
+# Exit status -9 means SIGKILL. A checkpoint is written at the end of each epoch and every 15 steps;
+# the last three are kept. The steps after the newest one are lost, and will be repeated. Now start
+# the same script again with the same folder. For comparison, train once more in another folder,
+# without an interruption.
 
 alone = FOLDER / "alone"
 run(killed)
 run(alone)
 
 # %%
-# Both diaries in one picture:
+# This picture shows both diaries:
 
 
 def diary(folder: Path) -> tuple[list[int], list[float]]:
@@ -204,8 +206,8 @@ axes.set(xlabel="step", ylabel="the masker's loss")
 _ = axes.legend(frameon=False, loc="lower left")
 
 # %%
-# The two lie on each other, also where the classifier begins to learn along, after three quarters
-# of the steps. And the weights, of classifier and masker?
+# The two curves are the same, also after half of the steps, where the classifier begins to learn
+# too. Are the weights of classifier and masker the same?
 
 
 def model_of(folder: Path) -> nn.Module:
@@ -220,20 +222,19 @@ assert status == -9
 assert fingerprint(model_of(alone)) == fingerprint(model_of(killed))
 
 # %%
-# The hashes of all weights are the same: not close, the same bits. So are optimizers, pool and
-# random numbers, or the weights would not be.
+# The hashes are the same, so all weights are the same, bit by bit. This would fail if optimizers,
+# pool or random numbers had not been restored.
 #
 # In two processes
 # ----------------
 #
-# The same script, now with a launcher. The batch of 64 is the *global* one: each process takes 32.
+# A launcher runs the same script. The batch of 64 is the *global* one: each process takes 32.
 #
 # .. code-block:: console
 #
 #    $ torchrun --standalone --nproc-per-node 2 train.py two
 #
-# On this page the launcher is accelerate's for trying things out, whose processes are copies of
-# this one, too.
+# This page uses accelerate's launcher for tests, whose processes are copies of this one.
 
 two = FOLDER / "two"
 debug_launcher(script.train, (two,), num_processes=2)
@@ -245,9 +246,9 @@ print(f"weights differ by at most {apart:.1e}")
 assert apart < 1e-3
 
 # %%
-# Here the bits do differ: sums are taken in another order, and training makes rounding grow. The
-# images, their moves and the judges are the same. Two processes of this size are no faster on one
-# machine; :doc:`../training` says what was measured, and where the limits are.
+# Here the bits differ, since sums are taken in another order and training amplifies rounding. The
+# images, their moves and the judges are the same. At this size, two processes on one machine are no
+# faster than one; :doc:`../training` has measured figures and limits.
 #
 # On a real cluster
 # -----------------
@@ -258,13 +259,13 @@ assert apart < 1e-3
 #          train.py /shared/run
 #    $ accelerate launch --multi_gpu --num_processes 8 train.py /shared/run
 #
-# with a folder that all machines see. Schedulers that send SIGTERM before they kill lose nothing:
-# the step is finished, a checkpoint is written, and the process ends. The commands of the package
-# take the same launchers, with ``--checkpoints`` and ``--resume``.
+# The folder must be one that all machines see. If the scheduler sends SIGTERM before it kills,
+# nothing is lost: the step is finished, a checkpoint is written, and the process ends.
+# ``captum-masking train`` takes the same launchers, with ``--checkpoints`` and ``--resume``.
 #
-# **Exercise.** Kill it while a checkpoint is being written: set ``every=1``, start ``train.py`` by
-# hand, and send ``kill -9`` until it happens (a hidden file is left behind). What does a new start
-# make of it?
+# **Exercise.** Kill the training while a checkpoint is being written: set ``every=1``, start
+# ``train.py`` by hand, and send ``kill -9`` until it happens (a hidden file is left behind). What
+# does the next start do?
 #
-# **Go on**: :doc:`../training` on precision, accumulation and choosing the state to keep;
-# :doc:`../faults` on what else can go wrong; :doc:`../commands`.
+# **Next**: :doc:`../training` on precision, accumulation and the state to keep; :doc:`../faults` on
+# what else can go wrong; :doc:`../commands`.

@@ -1,8 +1,9 @@
 """Add a method
 ============
 
-You will have an infill, a regularizer and a masker of your own, a few lines each, and know that the
-masker keeps its contract. You will train each in place of the default, and see what it changed.
+For researchers with an idea of their own: you will write an infill, a regularizer and a masker, a
+few lines each, and check that the masker keeps its contract. You will train each in place of the
+default, and see what it changed.
 """
 
 import warnings
@@ -30,7 +31,8 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # Something to explain
 # --------------------
 #
-# Digits painted on gravel, both of which come with Python packages, and a small classifier.
+# The pictures are digits on gravel, both of which come with Python packages. The classifier is a
+# small CNN.
 
 torch.manual_seed(0)
 source = load_digits()
@@ -76,9 +78,9 @@ def pixels(image: Tensor) -> object:
 # An infill
 # ---------
 #
-# An infill paints what the mask has cut out. The contract: called as ``infill(inputs, hole)``, it
-# returns pixels shaped like ``inputs`` and leaves ``inputs`` alone. A function is enough. This one
-# shuffles the pixels of each picture: same brightness, same contrast, nothing to recognize.
+# An infill fills what the mask has removed. The contract: called as ``infill(inputs, hole)``, it
+# returns pixels shaped like ``inputs`` and does not change ``inputs``. A function is enough. This
+# one shuffles the pixels of each picture: same brightness, same contrast, nothing to recognize.
 
 
 def shuffled(inputs: Tensor, hole: Tensor) -> Tensor:
@@ -100,10 +102,10 @@ show([[Panel(pixels(inputs[0]), "a picture"), *panels]])
 # -------------
 #
 # A regularizer says what masks should look like: ``regularizer(mask, judgement)`` gives a scalar,
-# lower is better. ``judgement`` holds what was said of the images, for terms that depend on it.
-# Here, one that wants masks of at most 4 % of the picture where the digit is recognized masked-in:
-# a mask that explains nothing yet should feel no pull to be smaller, or all masks may end up empty.
-# ``Sum`` adds the new term to the default ones.
+# lower is better. ``judgement`` holds the classifier's answers, for terms that depend on them. This
+# one asks for masks of at most 4 % of the picture, if the digit is recognized masked-in. It does
+# not shrink a mask that does not work yet; otherwise all masks might end up empty. ``Sum`` adds the
+# new term to the default ones.
 
 
 def at_most(mask: Tensor, judgement: Judgement) -> Tensor:
@@ -119,9 +121,8 @@ frugal = Sum(smooth(), at_most)
 # --------
 #
 # A masker is a module, ``masker(features, grid, question)``, that makes mask logits
-# ``(B, 1, *grid)`` of feature maps; ours ignores the question. The class itself is given to the
-# model, which builds it with the channels that it finds. Ours is as simple as can be: a weight for
-# each channel, at every cell on its own.
+# ``(B, 1, *grid)`` from feature maps. This one ignores the question, and only has a weight for each
+# channel. Pass the class to the model, which builds it with the channels that it finds.
 
 
 class Pointwise(nn.Module):
@@ -142,12 +143,12 @@ class Pointwise(nn.Module):
 
 # %%
 # Does it keep the contract? ``check_masker`` runs ten checks, and reports what fails and how to fix
-# it. It reports nothing if all is well.
+# it. If all pass, it prints nothing.
 
 check_masker(Pointwise([32, 64]))
 
 # %%
-# One that is wrong, for comparison: it depends on what else is in the batch.
+# For comparison, this masker is wrong: its masks depend on the other images of the batch.
 
 
 class Careless(Pointwise):
@@ -170,7 +171,7 @@ except AssertionError as error:
 # Train each in place of the default
 # ----------------------------------
 #
-# One change at a time, from the same seed. All are judged alike: with holes in the mean color.
+# We change one thing at a time, from the same seed. All are scored with the mean color as infill.
 
 
 def trained(masker: type[nn.Module] = Masker, lr: float = 5e-3, **parts: object) -> MaskingModel:
@@ -198,7 +199,7 @@ show(
 )
 
 # %%
-# And in figures: the area of the masks, how often the digit is recognized masked-in (high is good)
+# The table shows the area of the masks, how often the digit is recognized masked-in (high is good)
 # and masked-out (low is good), how much of the masks lies on its strokes, and how many weights the
 # masker has.
 
@@ -216,28 +217,28 @@ for name, mask in maps.items():
 assert energy_pointing(maps["infill: shuffled"], strokes).mean() > 0.5
 
 # %%
-# With another infill the masker makes other maps, a little larger here. The limit of 4 % is nearly
-# kept, but some digits are no longer recognized. The simplest masker first looks like a failure: at
-# the learning rate of the default it learns nothing in 45 steps. At a higher rate its 98 weights
-# come close to the default's thousands, on digits that differ from stones by brightness. So compare
-# methods at a good learning rate for each.
+# With another infill the maps differ; here they are a little larger. The limit of 4 % is nearly
+# kept, but some digits are no longer recognized. The simplest masker seems to fail: at the default
+# learning rate it learns nothing in 45 steps. At a higher rate its 98 weights come close to the
+# default's thousands, on digits that differ from stones by brightness. So compare methods at a good
+# learning rate for each.
 #
 # These are single runs on an easy task. ``captum-masking study`` repeats such comparisons over
 # seeds, with intervals.
 #
-# Last, the model as a whole. ``check_attribution`` holds it to what Captum's tools expect of an
-# attribution: shapes, dtypes, targets in every form, no changed state, ``NoiseTunnel``.
+# Finally, ``check_attribution`` checks what Captum's tools expect of an attribution: shapes,
+# dtypes, targets in every form, no changed state, ``NoiseTunnel``.
 
 model = models["Pointwise, lr=0.1"]
 warnings.filterwarnings("ignore", message="the target is not the predicted class")
 check_attribution(MaskingSaliency(model), model, inputs[:3])
 
 # %%
-# Samplers, objectives, criteria, pools and upsampling are swapped the same way. To give one to
-# everybody, ``CONTRIBUTING.md`` has four steps; the package's tests then run on it by themselves.
+# Samplers, objectives, criteria, pools and upsampling are swapped in the same way. To contribute
+# one, follow the four steps in ``CONTRIBUTING.md``; the package's tests then run on it.
 #
 # **Exercise.** Write a sampler, a module that maps mask logits to a mask: the sigmoid in train
 # mode, ``(mask_logits > 0).float()`` in eval mode. What does it do to masked-in accuracy?
 #
-# **Go on**: :doc:`../extend` does this for every part; :ref:`parts` has the contract of each;
-# :doc:`04_swap_an_idea` swaps parts that are there.
+# **Next**: :doc:`../extend` for every part with its contract; :ref:`parts` and
+# :doc:`04_swap_an_idea` for parts that are there already.

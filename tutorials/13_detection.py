@@ -1,8 +1,9 @@
 """What does a detector look at?
 =============================
 
-You will have a small torchvision detector, trained here on made pictures, and masks that say which
-pixels one of its boxes rests on. They show a shortcut that the detector has learned.
+For users of object detectors: you will train a small torchvision detector on made pictures, and
+draw masks of the pixels that one of its boxes rests on. They reveal a shortcut that the detector
+has learned.
 """
 
 import warnings
@@ -25,8 +26,8 @@ from captum_masking.viz import Panel, overlay, show, to_pixels
 # Pictures
 # --------
 #
-# Squares (label 1) and rings (label 2) on noise. Below each ring is a small bright bar that has
-# nothing to do with it, as a caption or a rail below every train.
+# The pictures show squares (label 1) and rings (label 2) on noise. Below each ring is a small
+# bright bar that is not part of it, like a rail below every train.
 
 SIDE = 48
 
@@ -63,9 +64,9 @@ def batch(count: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
 # A detector
 # ----------
 #
-# FCOS of torchvision on four convolutions, trained for a short time only, which is good enough
-# here. It keeps detections with a low score too (``score_thresh``): a detection that drops out of
-# the list gives the mask no gradient.
+# This is torchvision's FCOS on four convolutions; a short training is enough here. It keeps
+# detections with a low score too (``score_thresh``): a detection that drops out of the list gives
+# the mask no gradient.
 
 torch.manual_seed(0)
 backbone = nn.Sequential()
@@ -93,7 +94,7 @@ for _step in range(120):
 detector.eval()
 
 # %%
-# What it finds in a picture with a square and a ring, best first.
+# It finds this in a picture with a square and a ring, best first:
 
 image, truth, bar = scene([1, 2], [5, 29])
 inputs = image[None]
@@ -108,9 +109,9 @@ for label, score, box in list(zip(found["labels"], found["scores"], found["boxes
 # One score to explain
 # --------------------
 #
-# A detector returns lists, so a class alone does not name one score. ``target`` may be a function
-# that turns the detector's output into one score for each example. ``BoxScores`` is the score times
-# the overlap of the detection that matches a given box best.
+# A detector returns lists, so a class does not name one score. Pass a function as ``target``, which
+# makes one score for each example from the detector's output. ``BoxScores`` is the score times the
+# overlap of the detection that matches a given box best.
 
 square, ring = (BoxScores([truth["boxes"][[i]]], [truth["labels"][[i]]]) for i in range(2))
 with torch.no_grad():
@@ -120,8 +121,8 @@ with torch.no_grad():
 # Masks for a box
 # ---------------
 #
-# Two ways: a mask optimized for each input, which chooses its own size, and an extremal
-# perturbation of 9 % of the picture, as much as a box. Any method of ``captum_masking.methods``
+# We use two methods: a mask optimized for each input, which chooses its own size, and an extremal
+# perturbation of 9 % of the picture, the size of a box. Any method of ``captum_masking.methods``
 # takes such a target.
 
 warnings.filterwarnings("ignore", message=".*has no masker")
@@ -145,7 +146,7 @@ show(
 )
 
 # %%
-# How much of each mask lies in the box, and how much on the bar below the ring.
+# How much of each mask lies in the box, and how much on the bar below the ring?
 
 boxes = {"square": truth["boxes"][:1], "ring": truth["boxes"][1:]}
 print(f"{'':<20}{'in the box':>12}{'on the bar':>12}")
@@ -155,7 +156,7 @@ for (name, way), mask in maps.items():
     print(f"{name + ', ' + way:<20}{in_box:>12.0%}{on_bar:>12.0%}")
 
 # %%
-# The masks of the square are at its left side, in the box and before it. Those of the ring reach
+# The masks of the square lie at its left side, in the box and beside it. Those of the ring reach
 # below its box, to the bar. Is the bar evidence? Remove it and run the detector again:
 
 without = torch.where(bar > 0, 0.0, image)[None]
@@ -165,11 +166,11 @@ print(f"the ring's score with the bar {before:.2f}, without {after:.2f}")
 assert after < before - 0.1
 
 # %%
-# **Segmentation** goes the same way: ``RegionLogits`` averages the logits of a class over a region,
-# ``target=RegionLogits(15, region)``.
+# **Segmentation** works in the same way: ``RegionLogits`` averages the logits of a class over a
+# region, ``target=RegionLogits(15, region)``.
 #
 # **Exercise.** Put the bar below squares in half of the pictures, too. Does the ring's mask still
-# reach for it?
+# include it?
 #
-# **Go on**: :doc:`../methods` has the other methods; :ref:`no-training` is about masks for each
+# **Next**: :doc:`../methods` has the other methods; :ref:`no-training` is about masks for each
 # input; :doc:`07_two_targets` asks a classifier about two things in one picture.

@@ -1,9 +1,9 @@
 """Color and depth, from ten pictures a class
 ==========================================
 
-You will train a small network on ten pictures of each class, taken by a color camera and a depth
-camera, and then see which part of which picture each answer rests on. The example is made after a
-task of industry: a robot looks at a bundle of cables and has to find the one with the right clip
+For users whose network takes several inputs: you will train a small network on ten pictures of each
+class, from a color camera and a depth camera, and see which part of which picture each answer rests
+on. The example follows an industrial task: a robot has to find the right clip in a bundle of cables
 (Kicki et al. 2021, *Tell Me, What Do You See?*). The pictures are drawn here.
 """
 
@@ -68,13 +68,13 @@ show(
 )
 
 # %%
-# A small network of one's own
-# ----------------------------
+# A small network
+# ---------------
 #
-# One tower for each camera, and one linear layer. Fifty pictures are enough when they are flipped
-# and shifted. In the plain pictures the network should find each class as likely as the others.
-# Without them it has a favorite class for pictures that show nothing, and that class needs no
-# evidence: its masks would be empty.
+# It has one tower for each camera, and one linear layer. Fifty pictures are enough if they are
+# flipped and shifted. From the plain pictures the network learns that all classes are equally
+# likely. Without them it would have a favorite class for pictures that show nothing. That class
+# would need no evidence, so its masks would be empty.
 
 
 def tower(channels: int) -> nn.Sequential:
@@ -124,8 +124,8 @@ assert accuracy > 0.8
 # ------------------------
 #
 # With an example of both inputs, ``MaskingModel`` makes one masker for both. It is trained on the
-# forty pictures of the four classes. A step masks both pictures at once: what the two masks keep
-# together must be classified, and what they leave together must not.
+# forty pictures of the four classes. A step masks both pictures at once: the class must be
+# recognized in what the two masks keep together, and not in what they leave.
 
 model = MaskingModel(classifier, example_inputs=(color[:1], depth[:1]))
 examples = [((color[i], depth[i]), labels[i]) for i in range(len(labels))]
@@ -154,8 +154,8 @@ show(rows)
 # Which camera carries the evidence?
 # ----------------------------------
 #
-# The areas of the two masks say it for each class; how much of a mask lies on the clip says whether
-# it found the detail. The clip covers 3 % of the picture.
+# Compare the areas of the two masks for each class. The share of a mask that lies on the clip says
+# whether it found the detail. The clip covers 3 % of the picture.
 
 print(f"{'class':<8}{'color: area':>12}{'on the clip':>12}{'depth: area':>12}{'on the clip':>12}")
 areas = {}
@@ -172,14 +172,14 @@ assert all(areas[name][0] > 10 * areas[name][1] for name in COLORS)
 assert all(areas[name][1] > 10 * areas[name][0] for name in HEIGHTS)
 
 # %%
-# The network takes red and blue from the color camera, raised and sunk from the depth camera, and
-# looks at the clip each time. Nobody told the masker that: no mask and no box was given.
+# The network uses the color camera for red and blue, the depth camera for raised and sunk, and the
+# clip each time. The masker learned that without masks or boxes.
 #
-# A network can be right for a wrong reason. If the maps lay on the background, or on the camera
-# that cannot know, the fifty pictures would have to be looked at before anything is built on it.
+# A network can be right for a wrong reason. If the maps lay on the background, or on the wrong
+# camera, you would have to check the pictures before you use the network.
 #
 # **Exercise.** Put a small gray mark into one corner of all pictures of "red", train again, and
 # find it with the maps. Then train with three pictures of each class.
 #
-# **Go on**: :doc:`05_ten_images_a_class`; :doc:`../any-model` for networks of several inputs;
+# **Next**: :doc:`05_ten_images_a_class`; :doc:`../any-model` for networks of several inputs;
 # :doc:`10_is_it_faithful`.
