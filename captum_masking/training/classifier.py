@@ -65,7 +65,7 @@ class FineTune:
     train_mode: bool = False
     judge_in_train_mode: bool = False
     objective: Objective = KeepRecognizing(gated=False)
-    stay: float = 3.0
+    stay: float = 10.0
     classifier_first: float = 0.0
     masker_first: float = 0.5
 
