@@ -79,7 +79,7 @@ def test_a_run_depends_on_its_seed_and_on_nothing_that_ran_before(folder):  # no
 def test_runs_of_another_setting_are_not_mixed_into_a_table(folder, capsys):  # noqa: F811
     assert study(rows="frozen") == 0
     assert study("--epochs", "2", rows="frozen") == 1
-    assert "epochs 1, but got 2; give the same, or another --out" in capsys.readouterr().err
+    assert "epochs 1, but got 2; use the same, or another --out" in capsys.readouterr().err
 
 
 def test_few_shot_rows_take_as_many_steps_as_the_others(folder):  # noqa: F811

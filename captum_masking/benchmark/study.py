@@ -1,4 +1,4 @@
-"""The study of the paper's ingredients: runs of rows and seeds, and what they say together."""
+"""The study of the paper's ingredients: run rows and seeds, and test the paper's claims."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from captum_masking.parts.infill import Mean
 from captum_masking.recipes import ROWS, Row, Setting
 from captum_masking.training.records import judge_itself
 
-# ---- One run: a row and a seed in, the scores of every validation image out.
+# ---- One run: from a row and a seed to the scores of every validation image.
 
-#: Scores by name: one number an image, or one for all.
+#: Scores by name: one number per image, or one for all.
 Scores = dict[str, Any]
 
 
@@ -41,8 +41,8 @@ Scores = dict[str, Any]
 class Study:
     """What all runs share: the classifier, the images and the length of a training.
 
-    ``layers`` and ``stages`` are the modules that maskers read, None finds them; rows with fewer
-    images than ``images`` take as many steps an epoch.
+    ``layers`` and ``stages`` are the modules that maskers read; None finds them. Rows that use
+    fewer images take as many steps per epoch.
     """
 
     classifier: nn.Module
@@ -117,7 +117,7 @@ def score(model: MaskingModel, images: BoxedImages, *, batch_size: int = 16) -> 
     return {**listed, "max_box_acc_v2": round(float(pooled.amax(1).mean()), 4)}
 
 
-# ---- What a few hundred images and a few seeds can tell: paired bootstrap over both.
+# ---- Differences: paired bootstrap over images and seeds.
 
 _POINTS = Column("points", "points of a hundred", "Study", None)
 
@@ -127,26 +127,26 @@ def difference(one: Array, other: Array, *, resamples: int = 4000, seed: int = 0
     if one.shape[1] != other.shape[1]:
         raise ValueError(
             f"rows must be scored on the same images to be compared, but got {one.shape[1]} and "
-            f"{other.shape[1]}; run the study again into a new folder."
+            f"{other.shape[1]}; run the study again with a new folder."
         )
     images = draw(one.shape[1], resamples=resamples, seed=seed)
-    # A seed decides first weights and order for both rows, so that seeds are drawn in pairs.
+    # A seed sets initial weights and order in both rows, so seeds are drawn in pairs.
     if len(one) == len(other):
         return interval(_means(one - other, images, seed + 1))
     return interval(_means(one, images, seed + 1) - _means(other, images, seed + 2))
 
 
 def _means(rows: Array, images: Array, seed: int) -> Array:
-    """Return the mean of rows ``(seeds, images)`` in each draw of images and of seeds."""
+    """Return the mean of rows ``(seeds, images)`` for each draw of images and seeds."""
     seeds = draw(len(rows), resamples=len(images) - 1, seed=seed)
     return ((seeds @ rows) * images).sum(1) / rows.size
 
 
-# ---- The paper's claims: confirmed, refuted or undecided by the rows that carry them.
+# ---- The paper's claims: confirmed, refuted or undecided.
 
 
 class Claim(NamedTuple):
-    """That one row's localization error lies below another's by an amount within a range."""
+    """One row's localization error is lower than another's by an amount in a range."""
 
     text: str  # Phang et al. 2020, abstract
     row: str
@@ -155,7 +155,7 @@ class Claim(NamedTuple):
     high: float = math.inf
 
     def verdict(self, gain: Interval) -> str:
-        """Decide by the whole interval of a gain."""
+        """Decide by the whole interval of the gain."""
         if self.low <= gain.low and gain.high <= self.high:
             return "confirmed"
         if gain.high <= self.low or self.high <= gain.low:
@@ -209,12 +209,12 @@ def judge_claims(errors: Mapping[str, Array], ious: Mapping[str, Array]) -> list
     return lines
 
 
-# ---- Tables: mean and spread over seeds, and each row against the first.
+# ---- Tables: mean and spread over seeds, and each row against the reference.
 
 #: The row that all others are compared with.
 REFERENCE = "frozen"
 
-#: What a run's scores are called in the table; all are given in points of a hundred.
+#: Titles of a run's scores in the table; all are percentages.
 COLUMNS = {
     "error": "LE",
     "box_iou": "box IoU",
@@ -246,7 +246,7 @@ def write_tables(folder: Path) -> str:
     frame = needed("pandas").DataFrame
     runs = read_runs(folder)
     if not runs:
-        raise ValueError(f"{folder} holds no runs; start some with --rows and --seeds.")
+        raise ValueError(f"{folder} holds no runs; choose some with --rows and --seeds.")
     lines = summarize(runs)
     errors, ious = ({n: points(r, key) for n, r in runs.items()} for key in ("error", "box_iou"))
     claims = judge_claims(errors, ious)
@@ -315,7 +315,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-# ---- Two pictures: every row's error with its spread, and error against images.
+# ---- Two pictures: the error of every row and seed, and error against number of images.
 
 
 def draw_rows(runs: Runs, file: Path) -> None:

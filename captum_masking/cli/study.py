@@ -31,7 +31,7 @@ from captum_masking.zoo import Preprocess, load_classifier
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Run what has not been run, and write the tables after each run; return the last."""
+    """Run what has not been run, write the tables after each run, and return the last."""
     rows = select(options.rows)
     study = _study(options, *load_classifier(options.classifier, image_size=options.image_size))
     rows = _possible(rows, study)
@@ -47,26 +47,26 @@ def run(options: Options) -> dict[str, Any]:
     for done, (name, seed) in enumerate(left):
         file = file_of(options.out, name, seed)
         if file.exists():
-            continue  # by another command, in the meantime
+            continue  # another command ran it meanwhile
         minutes = (time.monotonic() - started) / max(done, 1) * (len(left) - done) / 60
         about = f" (about {minutes:.0f} min left)" if done else ""
         print(f"[{done + 1}/{len(left)}] {name}, seed {seed}{about}", file=sys.stderr)
         try:
             write_json(file, {"row": name, "seed": seed, **study.run(rows[name], seed)})
-        except (ValueError, RuntimeError) as error:  # the other rows are still worth having
+        except (ValueError, RuntimeError) as error:  # go on with the other rows
             failures.append(f"{name}, seed {seed}: {error}")
             print(f"captum-masking: warning: {failures[-1]}", file=sys.stderr)
         else:
             write_tables(options.out)
     print(write_tables(options.out))
     if failures:
-        raise RuntimeError(f"{len(failures)} runs failed, run again to repeat: {failures}")
+        raise RuntimeError(f"{len(failures)} runs failed; repeat the command to retry: {failures}")
     found: dict[str, Any] = json.loads((options.out / "table.json").read_text(encoding="utf-8"))
     return found
 
 
 def _possible(rows: dict[str, Row], study: Study) -> dict[str, Row]:
-    """Leave out the rows that ask for more images than there are."""
+    """Leave out the rows that need more images than there are."""
     kept, reason = {}, ""
     for name, row in rows.items():
         try:
@@ -101,7 +101,7 @@ def _study(options: Options, classifier: nn.Module, preprocess: Preprocess) -> S
 
 
 def _facts(options: Options, validation: BoxedImages) -> dict[str, Any]:
-    """List what must be the same for all runs of a folder, and the versions they ran with."""
+    """List what all runs of a folder must share, and the versions of libraries."""
     side = validation.transform.image_size  # type: ignore[union-attr]  # a Preprocess
     return {
         "data": "/".join(options.data.parts[-2:]),
@@ -128,7 +128,7 @@ def _trivial(box: Tensor, images: BoxedImages, side: int) -> str:
 
 
 def _check_same_setting(out: Path, facts: dict[str, Any]) -> None:
-    """Refuse to mix runs of two settings in one table."""
+    """Raise an error instead of mixing runs of different settings in one table."""
     file = out / "study.json"
     if not file.exists():
         write_json(file, facts)
@@ -137,6 +137,6 @@ def _check_same_setting(out: Path, facts: dict[str, Any]) -> None:
     for name in facts:
         if name != "versions" and before.get(name) != facts[name]:
             raise ValueError(
-                f"{out} holds runs with {name} {before.get(name)}, but got {facts[name]}; give "
+                f"{out} holds runs with {name} {before.get(name)}, but got {facts[name]}; use "
                 "the same, or another --out."
             )

@@ -49,7 +49,7 @@ _PICTURES = 8  # as many as fit side by side
 
 
 def run(options: Options) -> dict[str, Any] | None:
-    """Read the data, train, save; nothing is written before the first epoch has ended."""
+    """Read the data, train and save; write nothing before the first epoch ends."""
     check_destination(options.out)
     _check(options)
     computing = {name: getattr(options, name) for name in ("device", "precision", "accumulate")}
@@ -68,7 +68,7 @@ def run(options: Options) -> dict[str, Any] | None:
         images.transform = preprocess.augmented
         data = _data(options, images, classifier, preprocess)
         trainer = _trainer(options, classifier, accelerator)
-        if accelerator.process_index:  # each draws its own noise; weights and order are the first's
+        if accelerator.process_index:  # other noise in each; weights and order are the first's
             torch.manual_seed(options.seed + accelerator.process_index)
         document = _fit(options, trainer, preprocess, *data)
         if document is not None:
@@ -132,20 +132,20 @@ def _fit(
 
 def _check(options: Options) -> None:
     if options.frozen and options.from_scratch:
-        raise ValueError("--frozen and --from-scratch exclude each other; give one of them.")
+        raise ValueError("--frozen and --from-scratch exclude each other; use one of them.")
     for name in ("resume", "checkpoint_every"):
         if getattr(options, name) and options.checkpoints is None:
-            raise ValueError(f"{_option(name)} needs --checkpoints DIR, the folder they are in.")
+            raise ValueError(f"{_option(name)} needs --checkpoints DIR.")
     wishes = {"early_stopping": options.early_stopping, "keep": options.keep != "newest"}
     for name, is_wished in wishes.items():
         if is_wished and options.val is None:
-            raise ValueError(f"{_option(name)} looks at pictures that are not trained on: --val.")
+            raise ValueError(f"{_option(name)} needs validation pictures: add --val CSV.")
     if options.checkpoints is not None and not options.resume:
         steps = Checkpoints(options.checkpoints).steps()
         if steps:
             raise FileExistsError(
                 f"{options.checkpoints} holds checkpoints up to step {steps[-1]}; add --resume "
-                "to go on from there, or give another folder."
+                "to continue from there, or use another folder."
             )
 
 
@@ -175,7 +175,7 @@ def _how(options: Options) -> bool | FineTune:
 
 
 def callbacks_of(options: Options, preprocess: Preprocess, images: Any) -> list[Callback]:
-    """Make the callbacks that were asked for; maps are drawn of ``images``."""
+    """Make the callbacks that the options name; maps are drawn for ``images``."""
     callbacks: list[Callback] = []
     if options.early_stopping is not None:
         callbacks.append(EarlyStopping(patience=options.early_stopping))
@@ -187,7 +187,7 @@ def callbacks_of(options: Options, preprocess: Preprocess, images: Any) -> list[
 
 
 def _pictures(out: Path, preprocess: Preprocess, images: Any) -> Pictures:
-    """Draw some pictures from everywhere in a data set, in their own colors."""
+    """Draw a few pictures, evenly spaced in the data set, in their original colors."""
     mean, std = (torch.tensor(each)[:, None, None] for each in (preprocess.mean, preprocess.std))
     chosen = range(0, len(images), -(-len(images) // _PICTURES))
     return Pictures(
@@ -199,19 +199,19 @@ def _pictures(out: Path, preprocess: Preprocess, images: Any) -> Pictures:
 
 def _report(images: Readable) -> str:
     for index in set().union(*gathered(list(images.unreadable))):
-        images[index]  # notes it, where another process found it
+        images[index]  # notes it in this process, too
     return images.report()
 
 
 @contextmanager
 def _way_on(options: Options) -> Iterator[None]:
-    """Add to an error how the command can go on."""
+    """Add to an error how to continue with the command."""
     try:
         yield
     except BaseException as error:
-        if getattr(error, "__notes__", ()):  # or it has not begun
-            way = "the same again" if options.resume else "the same with --resume"
-            way = "begin with --checkpoints DIR" if options.checkpoints is None else way
+        if getattr(error, "__notes__", ()):  # else training has not started
+            way = "run the same again" if options.resume else "run the same with --resume"
+            way = "add --checkpoints DIR" if options.checkpoints is None else way
             error.add_note(f"On the command line: {way}.")
         raise
 
@@ -226,18 +226,18 @@ def launched(
     """Join the other processes of ``accelerate launch`` or ``torchrun``, if there are any."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            "--device cuda needs a GPU that torch can use, but finds none; leave --device out, or "
-            "install a torch that is built for the GPU's driver."
+            "--device cuda needs a GPU that torch can use, but there is none; omit --device, or "
+            "install a torch built for your GPU's driver."
         )
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState
     from accelerate.utils import GradientAccumulationPlugin
 
-    alone = not AcceleratorState._shared_state  # or a caller in Python has an accelerator
+    alone = not AcceleratorState._shared_state  # else a caller in Python has an accelerator
     plugin = None if accumulate is None else GradientAccumulationPlugin(num_steps=accumulate)
     try:
         accelerator = Accelerator(
-            cpu=device == "cpu" or not _is_accelerated(),  # or it counts one process where none is
+            cpu=device == "cpu" or not _is_accelerated(),  # else it counts no other processes
             mixed_precision=precision,
             gradient_accumulation_plugin=plugin,
         )
@@ -246,7 +246,7 @@ def launched(
         if alone:
             accelerator.end_training()
     finally:
-        if alone:  # a command that follows in this process may ask for something else
+        if alone:  # the next command in this process may have other settings
             AcceleratorState._reset_state(reset_partial_state=True)
             GradientState._reset_state()
 

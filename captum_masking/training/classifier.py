@@ -1,4 +1,4 @@
-"""How the classifier is trained jointly with its masker."""
+"""Train the classifier jointly with its masker."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ __all__ = ["FineTune", "FromScratch", "harden", "train_alone"]
 
 @dataclass(frozen=True)
 class FineTune:
-    """Joint training of a good classifier: gentle fine-tuning.
+    """Joint training of a trained classifier: gentle fine-tuning.
 
-    The masker trains alone for the first half of the steps, then both train; learning rates rise
-    and fall once in each half, so that the masker learns as much while the classifier moves as
-    before. The classifier as it is judges, and after 1,000 steps of its own past states do as well.
-    The records count the steps of each: ``masker_steps``, ``classifier_steps``.
+    The masker trains alone for the first half of the steps, then both train. Learning rates rise
+    and fall once in each half. The current classifier judges; after its first 1,000 steps, its
+    past states judge, too. Records count the steps of each network: ``masker_steps``,
+    ``classifier_steps``.
 
     Args:
         lr: Peak learning rate.
         optimizer: Called as ``optimizer(parameters, lr=lr)``.
         train_mode: Whether the clean pass runs in train mode. False keeps the batch-norm
             statistics and switches dropout off.
-        judge_in_train_mode: Whether the classifier also judges masked images in that mode, as in
+        judge_in_train_mode: Whether the classifier also judges masked images in train mode, as in
             the published code.
-        objective: The classifier's loss on steps that it judges itself.
-        stay: Weight of staying close to the predictions that the classifier gave on clean images
-            before training (cross entropy to them); 0 saves one forward pass a step.
-        classifier_first: Fraction of the steps of ``fit`` in which the classifier trains alone, on
-            clean images: before it recognizes anything there is no evidence to find.
-        masker_first: Fraction of the steps until which the masker trains alone: a good classifier
-            has nothing to learn from the first masks.
+        objective: The classifier's loss on steps in which it is the judge.
+        stay: Weight of the cross entropy to the classifier's original predictions on clean images;
+            0 saves one forward pass per step.
+        classifier_first: Fraction of the steps in which the classifier trains alone, on clean
+            images. An untrained classifier has no evidence to find.
+        masker_first: The masker trains alone until this fraction of the steps. A trained
+            classifier has nothing to learn from the first masks.
 
     Example:
         >>> FineTune(lr=1e-4).lr
@@ -72,7 +72,7 @@ class FineTune:
 
 @dataclass(frozen=True)
 class FromScratch(FineTune):
-    """Joint training of an untrained classifier; arguments as in :class:`FineTune`.
+    """Joint training of an untrained classifier; takes the arguments of :class:`FineTune`.
 
     Example:
         >>> FromScratch().train_mode
@@ -89,7 +89,7 @@ class FromScratch(FineTune):
 
 
 class ClassifierTraining:
-    """Trains the layers of a classifier that ask for a gradient, or all, along with its masker."""
+    """Train the parameters of a classifier that require a gradient, or all if none does."""
 
     def __init__(self, model: MaskingModel, how: FineTune) -> None:
         classifier = model.classifier
@@ -99,8 +99,8 @@ class ClassifierTraining:
         if parameters and not trained:
             warnings.warn(
                 "every parameter of this classifier has requires_grad=False, but joint training "
-                "trains all of them; to leave it as it is: train_classifier=False; to train some "
-                "layers only, switch theirs on.",
+                "trains all of them; use train_classifier=False to leave it unchanged, or set "
+                "requires_grad=True for the layers to train.",
                 stacklevel=3,
             )
         trained = trained or parameters
@@ -112,19 +112,19 @@ class ClassifierTraining:
 
     @property
     def before(self) -> dict[str, Tensor]:
-        """The weights and buffers of the classifier as it was."""
+        """The classifier's weights and buffers before training."""
         return self._before if self.original is None else self.original.state_dict()
 
     def set_modes(self) -> None:
-        # Parts of one in train mode, such as batch norm, may have been put in eval mode: they stay.
+        # If the classifier is in train mode, keep submodules that a user put in eval mode.
         if not (self.how.train_mode and self.classifier.training):
             self.classifier.train(self.how.train_mode)
         for parameter in parameters_of(self.optimizer):
             parameter.requires_grad_(True)
 
     def loss(self, judgement: Judgement, inputs: tuple[Tensor, ...], judge: nn.Module) -> Tensor:
-        """On its own steps all three images; where a past classifier judged, the clean one."""
-        known = as_labeled(judgement)[0]  # it learns from images as they are, by their labels
+        """Return the loss on all three images, or on the clean one if a past classifier judged."""
+        known = as_labeled(judgement)[0]  # it learns only from unchanged images and their labels
         if not known.as_labeled.any():
             return judgement.logits.sum() * 0
         clean = cross_entropy(known.logits, known.target)
@@ -147,8 +147,8 @@ def train_alone(
 
     Args:
         classifier: Trained in place, and left in eval mode.
-        loader: Gives batches ``(inputs, labels)``, and knows how many.
-        lr: Peak rate of AdamW, which rises and falls once.
+        loader: Yields batches ``(inputs, labels)`` and has a length.
+        lr: Peak learning rate of AdamW; the rate rises and falls once.
 
     Example:
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -181,23 +181,23 @@ def harden(
 ) -> nn.Module:
     """Return a copy that predicts from half of an image what the classifier predicts from all.
 
-    Each image is divided at random into two halves, of cells in a grid; the copy learns, without
-    labels, to give on both, and on the whole, the classifier's own answer. Batch norm keeps its
-    statistics. As a judge (:class:`~captum_masking.parts.pool.OneJudge`) it leaves the classifier
-    untouched; masked images are then nothing strange to whoever judges them.
+    The cells of a grid are split at random into two halves. The copy learns, without labels, to
+    give the classifier's prediction on each half and on the whole image. Batch norm keeps its
+    statistics. With the copy as judge (:class:`~captum_masking.parts.pool.OneJudge`), masked
+    images are familiar to the judge, and the classifier does not change.
 
     Args:
         classifier: Maps ``(B, C, *spatial)`` to logits; left bit-identical.
-        loader: Gives batches ``(inputs, labels)``, and knows how many; labels are not used.
-        infill: What fills the holes.
+        loader: Yields batches ``(inputs, labels)`` and has a length; labels are not used.
+        infill: Fills the removed part.
         cells: Cells along each side of the grid.
-        lr: Peak rate of SGD, which rises and falls once.
+        lr: Peak learning rate of SGD; the rate rises and falls once.
 
     Returns:
         The copy, in eval mode.
 
     Source:
-        Ours. Random erasing as augmentation: Zhong et al. 2020; here by distillation.
+        Like random erasing (Zhong et al. 2020), but by distillation.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 2))

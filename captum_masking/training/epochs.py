@@ -1,4 +1,4 @@
-"""The batches of each epoch for this process, from any batch on."""
+"""Read the batches of an epoch for this process, from any batch on."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from captum_masking.data.seeded import Seeded, random_states
 
 
 class Loading:
-    """Reads a loader so that an epoch is a function of its seed.
+    """Read a loader so that an epoch is a function of its seed.
 
-    A ``DataLoader`` over a data set with an index is planned: the order is drawn at the start, and
-    every example draws its augmentation from the epoch's seed and its own index. Several processes
-    share each batch, and leave out one with fewer examples than processes.
+    For a ``DataLoader`` over an indexed data set, the order is drawn at the start, and each example
+    draws its augmentation from the epoch's seed and its index. Processes share each batch; a batch
+    with fewer examples than processes is left out.
 
-    Any other loader is read as it is: batches that were used before are read and left, an epoch
-    ends for all processes where it ends for one, and each process keeps its rows of a batch, unless
-    the loader gives every process its own batches already.
+    Any other loader is read as it is. To resume, batches used before are read and dropped. An
+    epoch ends for all processes when it ends for one. Each process keeps its rows of a batch,
+    unless the loader already gives each process its own batches.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Loading:
 
     def shares(self) -> Iterator[tuple[Inputs, Tensor]]:
         """Yield the batches of the loader once, in its own order, for a measurement."""
-        if self.is_planned:  # with random numbers of its own: the training's are left alone
+        if self.is_planned:  # with a separate RNG, so that the training's does not advance
             plan = self._plan(seed=0, whole=False)
             yield from map(read_batch, _rebuilt(self.loader, plan, seed=0))
         else:
@@ -83,7 +83,7 @@ class Loading:
             generator.set_state(state["generator"])
 
     def _plan(self, seed: int, *, whole: bool) -> list[list[int]]:
-        """List this process's examples of each batch in which it has any, or all have if whole."""
+        """List this process's examples of each batch; if whole, skip those too small for all."""
         plan = _order(self.loader, seed)
         if not self.shares_batches:
             return plan
@@ -93,7 +93,7 @@ class Loading:
     def _own(
         self, pairs: Iterator[tuple[Inputs, Tensor]], *, whole: bool
     ) -> Iterator[tuple[Inputs, Tensor]]:
-        """Give this process's rows of each batch in which it has any, or all have if whole."""
+        """Yield this process's rows of each batch; if whole, skip those too small for all."""
         least = world() if whole else rank() + 1
         for pair in pairs:
             if not self.shares_batches:
@@ -104,7 +104,7 @@ class Loading:
     def _until_any_ends(
         self, pairs: Iterator[tuple[Inputs, Tensor]]
     ) -> Iterator[tuple[Inputs, Tensor]]:
-        """Stop all processes when the batches of one have ended: a step needs them all."""
+        """Stop all processes when the batches of one end, since a step needs all of them."""
         for pair in chain(pairs, [None]):
             if any_of(pair is None, self.device):
                 return
@@ -113,12 +113,12 @@ class Loading:
 
 
 def _read(loader: Any, seed: int) -> Iterator[Any]:
-    """Read a loader, each batch under random numbers of its own, also those that are left."""
+    """Read a loader, with a separate seed for each batch."""
     end = object()
     with random_states(seed):
         rest = iter(loader)
     for number in count():
-        with random_states(seed, number):  # an order is drawn when the first one is asked for
+        with random_states(seed, number):  # the first call may draw the order
             batch = next(rest, end)
         if batch is end:
             return
@@ -126,7 +126,7 @@ def _read(loader: Any, seed: int) -> Iterator[Any]:
 
 
 def _order(loader: DataLoader, seed: int) -> list[list[int]]:
-    """List the examples of each batch as the loader's own sampler gives them under a seed."""
+    """List the examples of each batch, as the loader's sampler draws them from a seed."""
     generator = _generator_of(loader)
     before = None if generator is None else generator.get_state()
     try:
@@ -146,8 +146,8 @@ _SETTINGS = (
 
 
 def _rebuilt(loader: DataLoader, batches: list[list[int]], seed: int) -> DataLoader:
-    """Make a loader with the settings of another that reads the batches that are listed."""
-    generator = torch.Generator().manual_seed(seed)  # or workers draw theirs from the caller's
+    """Make a loader with the settings of another that reads the given batches."""
+    generator = torch.Generator().manual_seed(seed)  # else workers advance the caller's RNG
     same = {name: getattr(loader, name) for name in _SETTINGS}
     data = Seeded(loader.dataset, seed)
     return DataLoader(data, batch_sampler=batches, generator=generator, **same)
@@ -164,7 +164,7 @@ def _gives_each_process_its_own(loader: Any) -> bool:
 
 
 def _left_out(loader: Any) -> int:
-    """Count the batches with fewer examples than processes, as far as that is known: 0 or 1."""
+    """Count the batches with fewer examples than processes, 0 or 1; 0 if unknown."""
     size = getattr(loader, "batch_size", None)
     examples = length_of(getattr(loader, "sampler", None))
     if size is None or examples is None or getattr(loader, "drop_last", False):
@@ -176,8 +176,8 @@ def _check_batch_size(loader: Any) -> None:
     size = getattr(loader, "batch_size", None)
     if size is not None and size < world():
         raise ValueError(
-            f"{world()} processes share each batch, but batch_size is {size}; give the loader a "
-            "batch_size that is at least the number of processes: it is that of all together."
+            f"{world()} processes share each batch, but batch_size is {size}; use a batch_size of "
+            "at least the number of processes."
         )
 
 

@@ -69,50 +69,51 @@ __all__ = ["MaskingTrainer"]
 class MaskingTrainer:
     """Train the masker of a model together with its classifier, **which changes the classifier**.
 
-    ``train_classifier=False`` trains the masker alone and leaves every bit of the classifier, whose
-    batch norm is folded into its convolutions where it judges: the same to rounding, and faster.
+    ``train_classifier=False`` trains only the masker and leaves the classifier bit-identical. The
+    judge is then a copy with batch norm folded into its convolutions: equal up to rounding, but
+    faster.
 
     Args:
         model: Trained in place. Joint training trains the parameters of its classifier that
-            require a gradient; if none does, all of them, with a warning.
-        train_classifier: True is :class:`~captum_masking.FineTune`, False leaves it bit-identical;
-            or ``FineTune(...)`` or ``FromScratch(...)`` with other settings.
-        infill: What fills the holes.
-        infill_out: What fills those of masked-out images; None is the same.
-        objective: The masker's; None is
+            require a gradient, or all with a warning if none does.
+        train_classifier: True uses :class:`~captum_masking.FineTune`, False freezes the classifier.
+            Pass ``FineTune(...)`` or ``FromScratch(...)`` to change settings.
+        infill: Fills the removed part of images.
+        infill_out: Another infill for masked-out images.
+        objective: The masker's loss; by default
             :func:`~captum_masking.parts.objective.default_objective`.
-        regularizer: Of the mask; None is :func:`~captum_masking.parts.regularizer.smooth`, or for a
-            target-aware model :func:`~captum_masking.parts.regularizer.asked`.
-        area: Mean area that masks should have, a fraction of the image in (0, 1). :meth:`fit`
-            steers to it by a weight of its own, in place of the default reward for small masks; up
-            to about 0.5 usually to within a fifth. None leaves the area to the images.
-        questions: What the masker is asked: by default for the label,
-            :class:`~captum_masking.parts.questions.AsPredicted` asks for the predicted class. A
-            target-aware masker gets :class:`~captum_masking.parts.questions.Questions`; labels may
-            be ``(B, classes)`` then.
-        pool: Draws the judge of each step; None is the classifier as it is now,
-            :class:`~captum_masking.parts.pool.Latest`, and in joint training
-            :class:`~captum_masking.parts.pool.History`, of a classifier that was good before only
-            once it has learned for 1,000 steps.
+        regularizer: Loss of the mask; by default :func:`~captum_masking.parts.regularizer.smooth`,
+            or :func:`~captum_masking.parts.regularizer.asked` for a target-aware model.
+        area: Desired mean mask area, a fraction of the image in (0, 1). :meth:`fit` adapts a weight
+            that replaces the default reward for small masks. Up to about 0.5, it usually comes
+            within a fifth. None lets the images decide.
+        questions: The targets to learn. By default the label of each image;
+            :class:`~captum_masking.parts.questions.AsPredicted` takes the predicted class. A
+            target-aware masker gets :class:`~captum_masking.parts.questions.Questions`, which also
+            accepts labels ``(B, classes)``.
+        pool: Draws the judge of each step: by default :class:`~captum_masking.parts.pool.Latest`,
+            or in joint training :class:`~captum_masking.parts.pool.History`. A fine-tuned
+            classifier judges alone for its first 1,000 steps.
         lr: Peak learning rate of the masker's Adam.
-        schedule: Called as ``schedule(optimizer, steps)`` for each network, with the steps in which
-            it learns; by default rates rise for the first tenth and fall to zero along a cosine.
-            Where a second network joins the first, the rates of both start there.
+        schedule: Called as ``schedule(optimizer, steps)`` for each network, with the number of
+            steps in which it learns. By default, rates rise for a tenth of them and fall to zero
+            along a cosine. When a second network starts to learn, the rates of both start again.
         max_gradient_norm: Gradients of each network are clipped to this norm.
-        skip_not_finite: Whether batches whose loss or gradient is not finite are left out and
-            counted, as ``skipped`` in the records, rather than an error.
-        accelerator: Of the accelerate library: device, mixed precision, gradient accumulation and
-            copies on several devices. None trains where the model is, in its own precision.
-        compile_judge: Called on a judge before it sees masked images, such as ``torch.compile``.
-        memory_format: Of images and model; ``torch.channels_last`` is faster on some devices.
+        skip_not_finite: Whether to skip batches whose loss or gradient is not finite, and count
+            them as ``skipped`` in the records, instead of raising an error.
+        accelerator: An ``accelerate.Accelerator`` for mixed precision, gradient accumulation or
+            several devices. None trains on the model's device in its own precision.
+        compile_judge: Called on each judge before its first use, such as ``torch.compile``.
+        memory_format: Format of images and model; ``torch.channels_last`` is faster on some
+            devices.
 
     Attributes:
-        steps_done: Batches that were learned from.
-        stopping: Why :meth:`fit` is to end early; None while it is not.
+        steps_done: Number of training batches so far.
+        stopping: Why :meth:`fit` will end early, or None.
 
     Source:
         Phang et al. 2020. Differs: the judge runs in eval mode and comes from the pool; both
-        gradients are taken before either optimizer steps; cosine in place of step decay.
+        gradients are computed before either optimizer steps; cosine instead of step decay.
 
     Example:
         >>> classifier = nn.Sequential(
@@ -157,7 +158,7 @@ class MaskingTrainer:
         )
         self.engine.place(model)
         halves = [weights for weights in model.parameters() if weights.dtype == torch.float16]
-        if halves and self.engine.scaler is None:  # or gradients vanish before they reach the mask
+        if halves and self.engine.scaler is None:  # else gradients vanish before the mask
             self.engine.scaler = torch.amp.GradScaler(halves[0].device.type)
         self.model = laid_out(model, memory_format)
         self.memory_format, self.compile_judge = memory_format, compile_judge
@@ -188,12 +189,12 @@ class MaskingTrainer:
 
     @property
     def original(self) -> nn.Module | None:
-        """The classifier as it was before joint training, where it has to stay close to that."""
+        """A copy of the classifier before joint training, if it has to stay close to it."""
         return None if self.classifier is None else self.classifier.original
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes; alone, it is."""
+        """Whether this process writes files; only one of several does."""
         return rank() == 0
 
     @torch.inference_mode(False)
@@ -202,35 +203,35 @@ class MaskingTrainer:
         """Take one step of the masker, and of the classifier in joint training, on one batch.
 
         Args:
-            inputs: ``(B, C, *spatial)``, normalized as the classifier expects; a tuple of several
-                for a classifier that takes several.
-            target: The class of each, ``(B,)``, integers.
+            inputs: ``(B, C, *spatial)``, normalized as the classifier expects; a tuple if the
+                classifier takes several inputs.
+            target: Class indices ``(B,)``.
 
         Returns:
-            What happened: losses, accuracies on clean, masked-in and masked-out images, entropy
-            of the masked-out prediction in nats, mask area as a fraction.
+            Losses; accuracies on clean, masked-in and masked-out images; entropy of the masked-out
+            prediction in nats; mask area as a fraction.
 
         Raises:
-            ValueError: If labels lie outside the classifier's range, or a loss is not finite;
-                the weights are then as before.
+            ValueError: If labels lie outside the classifier's range, or a loss is not finite. The
+                weights then do not change.
         """
         inputs, context, labels, given = self._receive(inputs, target)
         classifier = self.classifier if train_classifier else None
         with given_back(self.model), self.engine.autocast():
             self._set_modes(classifier)
-            judge = self._draw_judge()  # before the clean pass moves statistics of batch norm
+            judge = self._draw_judge()  # before the clean pass changes batch-norm statistics
             posed = self.questions.ask(inputs, labels)
             self._look_for_gradients(judge, posed.inputs, context)
 
-            # 1. One clean pass: its logits tell what is recognized, its features make the mask.
+            # 1. One clean pass: its logits show what is recognized, its features make the mask.
             logits, features = self.model.read(posed.inputs, *context)
             check_logits(logits)
             check_labels(given, inputs[0], classes=logits.shape[1])
             question = posed.given(logits)
             masks = self.model.decode(features, question)  # (B, 1, *spatial) for each input
 
-            # 2. The judge, now or from the past, sees both halves as one batch in eval mode, so
-            #    that masked images never move batch-norm statistics.
+            # 2. The judge sees both halves as one batch in eval mode, so that masked images never
+            #    change batch-norm statistics.
             halves = masked_halves(posed.inputs, masks, self.infill, self.infill_out, context)
             logits_in, logits_out = self._judge(judge, halves, classifier).chunk(2)
             judgement = Judgement(*precise(logits, logits_in, logits_out), *question.known)
@@ -277,31 +278,30 @@ class MaskingTrainer:
         """Train for some epochs and keep the latest state that lost no accuracy.
 
         Args:
-            loader: Gives batches ``(inputs, labels)``, or dicts as
-                :func:`~captum_masking.data.read_batch` reads them. A ``DataLoader`` over a data
-                set, or anything that can be iterated over once an epoch; streams need no length.
-                What the classifier takes after its inputs stands beside them, in tensors of a row
-                for each example: ``((inputs, *others), labels)``.
-            validation: Like ``loader``, with images that are not trained on; after each epoch the
-                model is measured on it. Without it the last state is kept.
-            callbacks: Watch the training, and may end it:
-                :class:`~captum_masking.training.checkpoint.Checkpoints`, and those of
+            loader: A ``DataLoader``, or any object that yields batches once per epoch; streams
+                need no length. A batch is ``(inputs, labels)``, or a dict that
+                :func:`~captum_masking.data.read_batch` reads. Pass further arguments of the
+                classifier as tensors with a row per example: ``((inputs, *others), labels)``.
+            validation: Like ``loader``, with other images; the model is measured on it after each
+                epoch. Without it the last state is kept.
+            callbacks: Watch the training, and may end it. See
+                :class:`~captum_masking.training.checkpoint.Checkpoints` and
                 :mod:`captum_masking.training.callbacks`.
-            resume: A folder of checkpoints. The training goes on from the newest that can be read,
-                bit by bit as if it had not stopped; an empty folder starts a new training.
-            steps_per_epoch: Batches in an epoch, to cut a stream.
-            check_accuracy: Whether to refuse labels that the classifier does not know, on the first
-                examples of a list or a data set with an index; never with ``FromScratch``.
+            resume: A folder of checkpoints. Training continues from the newest readable one, bit
+                for bit as if it had not stopped. An empty folder starts a new training.
+            steps_per_epoch: Batches per epoch, for long or endless streams.
+            check_accuracy: Whether to check on a few examples that the classifier knows the labels.
+                Streams and ``FromScratch`` are not checked.
 
         Returns:
-            One record per epoch: the means of what :meth:`step` returns and, with the prefix
-            ``val_``, of the validation set. A notebook shows them as curves.
+            One record per epoch: the means of what :meth:`step` returns, and with the prefix
+            ``val_`` those of the validation set. A notebook shows them as curves.
 
         Raises:
-            ValueError: If a batch cannot be used, or the checkpoint is of other settings.
+            ValueError: If a batch is invalid, or the checkpoint has other settings.
             CheckpointError: If no checkpoint in ``resume`` can be read.
         """
-        # ---- What is read, and who watches.
+        # ---- The data and the callbacks.
         check_loader(loader, epochs)
         if validation is not None:
             check_loader(validation, epochs + 1, name="validation")
@@ -331,17 +331,17 @@ class MaskingTrainer:
             for callback in reversed(run.callbacks):  # first save, last load the state that is kept
                 callback.on_end(self, self.records)
         if show_progress and self.is_main:
-            self._say_what_moved(loader, validation)
+            self._report_change(loader, validation)
         return EpochRecords(self.records)
 
     @torch.no_grad()
     def evaluate(self, loader: Any, *, metrics: Sequence[Metric] = ()) -> Record:
-        """Measure the model on labeled images, judged by its classifier as it is now.
+        """Measure the model on labeled images, judged by its current classifier.
 
-        ``metrics`` are called as ``metric(model, inputs, target, mask)`` and give further means.
+        ``metrics`` are called as ``metric(model, inputs, target, mask)`` and return further means.
         """
         means = Means()
-        self._agree()  # a process that gets no batch has to take part, too
+        self._agree()  # here, since a process without a batch must take part, too
         with eval_mode(self.model):
             for batch in Loading(loader, device=self.device).shares():
                 inputs, context, labels, _ = self._receive(*batch)
@@ -359,22 +359,23 @@ class MaskingTrainer:
     def connectivity(
         self, loader: Any, *, points: int = 5, examples: int | None = None
     ) -> Connectivity:
-        """Compare the classifier with what it was before joint training.
+        """Compare the classifier with its state before joint training.
 
-        Statistics of batch norm that were kept stay; those that moved are recalculated on the line.
+        If training changed batch-norm statistics, they are estimated again for each point.
 
         Args:
             loader: As for :meth:`fit`.
-            points, examples: As of :func:`~captum_masking.metrics.connectivity`.
+            points, examples: As for :func:`~captum_masking.metrics.connectivity`.
 
         Raises:
-            ValueError: If the classifier is not trained, or nothing can be read.
+            ValueError: If the classifier is frozen, or the loader is empty.
         """
         if self.classifier is None:
             raise ValueError(
-                "a frozen classifier is what it was, bit by bit: there is nothing to compare."
+                "expected joint training, but the classifier is frozen and never changes; there is "
+                "nothing to compare."
             )
-        estimates = self.classifier.how.train_mode and world() == 1  # or processes wait for others
+        estimates = self.classifier.how.train_mode and world() == 1  # else processes would wait
         return connectivity(
             self.classifier.before,
             self.model.classifier,
@@ -385,7 +386,7 @@ class MaskingTrainer:
             to_logits=self.model.logits_of,
         )
 
-    # ---- What a callback may look at during ``fit``.
+    # ---- What a callback may use during ``fit``.
 
     @property
     def records(self) -> list[Record]:
@@ -393,22 +394,22 @@ class MaskingTrainer:
         return [] if self.run is None else self.run.records.closed
 
     def validate(self) -> Record:
-        """Measure the model on the validation images of :meth:`fit`; nothing without them."""
+        """Measure the model on the validation images of :meth:`fit`; return {} without them."""
         return {} if self.run is None else self.run.validate()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the training that :meth:`fit` runs, between two updates."""
+        """Return the state of the current training, between two updates."""
         if self.run is None:
             raise RuntimeError("there is no training to save yet: call fit() first.")
         return self.run.state_dict()
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.model.masker.parameters()).device
 
     def settings(self) -> dict[str, str]:
-        """Describe what this trainer was made of, by name."""
+        """Describe the settings of this trainer by name."""
         optimizer, engine = self.masker_optimizer.defaults, self.engine
         parts = {
             "model": self.model.recipe(),
@@ -433,19 +434,19 @@ class MaskingTrainer:
         return f"MaskingTrainer(\n{lines})"
 
     def _check_accuracy(self, loader: Any) -> None:
-        """Refuse labels of which a classifier that should be trained already knows nothing."""
+        """Raise an error if a classifier that should know the labels does not."""
         learns = self.classifier is not None and self.classifier.how.classifier_first > 0
         if learns or not _starts_anew(loader):
             return
         answers: list[tuple[Tensor, Tensor]] = []
-        with nullcontext() if world() > 1 else suppress(Exception):  # the training meets it again
+        with nullcontext() if world() > 1 else suppress(Exception):  # the training raises it again
             answers = list(self._answers(loader))
         check_recognized(answers)
 
-    def _say_what_moved(self, loader: Any, validation: Any) -> None:
-        """Say in a line whether a classifier that was good before is still the same."""
+    def _report_change(self, loader: Any, validation: Any) -> None:
+        """Print how much a classifier that was trained before has changed."""
         if self.classifier is None or self.classifier.how.classifier_first > 0:
-            return  # it knew nothing before
+            return  # it was not trained before
         read, kind, examples = validation, "validation", None
         if validation is None:
             read, kind, examples = loader, "training", ENOUGH_TO_TELL
@@ -453,8 +454,8 @@ class MaskingTrainer:
                 return
         try:
             found = self.connectivity(read, examples=examples)
-        except Exception as error:  # the training is done, and must not be lost
-            words = f"the classifier was not compared with what it was: {error}"
+        except Exception as error:  # the result of the training must not be lost
+            words = f"cannot compare the classifier with its state before training: {error}"
             warnings.warn(words, stacklevel=3)
         else:
             tqdm.write(f"    the classifier before and after: {found} ({kind})")
@@ -472,7 +473,7 @@ class MaskingTrainer:
                 if seen >= ENOUGH_TO_TELL:
                     return
 
-    # ---- What a step is made of.
+    # ---- The parts of a step.
 
     def _receive(
         self, inputs: Inputs, target: Tensor
@@ -482,9 +483,9 @@ class MaskingTrainer:
         inputs, context = as_tuple(inputs)[:explained], as_tuple(inputs)[explained:]
         if context and self.model.target_aware:
             raise ValueError(
-                "a target-aware masker learns from images put together, but a batch has tensors "
-                "besides its inputs; take MaskingModel(..., target_aware=False), or have a module "
-                "around the classifier fill them in."
+                "a target-aware masker learns from composed images, but a batch has tensors "
+                "besides its inputs; use MaskingModel(..., target_aware=False), or a module around "
+                "the classifier that supplies them."
             )
         several = self.questions.multi_label and not self.joint
         several = several and isinstance(target, Tensor) and target.dim() == 2
@@ -506,7 +507,7 @@ class MaskingTrainer:
         self.engine.remember(self.model)
 
     def _draw_judge(self) -> nn.Module:
-        """Draw from the pool, which gets the classifier when that has learned something."""
+        """Draw from the pool, after adding the classifier if it has changed."""
         if not self.pool_is_current:
             self.pool.add(self.model.classifier)
             self.pool_is_current = True
@@ -515,7 +516,7 @@ class MaskingTrainer:
     def _look_for_gradients(
         self, judge: nn.Module, inputs: tuple[Tensor, ...], context: tuple[Any, ...]
     ) -> None:
-        if self.judging is None:  # the first step, or it has given one answer to all until now
+        if self.judging is None:  # the first step, or the judge answers the same for all inputs
             with channels_in_words(judge, inputs[0]):
                 self.judging = leading_back(judge, inputs, *context)
 
@@ -536,9 +537,9 @@ class MaskingTrainer:
             return logits_of((lent if call is None else call)(*halves))
 
     def _learn(self, losses: dict[str, Tensor], *, examples: int) -> Record:
-        """Hand the losses to the engine, and note who has learned something."""
+        """Give the losses to the engine, and note an update of the classifier."""
         owners: dict[str, Optimizer] = {"loss": self.masker_optimizer}
-        if self.classifier is not None:  # first: what follows frees the graph that both share
+        if self.classifier is not None:  # first, since the last one frees the shared graph
             owners = {"classifier_loss": self.classifier.optimizer, **owners}
         of_each = {owner: losses[name] for name, owner in owners.items() if name in losses}
         skipped = self.engine.learn(of_each, examples=examples)
@@ -554,7 +555,7 @@ class MaskingTrainer:
             self.classifier.agree()
 
     def _turn(self, progress: float) -> tuple[Callable[[Inputs, Tensor], Record], list[Optimizer]]:
-        """Say who learns at this fraction of the training: the step, and whose rates move."""
+        """Return the step at this fraction of the training, and the optimizers that it uses."""
         if self.classifier and progress < self.classifier.how.classifier_first:
             return self.classifier_step, [self.classifier.optimizer]
         if self.classifier and progress < self.classifier.how.masker_first:
@@ -562,7 +563,7 @@ class MaskingTrainer:
         return self.step, self.optimizers
 
     def parts_of_each(self, steps: int) -> dict[Optimizer, list[int]]:
-        """Count the steps of each part of a training in which each network learns."""
+        """Count the steps of each network in each part of a training."""
         if self.classifier is None:
             return {self.masker_optimizer: [steps]}
         how = self.classifier.how
@@ -576,12 +577,12 @@ class MaskingTrainer:
         }
 
     def finish_update(self) -> None:
-        """Step with the gradients of the last batches, where there are fewer than accumulate."""
+        """Step with the gradients of the last batches, even if they are too few to accumulate."""
         if self.engine.flush():
             self._note_update()
 
     def forget_gradients(self) -> None:
-        """Leave no gradient or folded judge behind, and the learning rates as they were given."""
+        """Remove gradients and the folded judge, and restore the initial learning rates."""
         self.engine.forget()
         self.folded = Folded()
         for optimizer in self.optimizers:
@@ -590,7 +591,7 @@ class MaskingTrainer:
                 group["lr"] = group.get("initial_lr", group["lr"])
 
     def _agree(self) -> None:
-        """Have all processes start from the weights of the main one."""
+        """Give all processes the weights of the main one."""
         if world() > 1 and not self.same_everywhere:
             copy_from_main(self.model)
             if self.original is not None:
@@ -601,7 +602,7 @@ class MaskingTrainer:
 def _regularizer(
     given: Regularizer | None, steady: Sequence[SteadyArea], *, aware: bool
 ) -> Regularizer:
-    """Add what holds the area: beside the user's regularizer, or in place of our area term."""
+    """Add the term that steers the area to the user's regularizer, or replace our area term."""
     if given is not None:
         return Sum(given, *steady) if steady else given
     if not steady:
@@ -612,7 +613,7 @@ def _regularizer(
 def _default_pool(how: FineTune | None) -> Pool:
     if how is None:
         return Latest()
-    # A classifier that was good before has no past of interest until it has moved for a while.
+    # A trained classifier has no useful past states until it has changed for a while.
     return History() if how.classifier_first else History(after=1000)
 
 
@@ -625,7 +626,7 @@ def _starts_anew(loader: Any) -> bool:
 
 
 class _Received:
-    """The batches of a loader as a trainer takes them, as often as they are asked for."""
+    """The checked batches of a loader, which can be read repeatedly."""
 
     def __init__(self, trainer: MaskingTrainer, loader: Any) -> None:
         self.trainer, self.loader = trainer, loader
