@@ -21,7 +21,7 @@ from captum_masking.saliency.per_input import PerInput
 LABELS = torch.tensor([0, 1, 1, 0])
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*has no masker:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*answers with probabilities:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*returns probabilities:UserWarning"),
     pytest.mark.filterwarnings("ignore:the target is not the predicted class:UserWarning"),
     pytest.mark.filterwarnings("ignore:the masker has collapsed:UserWarning"),
 ]
@@ -157,7 +157,7 @@ def test_a_negative_is_read_as_class_0(images):
 
 def test_what_is_found_is_said_once_and_the_answer_of_the_model_is_the_classifiers(images):
     classifier = pair("softmax")[0]
-    with pytest.warns(UserWarning, match="Sequential answers with probabilities.*logarithms"):
+    with pytest.warns(UserWarning, match="Sequential returns probabilities.*logarithms"):
         model = MaskingModel(classifier)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -173,7 +173,7 @@ def test_what_a_function_answers_is_said_once_and_by_its_name(images):
         return classifier(x)
 
     saliency = MaskingSaliency(classify, per_input=PerInput(steps=1))
-    with pytest.warns(UserWarning, match="classify answers with probabilities"):
+    with pytest.warns(UserWarning, match="classify returns probabilities"):
         saliency.attribute(images)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

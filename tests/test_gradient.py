@@ -125,7 +125,7 @@ CUT += [Integers, Hard, Quantized]
 CONDITIONAL = [BodyIfLearning, AllIfLearning, DetachedUnlessLearning]
 
 
-@pytest.mark.filterwarnings("ignore:.*answers with probabilities:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*returns probabilities:UserWarning")
 @pytest.mark.parametrize("kind", CUT)
 @pytest.mark.parametrize("how", [False, True, FromScratch(), FromScratch(classifier_first=0.0)])
 def test_a_training_without_gradients_is_refused_at_its_first_step(kind, how, images):
@@ -138,7 +138,7 @@ def test_a_training_without_gradients_is_refused_at_its_first_step(kind, how, im
     assert trainer.steps_done == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*answers with probabilities:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*returns probabilities:UserWarning")
 @pytest.mark.parametrize("kind", CUT)
 @pytest.mark.parametrize("wrap", [lambda network: network, lambda network: lambda x: network(x)])
 def test_per_input_too(kind, wrap, images):

@@ -263,7 +263,7 @@ def test_answers_in_an_object_and_probabilities_are_read():
         Answer(*first), Answer(*second), batches(), points=3, to_logits=lambda a: a["logits"]
     )
     assert_same(objects.losses, plain.losses)
-    with pytest.warns(UserWarning, match="answers with probabilities"):
+    with pytest.warns(UserWarning, match="returns probabilities"):
         softmax = [nn.Sequential(*network, nn.Softmax(1)) for network in (first, second)]
         found = connectivity(*softmax, batches(), points=3)
     torch.testing.assert_close(found.losses, plain.losses)

@@ -183,11 +183,11 @@ def test_the_answer_for_one_example_may_be_squeezed(classifier, images, make):
 def test_a_class_of_each_place_is_no_predicted_class(classifier, images, make):
     network = Returns(classifier, lambda logits: logits[..., None, None].expand(-1, -1, 3, 5))
     saliency = MaskingSaliency(make(network.eval()))
-    with pytest.raises(TargetError, match=r"target=None.*one score of each.*, 3, 5\).*pools"):
+    with pytest.raises(TargetError, match=r"target=None.*one score per class.*, 3, 5\).*average"):
         saliency.attribute(images, steps=1)
     assert saliency.attribute(images, (1, 2, 4), steps=1).shape == images.shape
     trainer = MaskingTrainer(MaskingModel(network))
-    with pytest.raises(ValueError, match=r"shape \(B, classes\).*, 3, 5\).*pools the places"):
+    with pytest.raises(ValueError, match=r"shape \(B, classes\).*, 3, 5\).*segmentation"):
         trainer.step(images, torch.zeros(len(images), dtype=torch.long))
 
 

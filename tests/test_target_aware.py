@@ -234,7 +234,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*answers with probabilities")
+@pytest.mark.filterwarnings("ignore:.*returns probabilities")
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_heads_have_the_evidence_of_the_way_back(images, case):
     classifier = OTHERS[case]().to(images.device).eval()

@@ -102,7 +102,7 @@ def test_classes_are_numbered_as_the_network_numbers_its_outputs(
             ["cat", "dog"],
             (),
             3,
-            "2 classes .'cat', 'dog'. are not the network's 3, and nothing says",
+            "2 classes .'cat', 'dog'. are not the network's 3, and their order",
         ),
         (["a", "b", "c"], (), 2, "3 classes .* network's 2"),
         (digits(0, 13), (), 12, "14 classes named by numbers .* do not fit .* 12 outputs"),

@@ -1078,7 +1078,7 @@ def test_weights_without_values_or_gradients_are_refused():
 
 def test_a_batch_without_examples_is_refused(images, labels):
     trainer = MaskingTrainer(MaskingModel(cnn()))
-    with pytest.raises(ValueError, match="must have an example to learn from"):
+    with pytest.raises(ValueError, match="must have at least one example"):
         trainer.fit([(images, labels), (images[:0], labels[:0])], show_progress=False)
 
 

@@ -107,7 +107,7 @@ def test_digits_are_the_name_of_a_class_before_they_are_its_number(recwarn):
     number = zoo.Preprocess(class_names=["1", "02", "3", "four"]).number
     assert number("four") == 3 and number(2) == number(np.int64(2)) == 2
     assert number("0") == 0 and not recwarn.list  # no class is called so
-    with pytest.warns(UserWarning, match="'2' is taken as .* number 1; for number 2 .*, '3'"):
+    with pytest.warns(UserWarning, match="'2' means .* number 1; for number 2 .*, '3'"):
         assert number("2") == 1
 
 

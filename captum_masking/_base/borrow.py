@@ -49,8 +49,8 @@ def name_of(function: Any) -> str:
 
 
 def unwrapped(classifier: Any) -> Any:
-    # accelerate's extract_model_from_parallel would look into compiled modules, too: these go
-    # through, and an error at their taps names the cure.
+    # Not accelerate's extract_model_from_parallel, which also unwraps compiled modules: their taps
+    # raise an error with a way out.
     while isinstance(classifier, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         classifier = classifier.module
     return classifier
@@ -101,7 +101,7 @@ class _Twin:
 
 
 def _twins(module: Any) -> dict[int, _Twin] | None:
-    """Make the twins of all parts, by ``id`` of the part; None if they would lead back to these."""
+    """Make twins of all parts, by ``id`` of the part; None if a twin would refer to a part."""
     twins: dict[int, _Twin] = {}
     seen: set[int] = set()
     waiting = [module]
@@ -137,7 +137,7 @@ _MOST = 5000  # objects to search in one module; with more, no twin is made
 
 
 def _leads_to_modules(part: nn.Module, seen: set[int]) -> bool:
-    """Whether a part knows modules otherwise than by name: in a list, closure, method or hook."""
+    """Whether a part holds other modules than its children: in a list, closure, method or hook."""
     own = part.__dict__
     hooks = [hook for table in HOOKS if own[table] for hook in own[table].values()]
     if not all(isinstance(hook, OfThread) for hook in hooks):
@@ -159,7 +159,7 @@ def _leads_to_modules(part: nn.Module, seen: set[int]) -> bool:
 
 @lru_cache(maxsize=4096)
 def _shared(kind: Any) -> list[tuple[Any, str]]:
-    """Name what a class keeps for all of its modules, and what its methods find in their file."""
+    """List the attributes of a class, and the globals that its methods use."""
     bases = [b for b in kind.__mro__ if b.__module__.partition(".")[0] not in ("torch", "builtins")]
     found = [(vars(base), name) for base in bases for name in vars(base)]
     methods = [method for base in bases for method in vars(base).values()]
@@ -177,7 +177,7 @@ def _held(value: Any) -> Iterable[Any]:
 
 
 class OfThread:
-    """A hook, after or before a forward, of the thread that makes it; a copy of it does nothing."""
+    """A forward hook or pre-hook for the current thread only; a copy of it does nothing."""
 
     def __init__(self, keep: Callable[..., Any] | None) -> None:
         self.keep, self.thread = keep, get_ident()
@@ -197,10 +197,10 @@ _LOANS: dict[tuple[int, str], list[list[Any]]] = {}  # what each borrower found,
 
 @contextmanager
 def _loan(things: Sequence[Any], name: str, *lend: Any) -> Iterator[None]:
-    """Give back an attribute of things as it was before the first of all borrowers at a time.
+    """Lend an attribute of things, and restore it after the last of all current borrowers.
 
-    Borrowers may be threads, which end in any order: one that ends before those after it leaves
-    them what it has found.
+    Borrowers may be threads, which end in any order. One that ends before a later one passes the
+    original value on to it.
     """
     found: list[tuple[Any, list[Any]]] = []
     try:
@@ -373,9 +373,9 @@ def _states(devices: list[torch.device]) -> list[Tensor]:
 
 @contextmanager
 def seeded(where: nn.Module | Tensor, seed: int) -> Iterator[None]:
-    """Draw torch's numbers on the CPU and where a module or tensor is from a seed; then go on.
+    """Seed torch on the CPU and on the device of a module or tensor, and restore it afterwards.
 
-    Threads share these numbers, so that one at a time is in here.
+    Threads share the generators, so they wait for each other.
     """
     tensors = [where] if isinstance(where, Tensor) else [*where.parameters(), *where.buffers()]
     devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}

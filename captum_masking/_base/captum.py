@@ -65,8 +65,8 @@ def scores_of(target: Callable[[Any], Tensor], output: Any, count: int) -> Tenso
     if not isinstance(scores, Tensor) or scores.shape != (count,):
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise ValueError(
-            f"a target that is a callable must return one score for each of {count} examples, "
-            f"({count},), but returned {got}; sum over what belongs to one example."
+            f"a callable target must return one score for each of {count} examples, ({count},), "
+            f"but returned {got}; sum the scores of each example."
         )
     return scores
 
@@ -161,8 +161,8 @@ def log_odds(answer: Tensor) -> Tensor:
 
 TO_LOGITS: dict[str, ToLogits] = {f.__name__: f for f in (as_they_are, log_probabilities, log_odds)}
 _IN_WORDS = {
-    log_probabilities: "add to one over the classes: their logarithms",
-    log_odds: "do not add to one: the log odds of each",
+    log_probabilities: "add to one over the classes. Their logarithms",
+    log_odds: "do not add to one. Their log odds",
 }
 
 
@@ -174,8 +174,8 @@ def find_to_logits(
 ) -> ToLogits | None:
     """Find the function from a classifier's output to logits; None if undecided.
 
-    An answer in ``[0, 1]`` may be logits by chance: ``ask`` is called, as ``ask(*inputs)``, with
-    inputs that take logits out of it. What is found is said once for each classifier.
+    Logits may lie in ``[0, 1]`` by chance, so ``ask(*inputs)`` is called with inputs for which
+    they would not. A warning states the result once for each classifier.
     """
     module = module_of(function)
     asked = original(function)
@@ -201,9 +201,9 @@ def find_to_logits(
     found = as_they_are if any(map(_ends_in_weights, answers)) else _kind_of(rows)
     if found in _IN_WORDS:
         warnings.warn(
-            f"{name_of(function)} answers with probabilities: they lie in [0, 1] and "
-            f"{_IN_WORDS[found]} are used as logits. If they are logits: MaskingModel(classifier, "
-            "to_logits=as_they_are), of captum_masking.model.taps.",
+            f"{name_of(function)} returns probabilities, which lie in [0, 1] and "
+            f"{_IN_WORDS[found]} are used as logits. If they are logits, pass "
+            "MaskingModel(classifier, to_logits=as_they_are), from captum_masking.model.taps.",
             stacklevel=4,
         )
     if found is not None:
@@ -214,7 +214,7 @@ def find_to_logits(
 def _kind_of(rows: Tensor) -> ToLogits | None:
     if not _in_unit_interval(rows):
         return as_they_are
-    if (rows == rows[0]).all():  # whatever it sees: it knows nothing yet
+    if (rows == rows[0]).all():  # the same for all inputs: it is not trained
         return None
     add_to_one = rows.shape[1] > 1 and bool(((rows.sum(1) - 1).abs() < 10 * _ROUNDING).all())
     return log_probabilities if add_to_one else log_odds
@@ -223,7 +223,7 @@ def _kind_of(rows: Tensor) -> ToLogits | None:
 def _asked(
     function: Callable[..., Any], ask: Callable[..., Tensor], inputs: Sequence[Tensor], scale: float
 ) -> Tensor:
-    """Ask about inputs as they are (scale 0), or far from all that a classifier knows."""
+    """Ask about inputs unchanged (scale 0), or far from the training data."""
     grads = torch.enable_grad()
     with eval_mode(function), seeded(inputs[0], 0), torch.inference_mode(False), grads:
         others = []
@@ -235,7 +235,7 @@ def _asked(
 
 
 def _rows(answer: Tensor) -> Tensor:
-    """List the finite scores of all examples (and pixels), a row each, a column for each class."""
+    """List the finite scores: a row per example (and pixel), a column per class."""
     answer = _wide(answer.detach())
     answer = answer.movedim(1, -1) if answer.dim() > 1 else answer.reshape(-1, 1)
     rows = answer.reshape(-1, answer.shape[-1])
@@ -247,7 +247,7 @@ _WEIGHTS = ("Addmm", "Mm", "Bmm", "Convolution", "MkldnnConvolution", "Tanh")
 
 
 def _ends_in_weights(answer: Tensor) -> bool:
-    """Whether an answer comes out of a linear layer or a convolution, as logits do, or of tanh."""
+    """Whether a linear layer or convolution made an answer, as it makes logits, or tanh did."""
     node = answer.grad_fn
     while node is not None and node.name().startswith(_RESHAPE):
         node = node.next_functions[0][0]

@@ -1,4 +1,4 @@
-"""Checks of what users pass; errors say expected, got, way out."""
+"""Check what users pass; errors state what was expected, what came, and a way out."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from captum_masking._base.processes import gathered
 
 
 class InputsError(AssertionError, TypeError):
-    """Inputs that are no tensor: an ``AssertionError``, as in Captum, and a ``TypeError``."""
+    """Inputs that are not a tensor: an ``AssertionError``, as in Captum, and a ``TypeError``."""
 
 
 class ChannelsError(ValueError, RuntimeError):
-    """Inputs of too many or too few channels; a ``RuntimeError``, as in PyTorch, too."""
+    """Inputs with the wrong number of channels; also a ``RuntimeError``, as in PyTorch."""
 
 
 def check_inputs(inputs: Any, *, vectors: bool = False) -> None:
-    """Check for a floating-point tensor (B, C, *spatial), or (B, F) where vectors are taken."""
+    """Check for a floating-point tensor (B, C, *spatial), or (B, F) if vectors are allowed."""
     if not isinstance(inputs, Tensor):
         raise InputsError(
             f"inputs must be a tensor (B, C, *spatial), but got {type(inputs).__name__}; "
@@ -51,8 +51,8 @@ def check_inputs(inputs: Any, *, vectors: bool = False) -> None:
         )
     if 0 in inputs.shape[1:]:
         raise ValueError(
-            f"inputs must have a size of at least one, but got shape {tuple(inputs.shape)}; only "
-            "the batch may be empty."
+            f"inputs must have no dimension of size 0 after the batch, but got shape "
+            f"{tuple(inputs.shape)}; remove empty examples."
         )
 
 
@@ -62,7 +62,7 @@ def check_number_of_inputs(inputs: Sequence[Any], taken: int | None) -> None:
     if not inputs or taken is not None and len(inputs) != taken:
         raise TypeError(
             f"inputs must be {words if taken else 'one or several tensors'}, but got "
-            f"{len(inputs)} tensors; pass arguments that are not to be explained as "
+            f"{len(inputs)} tensors; pass arguments without an explanation as "
             "additional_forward_args, or build the model for several inputs with "
             "MaskingModel(classifier, example_inputs=(first, second))."
         )
@@ -74,7 +74,7 @@ def check_same_batch(inputs: Sequence[Tensor]) -> None:
     if len(set(sizes)) > 1:
         raise ValueError(
             f"all inputs must have the same batch size, but have {sizes}; "
-            "expand those that are shared, or pass them as additional_forward_args."
+            "expand shared inputs, or pass them as additional_forward_args."
         )
 
 
@@ -95,7 +95,7 @@ def check_has_weights(named: Iterable[tuple[str, Tensor]]) -> None:
         if weights.is_meta or isinstance(weights, nn.UninitializedParameter):
             raise ValueError(
                 f"expected a network with weights, but {name} has no values yet; load them, or run "
-                "a lazy network on a batch first, so that its layers take the size of your inputs."
+                "a lazy network on one batch first, which sets the sizes of its layers."
             )
 
 
@@ -131,8 +131,8 @@ def channels_in_words(module: nn.Module | None, inputs: Tensor) -> Iterator[None
             raise
         raise ChannelsError(
             f"{wrong}: shape {tuple(inputs.shape)}; channels are the second dimension, after the "
-            "batch's (one picture: inputs[None]; gray pictures for a color network: "
-            "inputs.repeat(1, 3, 1, 1); color for a gray one: inputs.mean(1, keepdim=True))."
+            "batch (for one image: inputs[None]; for gray images and a color network: "
+            "inputs.repeat(1, 3, 1, 1); the other way round: inputs.mean(1, keepdim=True))."
         ) from error
 
 
@@ -145,18 +145,18 @@ def arguments_in_words() -> Iterator[None]:
         if "forward() " not in str(error):
             raise
         raise TypeError(
-            f"{error}; what follows the inputs goes into additional_forward_args=(...), and for "
-            "fit into batches ((inputs, *others), labels); by name alone, a module may pass it on."
+            f"{error}; pass further arguments as additional_forward_args=(...), and to fit in "
+            "batches ((inputs, *others), labels); wrap the module if it takes keywords only."
         ) from error
 
 
 def _misfit(first: Any, inputs: Tensor) -> str | None:
     name, dims = type(first).__name__, len(getattr(first, "kernel_size", ()))
     if dims and inputs.dim() != dims + 2:
-        return f"inputs must have {dims + 2} dimensions, as {name} takes, but have {inputs.dim()}"
+        return f"inputs must have {dims + 2} dimensions for {name}, but have {inputs.dim()}"
     taken = getattr(first, "in_channels", getattr(first, "in_features", None))
     if taken != inputs.shape[1]:
-        return f"inputs must have {taken} channels, as {name} takes, but have {inputs.shape[1]}"
+        return f"inputs must have {taken} channels for {name}, but have {inputs.shape[1]}"
     return None
 
 
@@ -164,7 +164,7 @@ def _misfit(first: Any, inputs: Tensor) -> str | None:
 
 
 class TargetError(AssertionError, ValueError, IndexError):
-    """A target that does not name one class per example: Captum's errors, and Python's."""
+    """A target that does not name one class per example; also the errors Captum raises."""
 
 
 def check_output(output: Any) -> None:
@@ -176,7 +176,7 @@ def check_output(output: Any) -> None:
 
 
 def with_rows(output: Any, inputs: Tensor) -> Tensor:
-    """Return scores with one row per example; a single row may have been squeezed."""
+    """Return scores with one row per example; restore a single row that was squeezed."""
     check_output(output)
     if len(inputs) == 1 and (output.dim() == 0 or (output.dim() == 1 and len(output) > 1)):
         return output[None]
@@ -192,9 +192,9 @@ def check_one_row(output: Tensor) -> None:
     """Check that a classifier predicts one class per example, not one per pixel."""
     if output.dim() > 2 and output.shape[2:].numel() > 1:
         raise TargetError(
-            "target=None, the predicted class, needs one score of each class, but the classifier "
-            f"returned {tuple(output.shape)}; name a class and a place, as Captum takes them, or "
-            "pass lambda inputs: classifier(inputs).flatten(2).mean(2), which pools the places."
+            "target=None, the predicted class, needs one score per class, but the classifier "
+            f"returned {tuple(output.shape)}; pass a target with class and position, or average "
+            "over positions with lambda inputs: classifier(inputs).flatten(2).mean(2)."
         )
 
 
@@ -204,8 +204,8 @@ def check_logits(logits: Any) -> None:
     if logits.dim() != 2:
         raise ValueError(
             f"the classifier must return logits of shape (B, classes), but returned "
-            f"{tuple(logits.shape)}; wrap it in a module that returns one row per example, such as "
-            "one that pools the places of a segmentation: classifier(inputs).flatten(2).mean(2)."
+            f"{tuple(logits.shape)}; wrap it in a module that returns one row per example, for a "
+            "segmentation such as classifier(inputs).flatten(2).mean(2)."
         )
 
 
@@ -223,20 +223,20 @@ def check_labels(target: Any, inputs: Tensor, classes: int | None = None) -> Non
         got = target.dtype if isinstance(target, Tensor) else type(target).__name__
         raise TypeError(
             f"labels must be a tensor of integers (B,), but got {got}; "
-            "the loader must give pairs (inputs, labels) with labels as class indices, such as "
-            "labels.long() of whole numbers."
+            "the loader must yield (inputs, labels) with class indices; convert whole numbers with "
+            "labels.long()."
         )
     if target.shape != inputs.shape[:1]:
         raise ValueError(
             f"labels must have shape {tuple(inputs.shape[:1])}, one per input, "
-            f"but got {tuple(target.shape)}; of one-hot labels give labels.argmax(1), and "
-            "to learn from several classes of an image take target_aware=True."
+            f"but got {tuple(target.shape)}; for one-hot labels use labels.argmax(1), and "
+            "to learn from several classes per image use target_aware=True."
         )
     if classes is not None and len(target) and not 0 <= target.min() <= target.max() < classes:
         raise ValueError(
             f"labels must lie in 0..{classes - 1} for a classifier with {classes} logits, but got "
             f"{target.min().item()}..{target.max().item()}; check the label column, subtract 1 if "
-            "it counts from 1, or give the classifier as many outputs as there are classes."
+            "labels start at 1, or use a classifier with one output per class."
         )
 
 
@@ -249,8 +249,8 @@ def baseline_of_each(
     given = baselines if isinstance(baselines, tuple) else (baselines,)
     if len(given) != len(inputs):
         raise ValueError(
-            f"baselines must be one for each of {len(inputs)} inputs, but got {len(given)}; "
-            "pass a tuple, in the order of the inputs."
+            f"expected a tuple with one baseline for each of {len(inputs)} inputs, but got "
+            f"{len(given)}; give them in the order of the inputs."
         )
     for baseline, tensor in zip(given, inputs, strict=True):
         if isinstance(baseline, bool) or not isinstance(baseline, (Tensor, int, float)):
@@ -262,7 +262,7 @@ def baseline_of_each(
         if isinstance(baseline, Tensor) and baseline.shape not in shapes:
             raise ValueError(
                 f"baselines must have the shape of the inputs, {tuple(tensor.shape)}, or be one "
-                f"example for all of them, but got {tuple(baseline.shape)}; of a set of baselines "
+                f"example for all of them, but got {tuple(baseline.shape)}; from several baselines "
                 "pass one, or their mean."
             )
     return given
@@ -273,7 +273,7 @@ def baseline_of_each(
 
 def check_examples(inputs: Any, target: Any) -> None:
     if isinstance(target, Tensor) and not target.numel():
-        raise ValueError("a batch must have an example to learn from, but has none; leave it out.")
+        raise ValueError("a batch must have at least one example, but has none; leave it out.")
     for tensor in inputs if isinstance(inputs, tuple) else (inputs,):
         check_inputs(tensor, vectors=True)
         check_labels(target, tensor)
@@ -281,7 +281,7 @@ def check_examples(inputs: Any, target: Any) -> None:
 
 
 def check_loader(loader: Any, epochs: int = 1, *, name: str = "loader") -> None:
-    """Check that a loader has batches, and can be read as often as there are epochs."""
+    """Check that a loader has batches, and can be read once per epoch."""
     if not hasattr(loader, "__iter__"):
         raise TypeError(
             f"{name} must give batches, but {type(loader).__name__} cannot be iterated over; pass "
@@ -290,7 +290,7 @@ def check_loader(loader: Any, epochs: int = 1, *, name: str = "loader") -> None:
     if epochs > 1 and isinstance(loader, Iterator):
         raise ValueError(
             f"{name} must be readable {epochs} times, but {type(loader).__name__} is an iterator, "
-            "which ends once; pass a DataLoader, a list, or an object that starts anew in __iter__."
+            "which ends once; pass a DataLoader, a list, or an object whose __iter__ starts again."
         )
     count = length_of(loader)
     if count == 0 or epochs < 1:
@@ -311,10 +311,10 @@ ENOUGH_TO_TELL = 256  # examples: half of them right by chance from five in eigh
 
 
 def check_recognized(answers: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Refuse logits that do not fit the labels, or fit them mostly in another order.
+    """Raise an error if logits do not fit the labels, or fit them mostly in another order.
 
-    A classifier a quarter of the way from chance to perfect would do so once in a hundred times;
-    where only one half of the way would, it is a warning.
+    A classifier a quarter of the way from chance to perfect fails once in a hundred times. If only
+    one half of the way would, warn instead.
     """
     import numpy as np
     from scipy.optimize import linear_sum_assignment
@@ -348,11 +348,11 @@ def check_recognized(answers: Iterable[tuple[Tensor, Tensor]]) -> None:
     order = f"; {matched} are with the classes in another order ({', '.join(moved[:3])}, ...)"
     words = (
         f"the classifier is right for {right} of {count} clean examples, of {len(names)} of its "
-        f"{classes} classes, as if it did not know them{order if is_order else ''}; look at the "
+        f"{classes} classes, as if it did not know them{order if is_order else ''}; check the "
         "labels' numbers (class_names, a CSV), the preprocessing and the weights"
     )
     if is_order or (quarter and count >= 16):
-        raise ValueError(f"{words}, or go on with check_accuracy=False (--untrained).")
+        raise ValueError(f"{words}, or pass check_accuracy=False (--untrained).")
     warnings.warn(f"{words}.", stacklevel=3)
 
 
@@ -360,7 +360,7 @@ def check_recognized(answers: Iterable[tuple[Tensor, Tensor]]) -> None:
 
 
 def check_mask_shape(mask: Tensor, inputs: Tensor) -> None:
-    """Check for a mask (B, 1, *spatial); that of vectors (B, F) is shaped like them."""
+    """Check for a mask (B, 1, *spatial), or (B, F) for vectors."""
     expected = (inputs.shape[0], 1, *inputs.shape[2:]) if inputs.dim() > 2 else tuple(inputs.shape)
     if tuple(mask.shape) != expected:
         raise ValueError(

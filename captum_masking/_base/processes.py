@@ -64,18 +64,17 @@ def gathered(value: Any) -> list[Any]:
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter], examples: int) -> None:
-    """Turn the sums of gradients of each process's examples into the mean over all of them.
+    """Turn each process's sums of gradients into the mean over the examples of all processes.
 
-    Parameters without a gradient must be without one in every process. DistributedDataParallel
-    cannot do it: it expects one backward pass for each forward pass and every parameter in it.
+    A parameter without a gradient must have none in every process. DistributedDataParallel does
+    not fit, since it expects one backward pass of every parameter for each forward pass.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return
     kind = reduce(torch.promote_types, [g.dtype for g in gradients], torch.float32)
     count = gradients[0].new_tensor([examples], dtype=kind)
-    # One message: all gradients and the number of examples, so that shares of different size weigh
-    # what they should.
+    # One message holds all gradients and the number of examples, so that shares weigh by size.
     vector = summed(torch.cat([*(g.reshape(-1).to(kind) for g in gradients), count]))
     means = vector[:-1] / vector[-1]
     for gradient, part in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):

@@ -20,7 +20,7 @@ def rise(optimizer: Optimizer, steps: int) -> LinearLR:
 
 
 class InParts:
-    """A schedule anew for each part of a training, from the first rates on; steps as one does."""
+    """A schedule for each part of a training; each starts from the initial rates."""
 
     def __init__(
         self,

@@ -17,9 +17,9 @@ from typing import Any
 
 # ---- Names of classes
 
-_NAMES = "a name for each output, in a list, a dict by number, or a file with one a line"
+_NAMES = "a name for each output: a list, a dict by number, or a file with one name per line"
 _NAMED = "give class_names (--class-names), in the order of the outputs, or a CSV with numbers."
-_WORDNET = re.compile(r"n\d{8}")  # those of ImageNet are numbered in their order
+_WORDNET = re.compile(r"n\d{8}")  # ImageNet numbers its classes in this order
 
 
 def as_class_names(given: Any) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ class Named:
         return name or f"class {number}"
 
     def number(self, target: int | str) -> int:
-        """Return the number of a class, given by number, name or part; digits are a name first."""
+        """Return the number of a class from its number, name or part; digits match names first."""
         if hasattr(target, "__index__"):
             return self._known(operator.index(target))
         if not isinstance(target, str):
@@ -62,7 +62,7 @@ class Named:
             return self._known(number)
         if number is not None and found != [number] and 0 <= number < len(self.class_names):
             other = f"for number {number} give its name, {self.name(number)!r}"
-            taken = f"target {target!r} is taken as the class of that name, number {found[0]}"
+            taken = f"target {target!r} means the class of that name, number {found[0]}"
             warnings.warn(f"{taken}; {other}.", stacklevel=2)
         lower = [name.lower() for name in self.class_names]
         found = found or [index for index, name in enumerate(lower) if word and word in name]
@@ -110,12 +110,12 @@ def whole(given: Any) -> int | None:
 def check_class_names(names: Sequence[str], outputs: int) -> None:
     """Check for one name per output of a network."""
     if names and len(names) != outputs:
-        what = f"but there are {outputs} outputs and {len(names)} names; that of none is empty"
+        what = f"but got {len(names)} names for {outputs} outputs; an empty name means none"
         raise ValueError(f"class_names must be {_NAMES}, {what}.")
 
 
 def finder(names: Sequence[str]) -> Callable[[str], list[int]]:
-    """Return a function that finds the positions of a name, exactly or else in other spelling."""
+    """Return a function that finds the positions of a name, or else of similar spellings."""
     same, alike = defaultdict(list), defaultdict(list)
     for place, name in enumerate(names):
         if name:
@@ -149,7 +149,7 @@ def number_classes(
         labels, rule = _one_each(found, places), ""
     else:
         what = f"{len(found)} classes ({_few(found)}) are not the network's {outputs}"
-        raise ValueError(f"{what}, and nothing says which is which; {_NAMED}")
+        raise ValueError(f"{what}, and their order is unknown; {_NAMED}")
     if not names:
         shift = None if numbers[0] is None else numbers[0] - labels[0]
         size = max(labels) + 1 if outputs is None else outputs
@@ -162,8 +162,8 @@ def number_classes(
 def _one_each(found: Sequence[str], places: Sequence[list[int]]) -> list[int]:
     unknown = [name for name, place in zip(found, places, strict=True) if not place]
     if unknown:
-        what = f"{len(unknown)} of {len(found)} are not: {_few(unknown)}; rename, or {_NAMED}"
-        raise ValueError(f"classes must be named as the network's, but {what}")
+        what = f"{len(unknown)} of {len(found)} do not: {_few(unknown)}; rename, or {_NAMED}"
+        raise ValueError(f"classes must have the names of the network's, but {what}")
     of_each = defaultdict(list)
     for name, place in zip(found, places, strict=True):
         of_each[place[0]].append(name)

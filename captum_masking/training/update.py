@@ -227,7 +227,7 @@ def _check(accelerator: Accelerator) -> None:
     if precision not in _PRECISIONS or (precision == "fp16" and device == "cpu"):
         raise ValueError(
             f"expected a precision of {', '.join(_PRECISIONS)}, and fp16 only on accelerators, but "
-            f"got {precision} on {device}; bf16 works everywhere."
+            f"got {precision} on {device}; bf16 works anywhere."
         )
 
 
