@@ -78,21 +78,14 @@ __all__ = [
 
 
 def joint(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """The default: fine-tune the classifier gently in the second half of the steps.
-
-    Source:
-        Phang et al. 2020, CA, with the defaults of this package.
-    """
+    """The default: CA of Phang et al. 2020, with gentle fine-tuning in the second half of steps."""
     of_model = inspect.signature(MaskingModel).parameters.keys() & changes.keys()
     model = MaskingModel(classifier, **{name: changes.pop(name) for name in of_model})
     return MaskingTrainer(model, **changes)
 
 
 def frozen(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
-    """The default with a frozen classifier; the study compares every other row with it.
-
-    Source:
-        Phang et al. 2020, FIX, with the defaults of this package.
+    """The default with a frozen classifier: FIX of Phang et al. 2020 with our defaults.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -258,8 +251,7 @@ def lmac(classifier: nn.Module, *, batch_size: int = 16, **changes: Any) -> Mask
     To fine-tune, train on with ``regularizer=GuidedByInput(UngatedArea(...))``.
 
     Args:
-        batch_size: The published area weight is 0.4 for the sum over a batch: 6.4 for the mean
-            of 16.
+        batch_size: The area weight is 0.4 times this, since the published one is for a sum.
 
     Source:
         Paissan et al. 2024, as in their code. Differs: :class:`UNetMasker

@@ -62,7 +62,7 @@ def check_number_of_inputs(inputs: Sequence[Any], taken: int | None) -> None:
     if not inputs or taken is not None and len(inputs) != taken:
         raise TypeError(
             f"inputs must be {words if taken else 'one or several tensors'}, but got "
-            f"{len(inputs)} tensors; pass arguments without an explanation as "
+            f"{len(inputs)} tensors; pass arguments that need no attribution as "
             "additional_forward_args, or build the model for several inputs with "
             "MaskingModel(classifier, example_inputs=(first, second))."
         )

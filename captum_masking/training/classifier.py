@@ -179,7 +179,7 @@ def harden(
     lr: float = 1e-2,
     show_progress: bool = True,
 ) -> nn.Module:
-    """Return a copy that predicts from half of an image what the classifier predicts from all.
+    """Return a copy in eval mode that predicts from half an image what the original does from all.
 
     The cells of a grid are split at random into two halves. The copy learns, without labels, to
     give the classifier's prediction on each half and on the whole image. Batch norm keeps its
@@ -192,9 +192,6 @@ def harden(
         infill: Fills the removed part.
         cells: Cells along each side of the grid.
         lr: Peak learning rate of SGD; the rate rises and falls once.
-
-    Returns:
-        The copy, in eval mode.
 
     Source:
         Like random erasing (Zhong et al. 2020), but by distillation.
