@@ -116,7 +116,7 @@ DRAWN = torch.randint(12, (120,), generator=torch.Generator().manual_seed(0))
         (AS_TEXT[TWELVE], r"right for 20 of 120.*120 are with.*\(label 2 as 4, label 3 as 5"),
         (
             DRAWN,
-            r"right for \d of 120 clean examples, of 12 of its 12 classes, as if .*; look at",
+            r"right for \d of 120 clean examples, of 12 of its 12 classes, as if .*; check the",
         ),
         (torch.full((120,), 3), r"right for 10 of 120.*check_accuracy=False \(--untrained\)"),
     ],
