@@ -58,7 +58,7 @@ from captum_masking.training.records import (
     only_one,
 )
 from captum_masking.training.run import Run
-from captum_masking.training.update import Engine, Folded, check_learnable, laid_out, moved, precise
+from captum_masking.training.update import Engine, Folded, check_learnable, moved, precise
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -150,18 +150,11 @@ class MaskingTrainer:
     ) -> None:
         model = plain_model(model)
         check_learnable(model, joint=bool(train_classifier))
-        for part in (model.masker, model.sampler):
-            if any(p.element_size() < 4 for p in part.parameters()):
-                part.float()  # half precision has too few steps to learn in
         self.engine = Engine(
             accelerator, max_gradient_norm=max_gradient_norm, skip_not_finite=skip_not_finite
         )
-        self.engine.place(model)
-        halves = [weights for weights in model.parameters() if weights.dtype == torch.float16]
-        if halves and self.engine.scaler is None:  # else gradients vanish before the mask
-            self.engine.scaler = torch.amp.GradScaler(halves[0].device.type)
-        self.model = laid_out(model, memory_format)
-        self.memory_format, self.compile_judge = memory_format, compile_judge
+        self.engine.place(model, memory_format)
+        self.model, self.memory_format, self.compile_judge = model, memory_format, compile_judge
         self.compiled: dict[nn.Module, Callable[..., Any]] = {}
         self.folded = Folded()
         self.schedule = schedule

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from captum_masking.model.model import MaskingModel
 
-
-#: A function that takes such a module returns one.
-Module = TypeVar("Module", bound=nn.Module)
 
 _WAY_OUT = "lower the learning rate, and look for extreme values in the inputs."
 _PRECISIONS = ("no", "bf16", "fp16")
@@ -58,9 +55,17 @@ class Engine:
         self.batches = 0
         self.buffers: list[tuple[Tensor, Tensor]] = []  # those a batch changes, and copies
 
-    def place(self, model: nn.Module) -> None:
+    def place(self, model: MaskingModel, layout: torch.memory_format) -> None:
+        """Set device and memory format of a model, and the precision that learning needs."""
+        for part in (model.masker, model.sampler):
+            if any(p.element_size() < 4 for p in part.parameters()):
+                part.float()  # half precision has too few steps to learn in
         if self.accelerator is not None:
             model.to(self.accelerator.device)
+        halves = [weights for weights in model.parameters() if weights.dtype == torch.float16]
+        if halves and self.scaler is None:  # else gradients vanish before the mask
+            self.scaler = torch.amp.GradScaler(halves[0].device.type)
+        _lay_out(model, layout)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.accelerator is None else self.accelerator.autocast()
@@ -168,13 +173,12 @@ class Engine:
             buffer.copy_(before)
 
 
-def laid_out(model: Module, layout: torch.memory_format) -> Module:
+def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
     """Set the memory format of weights that support it; ``model.to`` rejects those of volumes."""
     dims = {torch.channels_last: 4, torch.channels_last_3d: 5}.get(layout)
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.dim() == dims:
             tensor.data = tensor.data.to(memory_format=layout)
-    return model
 
 
 def precise(*values: Tensor) -> list[Tensor]:
