@@ -277,14 +277,18 @@ def target_vit() -> str:
         "accuracy": "the classifier's accuracy, one digit",
         "energy_in_box": "weight of the map on the one digit",
         "energy_in_box_told_nothing": "the same, told nothing",
+        "energy_in_box_transformer_relevance": "the same, ``TransformerRelevance``",
+        "energy_in_box_attention_rollout": "the same, ``AttentionRollout``",
+        "energy_in_box_whole_picture": "the same, whole picture",
         "share_masker": "two digits: share of the one asked for",
         "share_evidence": "the same, of the evidence alone",
+        "share_transformer_relevance": "the same, ``TransformerRelevance``",
         "share_saliency": "the same, ``Saliency``",
         "share_integrated_gradients": "the same, ``IntegratedGradients``",
     }
     rows = [[words, _percent(mean[name])] for name, words in names.items()]
-    ratio = f"{mean['absent_over_present_median']:.3f}"
-    rows.insert(3, ["area for an absent digit over that for the one there, median", ratio])
+    ratio = f"{mean['absent_over_present_median']:.4f}"
+    rows.insert(6, ["area for an absent digit over that for the one there, median", ratio])
     return f"{_table(['', 'mean of the seeds'], rows)}\n\n{_command(found)}"
 
 
