@@ -61,7 +61,7 @@ def test_names_in_no_order_are_refused(given, error, words):
 
 
 def test_another_number_of_names_than_outputs_is_refused():
-    with pytest.raises(ValueError, match="12 outputs and 11 names"):
+    with pytest.raises(ValueError, match="11 names for 12 outputs"):
         check_class_names(digits(1, 11), 12)
 
 
@@ -107,11 +107,11 @@ def test_classes_are_numbered_as_the_network_numbers_its_outputs(
         (["a", "b", "c"], (), 2, "3 classes .* network's 2"),
         (digits(0, 13), (), 12, "14 classes named by numbers .* do not fit .* 12 outputs"),
         (["01", "1"], (), 4, "do not fit"),
-        (["bird", "cat"], ["cat", "dog"], 2, "1 of 2 are not: 'bird'; rename.*class_names"),
-        (["n01440764"], ["tench", "goldfish"], 2, "1 of 1 are not: 'n01440764'"),
+        (["bird", "cat"], ["cat", "dog"], 2, "1 of 2 do not: 'bird'; rename.*class_names"),
+        (["n01440764"], ["tench", "goldfish"], 2, "1 of 1 do not: 'n01440764'"),
         (["Cat", "cat"], ["cat", "dog"], 2, "'Cat', 'cat' fit 0"),
         (["crane"], ["crane", "crane"], 2, "'crane' fit 0, 1"),
-        (digits(0, 2), digits(1, 3), 3, "1 of 3 are not: '0'"),
+        (digits(0, 2), digits(1, 3), 3, "1 of 3 do not: '0'"),
     ],
 )
 def test_classes_of_which_nothing_says_which_is_which_are_refused(found, names, outputs, words):

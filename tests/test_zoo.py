@@ -125,7 +125,7 @@ def test_a_class_is_named_also_without_a_name_and_among_equals():
 def test_another_number_of_names_than_classes_is_refused(photographs):
     model, preprocess = zoo.efficientnet_lite0()
     short = replace(preprocess, class_names=preprocess.class_names[1:])
-    with pytest.raises(ValueError, match="1000 outputs and 999 names"):
+    with pytest.raises(ValueError, match="999 names for 1000 outputs"):
         zoo.explain(model, short, photographs["cat"])
 
 
