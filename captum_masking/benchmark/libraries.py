@@ -521,5 +521,7 @@ def in_words(left_out: Mapping[str, str]) -> list[str]:
 
 
 def ours_of(model: MaskingModel, settings: str = "") -> Method:
-    read = f"masker on {', '.join(model.layers)}, {model.sampler}, weights {digest(model)}"
-    return replace(as_method(MaskingSaliency(model)), family="ours", settings=settings or read)
+    if not settings:
+        read = ", ".join(model.layers)
+        settings = f"masker on {read}, {model.sampler}, weights {digest(model)}"
+    return replace(as_method(MaskingSaliency(model)), family="ours", settings=settings)
