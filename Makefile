@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PROSE = *.md docs/*.rst tutorials/*.py benchmarks/*.py benchmarks/*.md benchmarks/study/*.md $$(find captum_masking -name '*.py')
 export PYTHONDONTWRITEBYTECODE := # or each process of a test compiles torch anew, for ten seconds
 
 .DEFAULT_GOAL := help
@@ -22,10 +23,11 @@ test: $(VENV)/.installed-test ## run the tests and the examples in the docstring
 tutorials: $(VENV)/.installed-test ## run every tutorial from its first line to its last
 	$(BIN)/python -m pytest tests/test_tutorials.py
 
-lint: $(VENV)/.installed-test ## style, formatting, spelling, and that imports go one way; seconds
+lint: $(VENV)/.installed-test ## style, formatting, spelling, prose, and that imports go one way; seconds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(BIN)/proselint check $(PROSE)
 	$(BIN)/lint-imports --no-logo
 
 check: lint $(VENV)/.installed-docs ## lint, types, docs without a warning

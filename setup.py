@@ -41,6 +41,7 @@ CHECKS = [
     "pytest-xdist",
     "hypothesis",
     "codespell>=2.3",
+    "proselint>=0.16",  # clichés, hedging, redundancy; what is switched off does not fit code
     "ruff>=0.9",
     "import-linter>=2.2",  # imports go one way
     "mypy>=1.13",

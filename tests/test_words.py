@@ -1,7 +1,7 @@
 """Words and constructions that we do not use, each with what to write instead.
 
-codespell checks the spelling. proselint does not fit: it knows neither rst nor Python, asks for
-curly quotes and "…" in code, and corrects "resume" to "résumé" and "saliency" to "salience".
+`make lint` checks the spelling with codespell, and clichés and the like with proselint. These are
+phrases of our own that neither knows, and words that stand twice, which is fine in tables.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ INSTEAD = {
     r"without a trace": "without changing ...",
     r"at its door": "when it is called",
     r"of its own accord": "automatically",
+    r"(a|and|for|in|is|it|of|the|to) \1": "it once",
     r"by which the": "from which, or two sentences",
 }
 

@@ -138,7 +138,7 @@ class MeanOf(Means):
 
     @property
     def plot_lower_bound(self) -> float | None:  # type: ignore[override]
-        """The least possible value, or None."""
+        """The lowest possible value, or None."""
         return getattr(self.function, "plot_lower_bound", None)
 
     @property
