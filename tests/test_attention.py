@@ -585,6 +585,28 @@ def test_a_head_that_a_library_runs_but_does_not_ask_is_left_out(method):
     assert row.shape == (2, 4) and (row > 0).all()
 
 
+@pytest.mark.parametrize("count", [3, 6, 20])  # fewer than patches, as many, and more
+def test_detection_tokens_after_the_patches_are_no_part_of_the_map(count):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "num_labels": 3}
+    sizes |= {"intermediate_size": 24, "image_size": [32, 48], "patch_size": 16}
+    torch.manual_seed(0)
+    config = transformers.YolosConfig(**sizes, num_detection_tokens=count)
+    make = transformers.YolosForObjectDetection._from_config
+    network = make(config, attn_implementation="sdpa").eval()
+    inputs = torch.randn(2, 3, 32, 48)
+    weights, logits = of_faces(network, inputs)
+    slopes = torch.autograd.grad(logits[:, 1, 2].sum(), weights)
+    for method, slow in (
+        (AttentionRollout, slow_rollout(weights)),
+        (TransformerRelevance, slow_relevance(weights, slopes)),
+    ):
+        grid = slow[:, 1 + 6 + 1, 1:7].reshape(2, 1, 2, 3)  # the second one's row, over patches
+        expected = nn.functional.interpolate(grid, (32, 48), mode="bilinear").expand(-1, 3, -1, -1)
+        found = method(network).attribute(inputs, target=lambda answer: answer.logits[:, 1, 2])
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
 # ---- Whatever is around the network
 
 
@@ -749,9 +771,18 @@ def test_a_network_that_looks_at_several_views_is_refused(pictures, views):
 
 
 def test_tokens_that_are_no_grid_are_asked_for(pictures):
-    network = ViT(2, extra=30)  # more than any usual network has
+    class Filled(ViT):
+        """Puts the patches into a longer sequence without a torch.cat."""
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            tokens = nn.functional.pad(self.patches(inputs).flatten(2).mT, (0, 0, 30, 0))
+            for block in self.blocks:
+                tokens = block(tokens, self.attend)
+            return self.head(tokens[:, 0])
+
+    network = Filled(2)  # more extra tokens than any usual network has
     text = refused(network, pictures, ValueError)
-    assert "36 tokens of ViT" in text and "2 x 3" in text and "layout=Tokens" in text
+    assert "36 tokens of Filled" in text and "2 x 3" in text and "layout=Tokens" in text
     found = AttentionRollout(network, layout=Tokens(30, (PATCH, PATCH))).attribute(pictures)
     assert found.isfinite().all() and found.std() > 0
 

@@ -36,12 +36,13 @@ class AttentionRollout(Relative):
     Args:
         forward_func: A vision transformer whose layers attend among all tokens, by
             ``scaled_dot_product_attention``, ``nn.MultiheadAttention`` or a softmax: those of
-            torchvision, timm and Hugging Face, with a class token, several, or pooled patches.
+            torchvision, timm and Hugging Face, with a class token, several, detection tokens, or
+            pooled patches.
         fuse: Reduces heads: ``torch.mean``, ``torch.amax`` or ``torch.amin``.
         discard: Share of each layer's smallest weights to drop, in ``[0, 1)``; those of class
             tokens and registers stay.
-        layout: Turns one value per token, ``(B, N, 1)``, into a map; None finds the number of
-            tokens before the patches, see :class:`captum_masking.model.layouts.Tokens`.
+        layout: Turns one value per token, ``(B, N, 1)``, into a map; None finds the patches among
+            the tokens, see :class:`captum_masking.model.layouts.Tokens`.
 
     Source:
         Abnar & Zuidema 2020 (arXiv 2005.00928) for text; as used for radiographs by Wollek et al.
@@ -92,7 +93,7 @@ class AttentionRollout(Relative):
         def find(asked: _Attended) -> list[Tensor]:
             row = asked.start(asked.slopes(asked.attention.ends)[-1])
             for weights in reversed(asked.layers):
-                row = row @ self._rolled(weights.to(row), asked.others)
+                row = row @ self._rolled(weights.to(row), asked.patches)
             return asked.maps(row)
 
         ask = partial(_Attended, fuse=self.fuse, layout=self.layout)
@@ -107,13 +108,13 @@ class AttentionRollout(Relative):
             )
         return found
 
-    def _rolled(self, weights: Tensor, others: int) -> Tensor:
+    def _rolled(self, weights: Tensor, patches: slice) -> Tensor:
         """Return a layer's ``(B, queries, keys)`` with its skip connection, rows adding to one."""
         if self.discard:
-            patches = weights[..., others:].flatten(1)
-            lowest = patches.topk(int(self.discard * patches.shape[1]), largest=False).indices
-            kept = patches.scatter(1, lowest, 0.0).reshape(weights[..., others:].shape)
-            weights = torch.cat([weights[..., :others], kept], dim=-1)
+            weights, shape = weights.clone(), weights[..., patches].shape
+            among = weights[..., patches].flatten(1)
+            lowest = among.topk(int(self.discard * among.shape[1]), largest=False).indices
+            weights[..., patches] = among.scatter(1, lowest, 0.0).view(shape)
         if weights.shape[-2] == weights.shape[-1]:  # not where patches are pooled
             weights = weights + torch.eye(weights.shape[-1]).to(weights)
         return weights / weights.sum(-1, keepdim=True)
@@ -180,7 +181,7 @@ class _Attended(Asked):
     Attributes:
         layers: The weights of each layer ``(B, heads, queries, keys)``, as parts of the graph; or
             ``(B, queries, keys)``, fused and without.
-        others: Tokens before the patches.
+        patches: Where the patches are among the tokens.
     """
 
     def __init__(
@@ -200,7 +201,8 @@ class _Attended(Asked):
         self.attention = Attention(self.function, len(self.inputs[0]), keep)
         super()._begin()
         self.layout = self._layout or self.attention.layout(self.inputs[0].shape[2:])
-        self.others = getattr(self.layout, "prefix", 0)
+        before, after = (getattr(self.layout, name, 0) for name in ("prefix", "suffix"))
+        self.patches = slice(before, self.attention.ends[-1].shape[-1] - after)
 
     def answer(self, *inputs: Tensor) -> Any:
         """Return the classifier's output; record attention the first time."""
@@ -237,10 +239,9 @@ class _Attended(Asked):
         """
         wide = torch.promote_types(slope.dtype, torch.float32)
         read = slope.ne(0).any(3).any(1)  # (B, queries)
-        usual = torch.arange(read.shape[1]).to(slope) < (1 if self.others else read.shape[1])
-        read = torch.where(read.any(1, keepdim=True), read, usual).to(wide)
-        groups = read.tensor_split([self.others], dim=1)
-        shares = torch.cat([g / g.sum(1, keepdim=True).clamp(min=1) for g in groups], dim=1)
+        usual = torch.arange(read.shape[1]).to(slope) < (1 if self.patches.start else read.shape[1])
+        shares = torch.where(read.any(1, keepdim=True), read, usual).to(wide)
+        shares[:, self.patches] /= shares[:, self.patches].sum(1, keepdim=True).clamp(min=1)
         return (shares / shares.sum(1, keepdim=True))[:, None]
 
     def maps(self, row: Tensor) -> list[Tensor]:

@@ -15,11 +15,12 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from captum_masking._base.borrow import name_of
-from captum_masking.model.layouts import Layout, tokens_of
+from captum_masking.model.layouts import Layout, Tokens, tokens_of
 from captum_masking.model.taps import ONCE, from_here
 
 _SOFTMAX = {torch.softmax, torch.special.softmax, functional.softmax, Tensor.softmax}
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
+_JOINS = {torch.cat, torch.concat, torch.concatenate}
 _PRODUCT = functional.scaled_dot_product_attention
 
 # Torch's multi-head attention, unfused, so that its calls are visible.
@@ -51,7 +52,8 @@ class Attention(TorchFunctionMode):
         self.name, self.batch, self.keep = name_of(function), batch, keep
         #: Weights of the last layer among all tokens, and of one that pools these for the answer.
         self.ends: list[Tensor] = []
-        self._grids: list[Sequence[int]] = []
+        #: By the length of a sequence of tokens, the tokens before the patches, and their grid.
+        self._places: dict[int, tuple[int, Sequence[int]]] = {}
         self._patchers: list[Any] = []
         self._saved: list[list[Tensor]] = []
 
@@ -75,6 +77,9 @@ class Attention(TorchFunctionMode):
             return self._see(output) if axis in (-1, output.dim() - 1) else output
         if func in _CONVOLUTIONS:
             self._see_patches(output, args[1] if len(args) > 1 else kwargs["weight"])
+        if func in _JOINS and not self.ends and output.dim() == 3:
+            axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+            self._see_joined(args[0] if args else kwargs["tensors"], output.shape[1], axis)
         return output
 
     def _attend(
@@ -125,8 +130,18 @@ class Attention(TorchFunctionMode):
         if self.ends and any(weight is patcher for patcher in self._patchers):
             raise RuntimeError(f"expected {self.name} to cut inputs into patches once: {ONCE}")
         if not self.ends and len(output) == self.batch:
-            self._grids.append(output.shape[2:])
+            self._places[math.prod(output.shape[2:])] = (0, output.shape[2:])
             self._patchers += [weight] if isinstance(weight, nn.Parameter) else []
+
+    def _see_joined(self, parts: Sequence[Tensor], count: int, axis: int) -> None:
+        """Note where the patches are among ``count`` tokens."""
+        before = 0
+        for part in parts if axis in (1, -2) else ():
+            learned = isinstance(part if part._base is None else part._base, nn.Parameter)
+            if part.shape[1] in self._places and not learned:
+                first, grid = self._places[part.shape[1]]
+                self._places[count] = (before + first, grid)
+            before += part.shape[1]
 
     @contextmanager
     def only_the_end(self) -> Iterator[None]:
@@ -144,16 +159,19 @@ class Attention(TorchFunctionMode):
         if not self.ends:
             raise self._unseen()
         count = self.ends[-1].shape[-1]
-        found = tokens_of(count, size, self._grids)
-        if found is None or (
-            self._grids and count - found.prefix not in map(math.prod, self._grids)
-        ):
-            grids = [" x ".join(map(str, grid)) for grid in self._grids]
+        if count in self._places:
+            before, grid = self._places[count]
+            stride = [side / cells for side, cells in zip(size, grid, strict=True)]
+            return Tokens(before, stride, count - before - math.prod(grid))
+        seen = [grid for _, grid in self._places.values()]
+        found = tokens_of(count, size, seen)
+        if found is None or (seen and count - found.prefix not in map(math.prod, seen)):
+            grids = [" x ".join(map(str, grid)) for grid in seen]
             raise ValueError(
                 f"expected the {count} tokens of {self.name} to be some extra ones and then one "
                 f"for each patch of inputs of size {tuple(size)}, row by row, but its convolutions "
                 f"give grids {', '.join(grids[-3:]) or 'of none'}; describe the layout with "
-                "layout=Tokens(prefix, stride), of captum_masking.model.layouts."
+                "layout=Tokens(prefix, stride, suffix), of captum_masking.model.layouts."
             )
         return found
 

@@ -90,6 +90,7 @@ class Tokens:
     Args:
         prefix: Number of tokens before the patches: class, distillation, registers.
         stride: Input pixels per patch and axis.
+        suffix: Number of tokens after the patches: the detection tokens of YOLOS.
 
     Example:
         >>> import torch
@@ -99,13 +100,14 @@ class Tokens:
 
     prefix: int
     stride: Sequence[float]
+    suffix: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stride", tuple(self.stride))
 
     def __call__(self, output: Tensor, size: Sequence[int]) -> Tensor:
         """Lay the patches out as a grid."""
-        patches = output[:, self.prefix :]
+        patches = output[:, self.prefix : output.shape[1] - self.suffix]
         grid = self._grid(patches.shape[1], size)
         return patches.transpose(1, 2).reshape(patches.shape[0], output.shape[2], *grid)
 
@@ -121,9 +123,10 @@ class Tokens:
             fitting = [grid for grid in fitting if _skew(grid, wanted) < 0.25]
         if not fitting:
             raise ValueError(
-                f"expected a layer's {count} patch tokens ({self.prefix} others left out) to form "
-                f"a grid over inputs of size {tuple(size)}, of about {self.stride} pixels each, "
-                "but none fits; name layers that give one token for each patch, with layers=[...]."
+                f"expected a layer's {count} patch tokens ({self.prefix + self.suffix} others left "
+                f"out) to form a grid over inputs of size {tuple(size)}, of about {self.stride} "
+                "pixels each, but none fits; name layers that give one token for each patch, with "
+                "layers=[...]."
             )
         return min(fitting, key=lambda grid: _skew(grid, wanted))
 
