@@ -130,6 +130,16 @@ def test_the_map_is_that_of_the_last_scores_from_0_to_1():
     torch.testing.assert_close(found, weights[:, None] * weights)
 
 
+@pytest.mark.parametrize("target", [None, 2, lambda logits: logits[:, 1]])
+def test_a_map_takes_one_pass_of_the_classifier(target):
+    classifier, calls = cnn(), []
+    method = CAStream(classifier)
+    handle = classifier[0].register_forward_hook(lambda *_: calls.append(1))
+    method.attribute(torch.randn(2, 3, 16, 16), target=target)
+    handle.remove()
+    assert len(calls) == 1
+
+
 def test_training_moves_all_of_the_stream_and_no_bit_of_the_classifier():
     classifier = mixed_modes(cnn())
     for each in classifier.parameters():

@@ -10,7 +10,7 @@ from networks import Quadrants, cnn
 from torch import Tensor
 
 from captum_masking.methods import ExtremalPerturbation
-from captum_masking.methods.base import lead
+from captum_masking.methods.base import probability
 from captum_masking.methods.extremal import _between, _Shape
 from captum_masking.parts.infill import Mean, Noise
 from captum_masking.parts.regularizer import SizeTarget
@@ -184,7 +184,9 @@ def test_the_sum_is_smoothed_unless_told_otherwise_and_one_mask_is_not():
     assert default.std() < rough.std() and torch.equal(one, same)
 
 
-@pytest.mark.parametrize("options", [{}, {"removed": True}, {"infill": Noise()}, {"score": lead}])
+@pytest.mark.parametrize(
+    "options", [{}, {"removed": True}, {"infill": Noise()}, {"score": probability}]
+)
 def test_a_batch_gives_what_its_images_give_one_by_one(options):
     method = ExtremalPerturbation(cnn(dropout=0.0), areas=[0.1, 0.3], steps=8, lr=0.1, **options)
     x, target = torch.randn(3, 3, 16, 16), [0, 2, 1]

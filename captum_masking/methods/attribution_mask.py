@@ -128,8 +128,7 @@ class AttributionMask(Relative):
         def find(asked: Asked) -> list[Tensor]:
             same = _named(asked, target)  # of the whole picture, in every pass
             masks = [torch.ones_like(x) for x in asked.inputs]
-            passes = range(self.passes)
-            for _ in tqdm(passes, self.get_name(), disable=not show_progress):
+            for _ in tqdm(range(self.passes), self.get_name(), disable=not show_progress):
                 kept = tuple(x * m for x, m in zip(asked.inputs, masks, strict=True))
                 given = kept if isinstance(inputs, tuple) else unpacked(kept)
                 with lent(self.method.forward_func):
@@ -140,16 +139,12 @@ class AttributionMask(Relative):
                         **arguments,
                     )
                 for index, each in enumerate(as_tuple(found)):
-                    masks[index] = masks[index] * self._stretched(each.detach())
+                    if not self.per_channel and each.dim() > 2:
+                        each = each.sum(1, keepdim=True)
+                    masks[index] = masks[index] * stretched(each.detach())
             return masks
 
         return self._explained(inputs, target, additional_forward_args, find)
-
-    def _stretched(self, attribution: Tensor) -> Tensor:
-        """Stretch from 0 to 1 over all places."""
-        if not self.per_channel and attribution.dim() > 2:
-            attribution = attribution.sum(1, keepdim=True)
-        return stretched(attribution)
 
 
 def _named(asked: Asked, target: Target) -> Target | TargetType:

@@ -59,17 +59,6 @@ def probability(logits: Tensor, classes: Tensor) -> Tensor:
     return logit(logits.softmax(1), classes)
 
 
-def lead(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return the logit of a class minus the highest other logit.
-
-    Example:
-        >>> lead(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([1]))
-        tensor([1.])
-    """
-    others = logits.scatter(1, classes[:, None], -torch.inf).amax(1)
-    return logit(logits, classes) - others
-
-
 def stretched(maps: Tensor) -> Tensor:
     """Scale maps ``(B, N, *spatial)`` or vectors ``(B, F)`` to [0, 1]; constants become 0.
 

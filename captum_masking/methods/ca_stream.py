@@ -145,6 +145,17 @@ class _AsMask(nn.Module):
         return (self.gain * (scores - scores.mean(1, keepdim=True)) / spread).view_as(maps[-1])
 
 
+class _Looked(Asked):
+    """A network with a stream, whose attention is kept during the clean pass."""
+
+    def _begin(self) -> None:
+        seen: list[Tensor] = []
+        attention = cast(Streamed, self.function).attention
+        with hooked([attention], ["attention"], lambda _, scores: seen.append(scores)):
+            super()._begin()
+        self.scores = seen[0]
+
+
 class CAStream(Relative):
     """Where does a class token look that walks beside the classifier, and pools what it sees?
 
@@ -211,7 +222,14 @@ class CAStream(Relative):
             example_inputs = dry_run_inputs(classifier, *extra)
         example = like_weights(example_inputs, classifier)
         found = pooling(classifier, example, *extra)
-        pool = pool or _pool(found)
+        if pool is None:
+            if found is None:
+                raise ValueError(
+                    "expected a classifier in which one module pools the last map to a vector, but "
+                    "found none; where a function does, name what takes the vector, such as "
+                    "pool='fc.input'."
+                )
+            pool = found[1]
         if layers is None:
             names = find_layers(classifier, example, count=4, extra=extra)
             layers = list(dict.fromkeys([*names, found[0] if found else names[-1]]))
@@ -248,13 +266,10 @@ class CAStream(Relative):
         """
         check_number_of_inputs(as_tuple(inputs), 1)
 
-        @torch.no_grad()
-        def find(asked: Asked) -> list[Tensor]:
-            (one,), network = asked.inputs, cast(nn.Module, asked.function)
-            _, (scores,) = Taps(network, ["attention"])(one, *asked.extra)
-            return [normalized(scores, one.shape[2:])]
+        def find(asked: _Looked) -> list[Tensor]:
+            return [normalized(asked.scores, asked.inputs[0].shape[2:])]
 
-        return self._explained(inputs, target, additional_forward_args, find)
+        return self._explained(inputs, target, additional_forward_args, find, ask=_Looked)
 
     def trainer(
         self,
@@ -325,12 +340,3 @@ class CAStream(Relative):
             raise CheckpointError(folder, f"it does not fit this classifier ({error})") from error
         check_classifier(folder, config["classifier"], weights, made.network.classifier)
         return made
-
-
-def _pool(found: tuple[str, str] | None) -> str:
-    if found is None:
-        raise ValueError(
-            "expected a classifier in which one module pools the last map to a vector, but found "
-            "none; where a function does, name what takes the vector, such as pool='fc.input'."
-        )
-    return found[1]

@@ -90,8 +90,7 @@ class OptiCAM(OfLayer):
             kept = weights.detach().clone()
             best, last = maps.new_full((2, len(maps)), -torch.inf)
             done = last.isnan()
-            steps = range(self.steps)
-            for _ in tqdm(steps, "Opti-CAM", disable=not show_progress):
+            for _ in tqdm(range(self.steps), "Opti-CAM", disable=not show_progress):
                 with cuts_in_words(asked.function):
                     scores = asked(*through(weighted(maps, weights.softmax(1))))
                     (slope,) = torch.autograd.grad(-scores.sum(), weights)

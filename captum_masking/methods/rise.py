@@ -92,7 +92,7 @@ class Rise(Relative):
             starts = range(0, self.masks, perturbations_per_eval)
             for first in tqdm(starts, "RISE", disable=not show_progress):
                 count = min(perturbations_per_eval, self.masks - first)
-                drawn = [self._draw(asked.inputs, random) for _ in range(count)]
+                drawn = [[self._mask(x, random) for x in asked.inputs] for _ in range(count)]
                 masks = [torch.cat(each) for each in zip(*drawn, strict=True)]
                 scores = asked(*map(self._copies, asked.inputs, masks)).float()
                 for index, mask in enumerate(masks):  # (count, B) and (count, 1, *spatial)
@@ -101,11 +101,9 @@ class Rise(Relative):
 
         return self._explained(inputs, target, additional_forward_args, find, self.score)
 
-    def _draw(self, inputs: Sequence[Tensor], random: torch.Generator) -> list[Tensor]:
-        """Draw one mask of each input, ``(1, 1, *spatial)``."""
-        return [self._mask(x.shape[2:] or x.shape[1:], x, random) for x in inputs]
-
-    def _mask(self, size: Sequence[int], like: Tensor, random: torch.Generator) -> Tensor:
+    def _mask(self, like: Tensor, random: torch.Generator) -> Tensor:
+        """Draw one mask of an input, ``(1, 1, *spatial)``."""
+        size = like.shape[2:] or like.shape[1:]
         if like.dim() == 2:
             return (torch.rand(1, *size, generator=random) < self.keep).float().to(like.device)
         cells = [min(n, side) for n, side in zip(self._grid(size), size, strict=True)]

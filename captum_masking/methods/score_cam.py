@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +15,6 @@ from captum_masking._base.checks import check_count
 from captum_masking.methods.base import Asked, Score, Target, logit
 from captum_masking.methods.feature_maps import OfLayer, Through, normalized, weighted
 from captum_masking.parts.infill import Infill, Mean
-
-
-def over_maps(scores: Tensor) -> Tensor:
-    """Return the softmax over maps of scores ``(B, N)``."""
-    return scores.softmax(1)
 
 
 class ScoreCAM(OfLayer):
@@ -36,7 +32,7 @@ class ScoreCAM(OfLayer):
         forward_func: A module, or a method of one.
         layer: See :mod:`captum_masking.methods`; None is the map that the classifier pools or,
             where no module does so, the deepest one.
-        weigh: Turns scores ``(B, N)`` into weights ``(B, N)``.
+        weigh: Turns scores ``(B, N)`` into weights ``(B, N)``; the default is the softmax over N.
         infill, score: See :mod:`captum_masking.methods`.
 
     Source:
@@ -57,7 +53,7 @@ class ScoreCAM(OfLayer):
         forward_func: Callable[..., Any],
         layer: str | nn.Module | None = None,
         *,
-        weigh: Callable[[Tensor], Tensor] = over_maps,
+        weigh: Callable[[Tensor], Tensor] = partial(torch.softmax, dim=1),
         infill: Infill = Mean(),
         score: Score = logit,
     ) -> None:
