@@ -207,7 +207,7 @@ def _check_command(words: list[str]) -> None:
 def test_every_page_is_at_most_three_clicks_from_the_first() -> None:
     reached = {"index"}
     for _ in range(3):
-        reached |= {entry for page in reached for entry in _toctree(page)}
+        reached |= {entry for page in reached - FROM_ELSEWHERE for entry in _toctree(page)}
     pages = {page.stem for page in PAGES if page.suffix == ".rst"}
     assert pages - reached == set()
     assert reached - pages == FROM_ELSEWHERE

@@ -1,4 +1,4 @@
-"""Every fault of docs/faults.rst, provoked: what comes out, what is left, and that it goes on.
+"""Every fault of the pages on trouble and training: what comes out, what is left, what goes on.
 
 After a fault the newest checkpoint leads to the very weights of a training that had none, and the
 user's model has its modes, flags and hooks back, and no gradient more than before.

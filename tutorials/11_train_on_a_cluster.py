@@ -267,5 +267,5 @@ assert apart < 1e-3
 # ``train.py`` by hand, and send ``kill -9`` until it happens (a hidden file is left behind). What
 # does the next start do?
 #
-# **Next**: :doc:`../training` on precision, accumulation and the state to keep; :doc:`../faults` on
+# **Next**: :doc:`../training` on precision, accumulation and the state to keep; :ref:`resume` on
 # what else can go wrong; :doc:`../commands`.
