@@ -15,6 +15,7 @@ from captum_masking.benchmark.methods import as_method
 from captum_masking.methods import Rise
 from captum_masking.methods.base import logit
 from captum_masking.metrics import min_max
+from captum_masking.parts.infill import Noise
 
 WEIGHTS, INPUTS = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([[1.0, 2.0, 4.0]])
 
@@ -83,6 +84,14 @@ def test_the_map_does_not_depend_on_how_many_masks_are_asked_at_once(size):
     for found in maps:
         assert found.shape == inputs.shape
         torch.testing.assert_close(found, maps[0])
+
+
+def test_an_infill_that_draws_draws_the_same_for_each_copy(images):
+    rise = Rise(cnn(dropout=0.0).eval(), masks=9, infill=Noise())
+    together = rise.attribute(images, 1)
+    torch.testing.assert_close(rise.attribute(images, 1, perturbations_per_eval=2), together)
+    alone = [rise.attribute(image, 1) for image in images.split(1)]
+    torch.testing.assert_close(together, torch.cat(alone))
 
 
 def test_equal_seeds_give_equal_maps_and_others_do_not(images):

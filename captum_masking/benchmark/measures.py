@@ -326,7 +326,7 @@ _LEGENDS = {
     "salient first.",
     "deletion": "Area under the curve of confidence as pixels are removed, most salient first.",
     "completeness": "How much confidence the pixels give the class when added to an empty image.",
-    "soundness": "How little confidence they give classes that the classifier did not predict.",
+    "soundness": "How little confidence they give any other class.",
     "infidelity": "Error of the map's prediction of how removing squares changes the logit.",
     "max_sensitivity": "Largest change of the map under small changes of the image.",
     "area": "Mean of the map.",

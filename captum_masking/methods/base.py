@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ from captum_masking._base.checks import (
 )
 from captum_masking.model.model import MaskingModel
 from captum_masking.model.taps import like_weights, logits_of, tap_of
+from captum_masking.parts.infill import Infill
+from captum_masking.parts.masking import fill
 
 #: Called as ``score(logits, classes)`` with ``(B, K)`` and ``(B,)``; returns ``(B,)``.
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -71,6 +74,18 @@ def stretched(maps: Tensor) -> Tensor:
     span = high - low
     varies = span > 1e-5 * torch.maximum(high.abs(), low.abs())  # beyond rounding
     return ((maps - low) / span.where(varies, 1)).where(varies, 0)
+
+
+def filled(images: Tensor, hole: Tensor, infill: Infill, seed: int = 0) -> Tensor:
+    """Fill holes; an infill that draws random numbers has the same ones for each image."""
+    one = torch.no_grad()(partial(fill, images[:1], hole[:1], infill))
+    if len(images) > 1 and not draws(images, one):
+        return fill(images, hole, infill)
+    parts = []
+    for image, its_hole in zip(images.split(1), hole.split(1), strict=True):
+        with seeded(image, seed):
+            parts.append(fill(image, its_hole, infill))
+    return torch.cat(parts)
 
 
 class Asked:

@@ -157,21 +157,20 @@ class _Looked(Asked):
 
 
 class CAStream(Relative):
-    """Where does a class token look that walks beside the classifier, and pools what it sees?
+    """Replace a classifier's pooling by the attention of a learned class token, and show it.
 
-    A stream of cross-attention (:class:`Stream`) reads the maps of a frozen classifier at several
-    depths. What it pools last replaces the average of the last map, so that :attr:`network`
-    classifies by attention; the scores of that attention, before the softmax, are the map. It has
-    to be trained, which leaves the classifier bit-identical: ``CAStream(classifier).trainer()`` is
-    a :class:`~captum_masking.MaskingTrainer`. Untrained it averages, and its map is empty.
+    The token (:class:`Stream`) attends to the maps of a frozen classifier at several depths. What
+    it pools last replaces the average of the last map, so :attr:`network` classifies by attention;
+    the scores of that attention, before the softmax, are the map. It has to be trained, which
+    leaves the classifier bit-identical: ``CAStream(classifier).trainer()`` is a
+    :class:`~captum_masking.MaskingTrainer`. Untrained, it averages and its map is empty.
 
-    There is one map for all classes; ``target`` is checked and changes nothing. For a class take a
-    class activation map of :attr:`network`, such as Captum's ``LayerGradCam``; without ``project``,
-    Grad-CAM of the last map is that of the classifier, for a mean over cells is all it reads.
+    There is one map for all classes; ``target`` is checked and changes nothing. For one class, use
+    a class activation map of :attr:`network`, such as Captum's ``LayerGradCam``. Without
+    ``project``, Grad-CAM of the last map is that of the classifier itself.
 
     Args:
-        forward_func: A classifier whose last map is pooled to a vector by a module. Used, not
-            copied.
+        forward_func: A classifier in which a module pools the last map to a vector; not copied.
         layers: Layers whose maps the token attends to, the pooled one last. None takes the last map
             of each of the four deepest resolutions, and the pooled one.
         pool: The module whose output is replaced, or ``"<name>.input"`` to replace an input; None

@@ -12,13 +12,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 from tqdm.auto import tqdm
 
-from captum_masking._base.borrow import seeded
 from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage
 from captum_masking._base.checks import check_count
-from captum_masking.methods.base import Asked, Relative, Score, Target, logit
+from captum_masking.methods.base import Asked, Relative, Score, Target, filled, logit
 from captum_masking.model.taps import check_differentiable, cuts_in_words, gradients_of
 from captum_masking.parts.infill import Infill, gaussian_blur
-from captum_masking.parts.masking import fill
 from captum_masking.parts.regularizer import SizeTarget
 
 _LEVELS = 8  # of blur, the last of which is the picture itself
@@ -181,11 +179,7 @@ class ExtremalPerturbation(Relative):
         mask = mask.to(inputs.dtype)
         if self.infill is None:
             return _between(pyramid, mask)
-        filled = []
-        for image, its_mask in zip(inputs.split(1), mask.split(1), strict=True):
-            with seeded(image, self.seed + step):  # some infills draw
-                filled.append(fill(image, 1 - its_mask, self.infill))
-        return torch.cat(filled)
+        return filled(inputs, 1 - mask, self.infill, self.seed + step)
 
     def _smoothed(self, mask: Tensor) -> Tensor:
         share = (0.09 if len(self.areas) > 1 else 0.0) if self.smooth is None else self.smooth

@@ -1,4 +1,4 @@
-"""Shared parts of methods that weigh feature maps: a layer's maps, and images under them."""
+"""Shared parts of methods that weigh feature maps: a layer's maps, and images masked by them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_masking._base.borrow import draws, seeded
+from captum_masking._base.borrow import seeded
 from captum_masking._base.captum import unpacked
-from captum_masking.methods.base import Asked, Relative, layer_name, network_of, stretched
+from captum_masking.methods.base import Asked, Relative, filled, layer_name, network_of, stretched
 from captum_masking.model.layers import find_layers, layouts_of, pooled_map
 from captum_masking.model.layouts import first_tensor
 from captum_masking.model.taps import Taps
 from captum_masking.parts.infill import Infill
 from captum_masking.parts.masker import linear
-from captum_masking.parts.masking import fill
 
 
 class OfLayer(Relative):
@@ -51,31 +50,17 @@ class OfLayer(Relative):
             )
         return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
-
-class Through:
-    """Masks the examples with maps: the infill fills what is 0."""
-
-    def __init__(self, asked: Asked, infill: Infill) -> None:
-        self.inputs, self.infill = asked.inputs, infill
-        image = self.inputs[0][:1]
-        self.draws = draws(image, lambda: fill(image, torch.ones_like(image[:, :1]), infill))
-
-    def __call__(self, maps: Tensor) -> list[Tensor]:
-        """Take maps ``(k * B, 1, *cells)`` for k copies of the batch; return the copies."""
-        copies = len(maps) // len(self.inputs[0])
+    def _masked(self, asked: Asked, maps: Tensor) -> list[Tensor]:
+        """Mask k copies of the examples by maps ``(k * B, 1, *cells)``."""
+        copies = len(maps) // len(asked.inputs[0])
         return [
-            self._filled(torch.cat([x] * copies), 1 - normalized(maps, x.shape[2:]).to(x.dtype))
-            for x in self.inputs
+            filled(
+                torch.cat([x] * copies),
+                1 - normalized(maps, x.shape[2:]).to(x.dtype),
+                self.infill,
+            )
+            for x in asked.inputs
         ]
-
-    def _filled(self, images: Tensor, hole: Tensor) -> Tensor:
-        if not self.draws:
-            return fill(images, hole, self.infill)
-        filled = []
-        for image, its_hole in zip(images.split(1), hole.split(1), strict=True):
-            with seeded(image, 0):  # the same numbers for each
-                filled.append(fill(image, its_hole, self.infill))
-        return torch.cat(filled)
 
 
 def normalized(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage
 from captum_masking._base.checks import check_count
 from captum_masking.methods.base import Asked, Score, Target, logit
-from captum_masking.methods.feature_maps import OfLayer, Through, normalized, weighted
+from captum_masking.methods.feature_maps import OfLayer, normalized, weighted
 from captum_masking.model.taps import cuts_in_words
 from captum_masking.parts.infill import Infill, Mean
 
@@ -84,7 +84,7 @@ class OptiCAM(OfLayer):
         """
 
         def find(asked: Asked) -> list[Tensor]:
-            maps, through = self._maps(asked), Through(asked, self.infill)  # (B, N, *cells)
+            maps = self._maps(asked)  # (B, N, *cells)
             weights = torch.zeros(maps.shape[:2]).to(maps).requires_grad_()  # u
             optimizer = torch.optim.Adam([weights], lr=self.lr)  # element by element
             kept = weights.detach().clone()
@@ -92,7 +92,7 @@ class OptiCAM(OfLayer):
             done = last.isnan()
             for _ in tqdm(range(self.steps), "Opti-CAM", disable=not show_progress):
                 with cuts_in_words(asked.function):
-                    scores = asked(*through(weighted(maps, weights.softmax(1))))
+                    scores = asked(*self._masked(asked, weighted(maps, weights.softmax(1))))
                     (slope,) = torch.autograd.grad(-scores.sum(), weights)
                 scores = scores.detach().to(maps)
                 better = (scores > best) & ~done

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_masking._base.borrow import seeded
 from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage
 from captum_masking._base.checks import check_count
-from captum_masking.methods.base import Asked, Relative, Score, Target, probability
+from captum_masking.methods.base import Asked, Relative, Score, Target, filled, probability
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masker import linear
-from captum_masking.parts.masking import fill
 
 
 class Rise(Relative):
@@ -128,5 +126,4 @@ class Rise(Relative):
         """Return every example under the first mask, then every one under the second, and so on."""
         copies = torch.cat([inputs] * len(masks))
         hole = 1 - masks.repeat_interleave(len(inputs), 0).to(inputs.dtype)
-        with seeded(inputs, self.seed):  # some infills draw
-            return fill(copies, hole, self.infill)
+        return filled(copies, hole, self.infill, self.seed)

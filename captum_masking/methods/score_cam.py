@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage
 from captum_masking._base.checks import check_count
 from captum_masking.methods.base import Asked, Score, Target, logit
-from captum_masking.methods.feature_maps import OfLayer, Through, normalized, weighted
+from captum_masking.methods.feature_maps import OfLayer, normalized, weighted
 from captum_masking.parts.infill import Infill, Mean
 
 
@@ -79,12 +79,12 @@ class ScoreCAM(OfLayer):
 
         @torch.no_grad()
         def find(asked: Asked) -> list[Tensor]:
-            maps, through = self._maps(asked), Through(asked, self.infill)  # (B, N, *cells)
+            maps = self._maps(asked)  # (B, N, *cells)
             parts = maps.split(perturbations_per_eval, 1)
             scores = []
             for part in tqdm(parts, "Score-CAM", disable=not show_progress):
                 copies = part.transpose(0, 1).flatten(0, 1)[:, None]  # all first maps, all second
-                scores.append(asked(*through(copies)).reshape(-1, len(maps)))
+                scores.append(asked(*self._masked(asked, copies)).reshape(-1, len(maps)))
             weights = self.weigh(torch.cat(scores).T.to(maps))
             found = weighted(maps, weights).relu()
             return [normalized(found, x.shape[2:]) for x in asked.inputs]
