@@ -750,6 +750,15 @@ def test_help_and_completion_wait_for_no_library(words, environment):
     assert not loaded & {"torch", "captum", "numpy", "matplotlib", "PIL", "accelerate"}
 
 
+def test_no_command_waits_for_a_library_that_it_may_not_need():
+    commands = ("train", "evaluate", "explain", "benchmark", "study", "demo", "serve")
+    late = {"torchmetrics", "torchvision", "torch._dynamo", "scipy", "transformers", "accelerate"}
+    late |= {"pytorch_grad_cam", "gradio", "pandas", "skimage", "sklearn"}
+    imports = "".join(f"import captum_masking.cli.{name}\n" for name in commands)
+    code = f"import sys\n{imports}assert not {late} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 # Completion, colors.
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from captum_masking import MaskingModel, MaskingSaliency
 from captum_masking.data import labels_of
-from captum_masking.metrics import min_max
+from captum_masking.metrics import MapSimilarity, min_max
 from captum_masking.metrics import sanity as s
 
 NAN = math.nan
@@ -180,7 +180,7 @@ def test_map_similarity_is_the_mean_over_finite_pairs_however_they_come(maps, ot
     values = s.compare_maps(maps, others)
     expected = {name: v[[0, 1, 3]].mean() for name, v in values.items()}
     expected["not_finite"] = torch.tensor(0.25)
-    first, second = (pickle.loads(pickle.dumps(s.MapSimilarity())) for _ in range(2))
+    first, second = (pickle.loads(pickle.dumps(MapSimilarity())) for _ in range(2))
     first.update(maps[:1], others[:1])
     second.update(maps[1:], others[1:])
     first.merge_state(second)
@@ -190,7 +190,7 @@ def test_map_similarity_is_the_mean_over_finite_pairs_however_they_come(maps, ot
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_map_similarity_without_a_finite_pair_is_refused():
-    metric = s.MapSimilarity()
+    metric = MapSimilarity()
     metric.update(torch.full((1, 8, 8), NAN), torch.rand(1, 8, 8))
     with pytest.raises(RuntimeError, match="all 1 images had NaN.*call update"):
         metric.compute()
@@ -198,8 +198,8 @@ def test_map_similarity_without_a_finite_pair_is_refused():
 
 def test_map_similarity_prints_what_rebuilds_it_and_can_be_plotted(maps):
     chosen = {"ssim": partial(s.ssim, window_px=7), "spearman": s.spearman}
-    metric = s.MapSimilarity(similarities=chosen)
-    again = eval(repr(metric), {**vars(s), "partial": partial})
+    metric = MapSimilarity(similarities=chosen)
+    again = eval(repr(metric), {**vars(s), "partial": partial, "MapSimilarity": MapSimilarity})
     assert repr(again) == repr(metric) and "window_px=7" in repr(metric)
     again.update(maps, maps)
     assert list(again.compute()) == ["ssim", "spearman", "not_finite"]

@@ -37,6 +37,9 @@ Source:
     Juneja et al. 2023: linear connectivity.
 """
 
+from typing import TYPE_CHECKING
+
+from captum_masking._base import lazily
 from captum_masking.metrics.boxes import (
     best_box_iou,
     boxes_to_masks,
@@ -46,12 +49,7 @@ from captum_masking.metrics.boxes import (
     whole_frame,
 )
 from captum_masking.metrics.classifier import calibration_error, occluded_accuracy
-from captum_masking.metrics.connectivity import (
-    Connectivity,
-    barrier,
-    connectivity,
-    convexity_gap,
-)
+from captum_masking.metrics.connectivity import Connectivity, barrier, connectivity, convexity_gap
 from captum_masking.metrics.curves import (
     RISE_DELETION,
     RISE_INSERTION,
@@ -63,7 +61,6 @@ from captum_masking.metrics.curves import (
     insertion_curve,
 )
 from captum_masking.metrics.faithfulness import (
-    MaskedScores,
     average_drop,
     average_gain,
     average_increase,
@@ -79,7 +76,6 @@ from captum_masking.metrics.faithfulness import (
 )
 from captum_masking.metrics.leakage import Leakage, leakage
 from captum_masking.metrics.localization import (
-    MaxMaskIoU,
     energy_pointing,
     f1,
     f1_mean,
@@ -91,7 +87,6 @@ from captum_masking.metrics.localization import (
     pointing_game,
 )
 from captum_masking.metrics.maps import min_max, most_salient
-from captum_masking.metrics.mean import MeanOf
 from captum_masking.metrics.robustness import (
     NormalNoise,
     SquareRemoval,
@@ -102,7 +97,6 @@ from captum_masking.metrics.robustness import (
 from captum_masking.metrics.saliency_metric import saliency_metric
 from captum_masking.metrics.sanity import (
     SIMILARITIES,
-    MapSimilarity,
     absolute_spearman,
     cascading,
     compare_maps,
@@ -115,21 +109,25 @@ from captum_masking.metrics.sanity import (
     ssim,
 )
 from captum_masking.metrics.statistics import (
-    MaskStatistics,
     binarized_area,
     mask_area,
     mask_entropy,
     mask_sparseness,
     mask_total_variation,
 )
-from captum_masking.metrics.thresholds import (
-    MaxBoxAcc,
-    MaxBoxAccV2,
-    PxAP,
-    max_box_acc,
-    max_box_acc_v2,
-    pxap,
-)
+from captum_masking.metrics.thresholds import max_box_acc, max_box_acc_v2, pxap
+
+if TYPE_CHECKING:
+    from captum_masking.metrics.mean import (
+        MapSimilarity,
+        MaskedScores,
+        MaskStatistics,
+        MaxBoxAcc,
+        MaxBoxAccV2,
+        MaxMaskIoU,
+        MeanOf,
+        PxAP,
+    )
 
 __all__ = [
     "Connectivity",
@@ -211,3 +209,9 @@ __all__ = [
     "ssim",
     "whole_frame",
 ]
+
+# Those of `mean` subclass ``torchmetrics.Metric``, whose import takes seconds.
+_SUMS = ("MapSimilarity", "MaskStatistics", "MaskedScores", "MaxBoxAcc", "MaxBoxAccV2")
+_HOMES = dict.fromkeys((*_SUMS, "MaxMaskIoU", "MeanOf", "PxAP"), "mean")
+
+__getattr__, __dir__ = lazily(__name__, _HOMES)

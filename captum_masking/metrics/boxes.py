@@ -16,9 +16,9 @@ from captum_masking.metrics.maps import (
     check_predicted,
     check_scale,
     check_truth,
+    facts,
     planes_of,
 )
-from captum_masking.metrics.mean import facts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from captum_masking._base.borrow import evaluated, module_of, seeded
 from captum_masking._base.captum import ToLogits, as_class_logits, as_they_are, find_to_logits
@@ -145,6 +144,9 @@ def calibration_error(
         >>> calibration_error(torch.nn.Flatten(), inputs, torch.tensor([1, 0]))
         tensor(0.4999)
     """
+    # Late, since torchmetrics is slow to import.
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     check_images(classifier, inputs, batch_size)
     scores = softmax(logits_of(classifier, inputs.detach().split(batch_size)))
     check_labels(target, inputs, classes=scores.shape[1])

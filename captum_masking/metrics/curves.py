@@ -18,8 +18,7 @@ from captum_masking.metrics.classifier import (
     probabilities_of,
     softmax,
 )
-from captum_masking.metrics.maps import finite_planes
-from captum_masking.metrics.mean import facts
+from captum_masking.metrics.maps import facts, finite_planes
 from captum_masking.parts.infill import Blur, Infill, Mean, gaussian_blur
 from captum_masking.parts.masking import fill
 
@@ -158,9 +157,8 @@ def deletion(
         >>> deletion(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1)
         tensor([0.5952])
     """
-    options: dict[str, Any] = {"step_px": step_px, "infill": infill, "every_step": every_step}
-    options |= {"batch_size": batch_size, "whole": whole}
-    return deletion_curve(classifier, inputs, masks, target, **options).auc
+    run = Run(classifier, inputs, masks, step_px, infill, every_step, batch_size, False, whole)
+    return run.curve(target).auc
 
 
 @facts(higher_is_better=True)
@@ -183,9 +181,8 @@ def insertion(
         >>> insertion(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1, infill=Mean())
         tensor([0.7856])
     """
-    options: dict[str, Any] = {"step_px": step_px, "infill": infill, "every_step": every_step}
-    options |= {"batch_size": batch_size, "whole": whole}
-    return insertion_curve(classifier, inputs, masks, target, **options).auc
+    run = Run(classifier, inputs, masks, step_px, infill, every_step, batch_size, True, whole)
+    return run.curve(target).auc
 
 
 @dataclass(eq=False)

@@ -21,8 +21,7 @@ from captum_masking.metrics.classifier import (
     softmax,
 )
 from captum_masking.metrics.curves import Run
-from captum_masking.metrics.maps import check_unit_range, finite_planes
-from captum_masking.metrics.mean import Means, facts
+from captum_masking.metrics.maps import check_unit_range, facts, finite_planes
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masking import mask_images
 
@@ -74,7 +73,7 @@ class Masked:
         return probabilities.scatter(1, self.target[:, None], 0).sum(1)
 
 
-_SCORES: dict[str, Callable[[Masked], Tensor]] = {}
+SCORES: dict[str, Callable[[Masked], Tensor]] = {}
 
 
 def _score(
@@ -96,7 +95,7 @@ def _score(
             given = Masked(classifier, inputs, masks, target, infill, batch_size, whole)
             return score(given).float()
 
-        _SCORES[score.__name__] = score
+        SCORES[score.__name__] = score
         function.__name__ = function.__qualname__ = score.__name__
         function.__doc__ = score.__doc__
         return facts(higher_is_better=higher_is_better, lowest=lowest, highest=highest)(function)
@@ -233,38 +232,7 @@ def masked_scores(
         tensor([0.4621])
     """
     masked = Masked(classifier, inputs, masks, target, infill, batch_size, whole)
-    return {name: score(masked).float() for name, score in _SCORES.items()}
-
-
-class MaskedScores(Means):
-    """The means over images of all `masked_scores`, by name.
-
-    Example:
-        >>> metric = MaskedScores()
-        >>> inputs, masks = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
-        >>> metric.update(torch.nn.Flatten(), inputs, masks, target=0)
-        >>> metric.compute()["masked_in_accuracy"]
-        tensor(1.)
-    """
-
-    plot_lower_bound = -1.0
-    plot_upper_bound = None  # the entropy reaches log(classes)
-
-    def __init__(self, *, infill: Infill = Mean(), batch_size: int = 32, **kwargs: Any) -> None:
-        recipe = f"MaskedScores(infill={infill!r}, batch_size={batch_size})"
-        super().__init__(recipe, (len(_SCORES),), **kwargs)
-        self.options: dict[str, Any] = {"infill": infill, "batch_size": batch_size}
-
-    def update(
-        self, classifier: Classifier, inputs: Tensor, masks: Tensor, target: TargetType = None
-    ) -> None:
-        """Score a batch; the arguments are those of `masked_scores`."""
-        scores = masked_scores(classifier, inputs, masks, target, **self.options)
-        self.add(torch.stack(list(scores.values()), 1))
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return the means by name, float32 scalars."""
-        return dict(zip(_SCORES, self.means().float(), strict=True))
+    return {name: score(masked).float() for name, score in SCORES.items()}
 
 
 @facts(higher_is_better=True)

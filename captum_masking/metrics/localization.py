@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +16,12 @@ from captum_masking.metrics.maps import (
     check_masks_and_boxes,
     check_unit_range,
     double,
+    facts,
     finite_planes,
     is_finite,
     planes_of,
 )
-from captum_masking.metrics.mean import facts
-from captum_masking.metrics.thresholds import BestThreshold, thresholds
+from captum_masking.metrics.thresholds import thresholds
 
 
 @facts(higher_is_better=False)
@@ -189,24 +188,6 @@ def _on_at(passed: Tensor, weight: Tensor, count: int) -> Tensor:
     tally = torch.zeros(len(passed), count + 1, device=passed.device)
     tally = tally.scatter_add(1, passed, weight)
     return tally.flip(1).cumsum(1).flip(1)[:, 1:]
-
-
-class MaxMaskIoU(BestThreshold):
-    """The mean of `mask_iou` over images, masks in [0, 1], at the data set's best threshold.
-
-    Example:
-        >>> metric = MaxMaskIoU()
-        >>> metric.update(torch.tensor([[[0.9, 0.5, 0.1, 0.0]]]), torch.tensor([[[1, 0, 0, 0]]]))
-        >>> metric.compute(), metric.best_threshold()
-        (tensor(1.), tensor(0.5000, dtype=torch.float64))
-    """
-
-    def __init__(self, *, step: float = 0.01, **kwargs: Any) -> None:
-        super().__init__(f"MaxMaskIoU(step={step})", step, **kwargs)
-
-    def update(self, masks: Tensor, truth: Region) -> None:
-        """Score a batch; the arguments are those of `mask_iou`."""
-        self.add(mask_iou_by_threshold(masks, truth, step=self.step))
 
 
 @facts(higher_is_better=True)

@@ -1,11 +1,28 @@
-"""Masks as planes in double precision, and checks of masks and boxes."""
+"""Masks as planes in double precision, checks of masks and boxes, and facts of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+_Function = TypeVar("_Function", bound=Callable[..., Tensor])
+
+
+def facts(
+    *, higher_is_better: bool | None, lowest: float | None = 0.0, highest: float | None = 1.0
+) -> Callable[[_Function], _Function]:
+    """Set ``higher_is_better`` and the range of a metric function, for `MeanOf`."""
+
+    def attach(function: _Function) -> _Function:
+        function.__dict__.update(
+            higher_is_better=higher_is_better, plot_lower_bound=lowest, plot_upper_bound=highest
+        )
+        return function
+
+    return attach
 
 
 def double(values: Tensor) -> Tensor:

@@ -15,8 +15,7 @@ from captum_masking._base.borrow import lent
 from captum_masking._base.captum import TargetType, class_indices
 from captum_masking._base.checks import check_logits
 from captum_masking.metrics.classifier import Classifier, check_images, logits_of
-from captum_masking.metrics.maps import is_finite
-from captum_masking.metrics.mean import facts
+from captum_masking.metrics.maps import facts, is_finite
 from captum_masking.parts.infill import Infill, Mean
 from captum_masking.parts.masking import fill
 

@@ -19,8 +19,7 @@ from captum_masking.metrics.classifier import (
     logits_of,
     of_class,
 )
-from captum_masking.metrics.maps import check_predicted, double
-from captum_masking.metrics.mean import facts
+from captum_masking.metrics.maps import check_predicted, double, facts
 
 _LEAST_AREA = 0.05  # Dabkowski & Gal 2017; below it a crop gets no cheaper
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +16,6 @@ from captum_masking._base.borrow import borrowed, seeded
 from captum_masking._base.checks import needed
 from captum_masking.data.subsets import labels_of
 from captum_masking.metrics.maps import is_finite, min_max, or_nan, planes_of
-from captum_masking.metrics.mean import FiniteMeans
 
 #: ``(maps, others) -> (B,)``
 Similarity = Callable[[Tensor, Tensor], Tensor]
@@ -188,41 +186,6 @@ def _ranks(planes: Tensor) -> Tensor:
     ordered = flat.sort(dim=1).values
     below = torch.searchsorted(ordered, flat)
     return (below + torch.searchsorted(ordered, flat, right=True)).to(flat)
-
-
-class MapSimilarity(FiniteMeans):
-    """The means over images of the similarities of two maps, by name; see `compare_maps`.
-
-    Pairs with a map that is not finite are omitted; ``not_finite`` is their share.
-
-    Example:
-        >>> metric = MapSimilarity()
-        >>> metric.update(torch.eye(32)[None], torch.eye(32)[None])
-        >>> metric.compute()["hog"]
-        tensor(1.)
-    """
-
-    plot_lower_bound = -1.0
-
-    def __init__(
-        self, *, similarities: Mapping[str, Similarity] = SIMILARITIES, **kwargs: Any
-    ) -> None:
-        named = (f"{name!r}: {_name(function)}" for name, function in similarities.items())
-        recipe = f"MapSimilarity(similarities={{{', '.join(named)}}})"
-        super().__init__(recipe, tuple(similarities), **kwargs)
-        self.similarities = dict(similarities)  # a proxy cannot be pickled
-
-    def update(self, maps: Tensor, others: Tensor) -> None:
-        """Add a batch of pairs of maps."""
-        values = compare_maps(maps, others, similarities=self.similarities)
-        self.add(torch.stack(list(values.values()), 1))
-
-
-def _name(function: Any) -> str:
-    if isinstance(function, partial):
-        options = ", ".join(f"{name}={value!r}" for name, value in function.keywords.items())
-        return f"partial({_name(function.func)}, {options})"
-    return str(getattr(function, "__name__", function))
 
 
 #: Randomizes the parameters that a module owns directly, with torch's random state.

@@ -7,13 +7,18 @@ masks.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_masking.metrics.maps import above, check_unit_range, is_finite, or_nan, planes_of
-from captum_masking.metrics.mean import FiniteMeans, facts
+from captum_masking.metrics.maps import (
+    above,
+    check_unit_range,
+    facts,
+    is_finite,
+    or_nan,
+    planes_of,
+)
 
 
 @facts(higher_is_better=None)
@@ -93,46 +98,3 @@ def mask_sparseness(masks: Tensor) -> Tensor:
     ranks = (count - torch.arange(count, device=weights.device) - 0.5).to(weights) / count
     gini = 1 - 2 * (weights * ranks).sum(1) / total
     return or_nan(gini.where(total > 0, 0).clamp(min=0), is_finite(planes))
-
-
-_NAMES = ("area", "binarized_area", "entropy", "published_entropy", "total_variation", "sparseness")
-
-
-class MaskStatistics(FiniteMeans):
-    """Statistics of all masks of a data set, by name.
-
-    ``area``, ``binarized_area``, ``entropy``, ``published_entropy``, ``total_variation`` and
-    ``sparseness`` are means over the finite masks, ``area_spread`` is the standard deviation of
-    their areas (over the data set, not batches), and ``not_finite`` the share of the other masks.
-
-    Example:
-        >>> metric = MaskStatistics()
-        >>> metric.update(torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)]))
-        >>> metric.compute()["area"], metric.compute()["area_spread"]
-        (tensor(0.5000), tensor(0.5000))
-    """
-
-    plot_upper_bound = None  # total variation reaches 2
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("MaskStatistics()", (*_NAMES, "squared_area"), **kwargs)
-
-    def update(self, masks: Tensor) -> None:
-        """Add a batch of masks in [0, 1]."""
-        area = mask_area(masks)
-        columns = [
-            area,
-            binarized_area(masks),
-            mask_entropy(masks),
-            mask_entropy(masks, published=True),
-            mask_total_variation(masks),
-            mask_sparseness(masks),
-            area.double() ** 2,
-        ]
-        self.add(torch.stack([column.to(self.total) for column in columns], 1))
-
-    def means_by_name(self) -> dict[str, Tensor]:
-        """Return the means, in double precision, ``area_spread``, and the share ``not_finite``."""
-        means = super().means_by_name()
-        variance = means.pop("squared_area") - means["area"] ** 2
-        return means | {"area_spread": variance.clamp(min=0).sqrt()}

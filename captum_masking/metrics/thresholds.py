@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,10 @@ from captum_masking.metrics.maps import (
     check_masks,
     check_masks_and_boxes,
     check_unit_range,
+    facts,
     finite_planes,
     is_finite,
 )
-from captum_masking.metrics.mean import Means, facts
 
 LEVELS = (0.3, 0.5, 0.7)  # the IoUs of MaxBoxAccV2
 
@@ -28,25 +27,6 @@ def thresholds(step: float) -> Tensor:
     if not 0 < step <= 1:
         raise ValueError(f"step must be in (0, 1], but got {step}; the published step is 0.01.")
     return torch.from_numpy(np.arange(0, 1, step))
-
-
-class BestThreshold(Means):
-    """Means over images by threshold; the score is the mean at the data set's best threshold."""
-
-    higher_is_better = True
-
-    def __init__(self, recipe: str, step: float, levels: int | None = None, **kwargs: Any) -> None:
-        shape = (len(thresholds(step)),) if levels is None else (levels, len(thresholds(step)))
-        super().__init__(recipe, shape, **kwargs)
-        self.step = step
-
-    def compute(self) -> Tensor:
-        """Return the largest mean, a scalar in [0, 1]; with several levels, their mean."""
-        return self.means().amax(-1).mean().float()
-
-    def best_threshold(self) -> Tensor:
-        """Return the smallest threshold with the largest mean, a scalar, or one per level."""
-        return thresholds(self.step)[self.means().argmax(-1).cpu()]
 
 
 def max_box_acc(
@@ -101,7 +81,7 @@ def max_box_acc_v2(
         >>> max_box_acc_v2(mask, [torch.tensor([[2, 0, 3, 2]])], step=0.5).tolist()  # IoU 1 / 2
         [[[True, True], [True, True], [False, False]]]
     """
-    _check_levels(levels)
+    check_levels(levels)
 
     def boxes_of(on: Array, least: float) -> Array:
         return np.concatenate([parts.part_boxes(on, least), parts.hole_boxes(on, least)])
@@ -118,59 +98,9 @@ def at_levels(ious: Tensor, levels: Sequence[float] = LEVELS) -> Tensor:
     return ious[:, None] >= torch.tensor(levels, dtype=ious.dtype)[:, None]
 
 
-def _check_levels(levels: Sequence[float]) -> None:
+def check_levels(levels: Sequence[float]) -> None:
     if not len(levels) or not all(0 < level <= 1 for level in levels):
         raise ValueError(f"levels must be IoUs in (0, 1], such as {LEVELS}, but got {levels}.")
-
-
-class MaxBoxAcc(BestThreshold):
-    """The best share over thresholds of objects that `max_box_acc` finds.
-
-    Example:
-        >>> metric = MaxBoxAcc()
-        >>> mask = torch.tensor([[[0.1, 0.1, 0.1], [0.1, 1.0, 1.0]]])
-        >>> metric.update(mask, [torch.tensor([[1, 1, 3, 2]])])
-        >>> metric.compute(), metric.best_threshold()
-        (tensor(1.), tensor(0.1000, dtype=torch.float64))
-    """
-
-    def __init__(self, *, step: float = 0.01, published: bool = False, **kwargs: Any) -> None:
-        super().__init__(f"MaxBoxAcc(step={step}, published={published})", step, **kwargs)
-        self.published = published
-
-    def update(self, masks: Tensor, boxes: Sequence[Tensor]) -> None:
-        """Score a batch; the arguments are those of `max_box_acc`."""
-        self.add(max_box_acc(masks, boxes, step=self.step, published=self.published))
-
-
-class MaxBoxAccV2(BestThreshold):
-    """The mean over IoU levels of the best share over thresholds of what `max_box_acc_v2` finds.
-
-    Example:
-        >>> metric = MaxBoxAccV2()
-        >>> mask = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
-        >>> metric.update(mask, [torch.tensor([[2, 0, 3, 2]])])  # IoU 1 / 2: two of three levels
-        >>> metric.compute()
-        tensor(0.6667)
-    """
-
-    def __init__(
-        self,
-        *,
-        step: float = 0.01,
-        levels: Sequence[float] = LEVELS,
-        published: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        _check_levels(levels)
-        options = f"step={step}, levels={levels}, published={published}"
-        super().__init__(f"MaxBoxAccV2({options})", step, len(levels), **kwargs)
-        self.levels, self.published = levels, published
-
-    def update(self, masks: Tensor, boxes: Sequence[Tensor]) -> None:
-        """Score a batch; the arguments are those of `max_box_acc_v2`."""
-        options: dict[str, Any] = {"levels": self.levels, "published": self.published}
-        self.add(max_box_acc_v2(masks, boxes, step=self.step, **options))
 
 
 def best_ious(masks: Tensor, boxes: Sequence[Tensor], *, step: float = 0.01) -> Tensor:
@@ -302,30 +232,3 @@ def pxap(
         tensor([1.])
     """
     return average_precision(pixel_histograms(masks, truth, step=step, ignore=ignore))
-
-
-class PxAP(Means):
-    """Average precision over the pooled pixels of a data set, a fraction.
-
-    Example:
-        >>> metric = PxAP()
-        >>> metric.update(torch.tensor([[[0.0, 0.6, 1.0]]]), torch.tensor([[[0, 1, 0]]]))
-        >>> metric.compute()
-        tensor(0.5000)
-    """
-
-    higher_is_better = True
-
-    def __init__(self, *, step: float = 0.001, **kwargs: Any) -> None:
-        super().__init__(f"PxAP(step={step})", (2, len(thresholds(step)) + 1), **kwargs)
-        self.step = step
-
-    def update(self, masks: Tensor, truth: Region, ignore: Tensor | None = None) -> None:
-        """Count a batch; the arguments are those of `pxap`."""
-        self.add(pixel_histograms(masks, truth, step=self.step, ignore=ignore))
-
-    def compute(self) -> Tensor:
-        """Return the pooled average precision, a scalar in [0, 1]."""
-        if not self.total[1].sum():
-            raise RuntimeError("no object was scored: call update(masks, truth) before compute().")
-        return average_precision(self.total)

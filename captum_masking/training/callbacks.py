@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from captum_masking._base.borrow import eval_mode
 from captum_masking._base.checks import check_count, needed
 from captum_masking._base.files import replacing
+from captum_masking.metrics.saliency_metric import saliency_metric
 from captum_masking.parts.objective import Judgement
 from captum_masking.parts.regularizer import (
     Area,
@@ -597,9 +598,6 @@ def measure_saliency_metric(
         >>> measure_saliency_metric(torch.nn.Flatten(), inputs, torch.tensor([0]), mask)
         {'saliency_metric': tensor(0.6931)}
     """
-    # Late, since torchmetrics is slow to import.
-    from captum_masking.metrics.saliency_metric import saliency_metric
-
     return {"saliency_metric": saliency_metric(model, inputs, mask, target).mean()}
 
 

@@ -32,6 +32,7 @@ from captum_masking._base.checks import (
 from captum_masking._base.processes import copy_from_main, rank, world
 from captum_masking._base.rates import cosine
 from captum_masking.data.seeded import random_states
+from captum_masking.metrics.connectivity import Connectivity, connectivity
 from captum_masking.model.model import MaskingModel, plain_model
 from captum_masking.model.taps import leading_back, like_weights
 from captum_masking.parts.infill import Infill, Mean
@@ -61,8 +62,6 @@ from captum_masking.training.update import Engine, Folded, check_learnable, move
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from captum_masking.metrics.connectivity import Connectivity
 
 __all__ = ["MaskingTrainer"]
 
@@ -370,9 +369,6 @@ class MaskingTrainer:
                 "nothing to compare."
             )
         estimates = self.classifier.how.train_mode and world() == 1  # else processes would wait
-        # Late, since torchmetrics is slow to import.
-        from captum_masking.metrics.connectivity import connectivity
-
         return connectivity(
             self.classifier.before,
             self.model.classifier,
