@@ -102,11 +102,11 @@ def frozen(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 # weight of 0.001 on each of two sides. ``docs/paper-to-code.rst`` lists what differs everywhere.
 
 
-def _published() -> dict[str, Any]:
-    return {"objective": Dual(), "masker": partial(Masker), "sampler": Sigmoid()}
+def _published(**own: Any) -> dict[str, Any]:
+    return {"objective": Dual(), "masker": partial(Masker), "sampler": Sigmoid()} | own
 
 
-_GRID = {"stride": 4, "upsample": nearest, "upsample_first": False}
+_GRID: dict[str, Any] = {"stride": 4, "upsample": nearest, "upsample_first": False}
 
 # The classifier always trains, in train mode, and may move far from its start.
 _fine_tune = partial(
@@ -130,7 +130,7 @@ def fix(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
         >>> fix(resnet18()).regularizer
         Area(weight_in=1.0, weight_out=10.0) + TotalVariation(weight=0.002, border=0.3, ...)
     """
-    parts = _GRID | _published() | {"regularizer": Sum(Area(), TotalVariation())}
+    parts = _published(**_GRID, regularizer=Sum(Area(), TotalVariation()))
     return frozen(classifier, **(parts | changes))
 
 
@@ -145,15 +145,8 @@ def ca(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
         >>> ca(resnet18()).pool
         History(size=30, every=100, past=0.5, after=0, seed=0)
     """
-    parts = (
-        _GRID
-        | _published()
-        | {
-            "train_classifier": _fine_tune(),
-            "regularizer": Sum(Area(1.0, 15.0), TotalVariation()),
-            "pool": History(),
-        }
-    )
+    regularizer, how = Sum(Area(1.0, 15.0), TotalVariation()), _fine_tune()
+    parts = _published(**_GRID, train_classifier=how, regularizer=regularizer, pool=History())
     return joint(classifier, **(parts | changes))
 
 
@@ -179,15 +172,8 @@ def ca_as_published(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 
 def _zolna(classifier: nn.Module, *, area: float, **changes: Any) -> MaskingTrainer:
     """Masked-out entropy and area only, all five resolutions; area weights tuned for each pool."""
-    parts = (
-        _GRID
-        | _published()
-        | {
-            "train_classifier": _fine_tune(),
-            "objective": Dual(inside=None),
-            "regularizer": Area(0.0, area),
-        }
-    )
+    own = {"train_classifier": _fine_tune(), "regularizer": Area(0.0, area)}
+    parts = _published(**_GRID, **own, objective=Dual(inside=None))
     changes["layers"] = changes.get("layers") or _five_layers(classifier)
     return joint(classifier, **(parts | changes))
 
@@ -230,14 +216,11 @@ def dabkowski_gal(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
         >>> dabkowski_gal(resnet18()).objective.weight_in
         0.3
     """
-    parts = (
-        _GRID
-        | _published()
-        | {
-            "objective": Dual(0.3, 1.0, inside=Hinge(), outside=Hinge(maximize=False, margin=5.0)),
-            "regularizer": Sum(PowerArea(), TotalVariation(weight=0.005)),
-            "infill": DabkowskiGal(),
-        }
+    parts = _published(
+        **_GRID,
+        objective=Dual(0.3, 1.0, inside=Hinge(), outside=Hinge(maximize=False, margin=5.0)),
+        regularizer=Sum(PowerArea(), TotalVariation(weight=0.005)),
+        infill=DabkowskiGal(),
     )
     return frozen(classifier, **(parts | changes))
 

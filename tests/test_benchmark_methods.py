@@ -432,7 +432,9 @@ def test_every_method_of_ours_has_a_row_and_every_row_a_name_that_can_be_complet
 
 
 @pytest.mark.parametrize("name", RELATIVES)
-def test_a_row_of_ours_is_what_the_method_finds_or_says_why_not(name):
+def test_a_row_of_ours_is_what_the_method_finds_or_says_why_not(name, monkeypatch):
+    few = captum_masking.methods.ExtremalPerturbation.__init__.__kwdefaults__
+    monkeypatch.setitem(few, "steps", 50)
     classifier = cnn()
     before = everything(classifier)
     methods, left_out = relative_methods(classifier, "5", EXAMPLE, names=[name])

@@ -104,15 +104,10 @@ def convexity_gap(losses: Tensor | Sequence[float]) -> float:
     return max(barrier(heights[start : end + 1]) for start, end in ends)
 
 
-def _chord(heights: Tensor) -> Tensor:
-    return torch.lerp(heights[0], heights[-1], _fractions(len(heights)))
-
-
-def _mean_of_ends(heights: Tensor) -> Tensor:
-    return (heights[0] + heights[-1]) / 2
-
-
-_GROUNDS = {"chord": _chord, "mean_of_ends": _mean_of_ends}
+_GROUNDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "chord": lambda heights: torch.lerp(heights[0], heights[-1], _fractions(len(heights))),
+    "mean_of_ends": lambda heights: (heights[0] + heights[-1]) / 2,
+}
 
 
 def _heights(losses: Any) -> Tensor:

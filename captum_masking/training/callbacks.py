@@ -145,22 +145,11 @@ class KeepLatest(Callback):
 
     def on_start(self, trainer: MaskingTrainer) -> None:
         """Measure the classifier before training, but not again after a resume."""
-        if not self.has_started:
-            record = trainer.validate()
-            self.start(record) if record else None
+        if not self.has_started and (record := trainer.validate()):
+            self.has_started = True
+            self.before = self.highest = record["clean"]
 
     def on_epoch(self, trainer: MaskingTrainer, record: Record) -> None:
-        self.offer(record, trainer.model)
-
-    def on_end(self, trainer: MaskingTrainer, records: list[Record]) -> None:
-        self.restore(trainer.model)
-        self._reset()
-
-    def start(self, record: Record) -> None:
-        self.has_started = True
-        self.before = self.highest = record["clean"]
-
-    def offer(self, record: Record, model: nn.Module) -> None:
         """Keep the model's current state, or warn; records without validation are ignored."""
         if "val_clean" not in record:
             return
@@ -169,8 +158,14 @@ class KeepLatest(Callback):
         if accuracy < floor:
             _warn_of_fall(record, max(self.before, self.highest))
         if self.is_better(record, safe=accuracy >= floor):
-            self.state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+            state = trainer.model.state_dict()
+            self.state = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
         self.highest = max(self.highest, accuracy)
+
+    def on_end(self, trainer: MaskingTrainer, records: list[Record]) -> None:
+        if self.state:
+            trainer.model.load_state_dict(self.state)
+        self._reset()
 
     def is_better(self, record: Record, *, safe: bool) -> bool:
         """Whether to keep a state rather than the one kept before; notes it if so."""
@@ -178,10 +173,6 @@ class KeepLatest(Callback):
         better = safe or not self.state or accuracy > self.kept
         self.kept = accuracy if better else self.kept
         return better
-
-    def restore(self, model: nn.Module) -> None:
-        if self.state:
-            model.load_state_dict(self.state)
 
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))
