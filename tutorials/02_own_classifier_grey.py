@@ -6,18 +6,28 @@ and learn the four rules that matter when you do.
 """
 
 import torch
+from skimage.data import coffee
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.data import DigitsOnTextures
 from captum_masking.metrics import energy_pointing
 from captum_masking.parts.infill import Mean
 from captum_masking.parts.masking import mask_images
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
-# sphinx_gallery_thumbnail_number = 2
+# sphinx_gallery_thumbnail_number = 3
+
+# %%
+# What you will get
+# -----------------
+#
+# The masker that ships with the package draws this for its own classifier, EfficientNet-Lite0. The
+# rest of this page makes the same for another classifier.
+
+show([zoo.explain(*zoo.efficientnet_lite0(), coffee()).panels], width=2.2)
 
 # %%
 # The data

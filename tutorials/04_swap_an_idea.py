@@ -10,10 +10,11 @@ import copy
 from typing import Any
 
 import torch
+from skimage.data import coffee
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.data import DigitsOnTextures
 from captum_masking.metrics import (
     boxes_to_pixels,
@@ -26,26 +27,8 @@ from captum_masking.parts.masking import mask_images
 from captum_masking.parts.pool import History
 from captum_masking.parts.sampler import GumbelSigmoid
 from captum_masking.viz import Panel, overlay, show, to_pixels
-from captum_masking.zoo import small_classifier
 
 # sphinx_gallery_thumbnail_number = 2
-
-# %%
-# The classifier
-# --------------
-#
-# Digits on textures, and a small network that was trained on such images.
-
-torch.manual_seed(0)
-data = DigitsOnTextures(2000, size=48)
-loader = DataLoader(data, batch_size=16, shuffle=True, drop_last=True)
-held_out = DigitsOnTextures(300, size=48, train=False, seed=1)
-images, labels = next(iter(DataLoader(held_out, batch_size=300)))
-
-classifier = small_classifier(trained=True)
-
-with torch.no_grad():
-    print(f"recognized: {(classifier(images).argmax(1) == labels).float().mean():.0%}")
 
 # %%
 # What fills the removed part
@@ -53,7 +36,8 @@ with torch.no_grad():
 #
 # An *infill* is called as ``infill(inputs, hole)``, with 1 in ``hole`` where pixels are missing. It
 # returns pixels shaped like the inputs. Here are three that come with the package, and one of your
-# own, which mirrors the image.
+# own, which mirrors the image. The photograph is masked out by the masker that ships with the
+# package, and its classifier says how likely an espresso still is.
 
 
 def mirrored(inputs: Tensor, hole: Tensor) -> Tensor:
@@ -61,23 +45,46 @@ def mirrored(inputs: Tensor, hole: Tensor) -> Tensor:
     return inputs.flip(-1)
 
 
+shipped, preprocess = zoo.efficientnet_lite0()
+photo = preprocess(coffee())[None]
+cup = MaskingSaliency(shipped).attribute(photo)[:, :1]
+infills = {"mean": Mean(), "blur": Blur(sigma_px=20), "noise": Noise(), "mirrored": mirrored}
+masked_out = {name: mask_images(photo, cup, infill)[1] for name, infill in infills.items()}
+row = []
+for name, each in {"whole": photo, **masked_out}.items():
+    with torch.no_grad():
+        sure = shipped(each).softmax(1)[0, preprocess.number("espresso")]
+    row.append(Panel(to_pixels(each[0], preprocess.mean, preprocess.std), f"{name}: {sure:.0%}"))
+show([row])
+
+# %%
+# *Mean* leaves a hole that no photograph has. *Blur* leaves a trace of the colors. *Mirrored* fails
+# here: the cup is in the middle, so its own mirror image fills the hole, and the classifier sees an
+# espresso again. No infill is neutral.
+#
+# The classifier
+# --------------
+#
+# Digits on textures, and a small network that was trained on such images.
+
+torch.manual_seed(0)
+data = DigitsOnTextures(1000, size=48)
+loader = DataLoader(data, batch_size=16, shuffle=True, drop_last=True)
+held_out = DigitsOnTextures(300, size=48, train=False, seed=1)
+images, labels = next(iter(DataLoader(held_out, batch_size=300)))
+
+classifier = zoo.small_classifier(trained=True)
+
+with torch.no_grad():
+    print(f"recognized: {(classifier(images).argmax(1) == labels).float().mean():.0%}")
+
+
 def draw(image: Tensor) -> Any:
     """Return the pixels of an image ``(3, 48, 48)``."""
     return to_pixels(image, [0.5], [0.5])
 
 
-infills = {"mean": Mean(), "blur": Blur(sigma_px=4), "noise": Noise(), "mirrored": mirrored}
-square = torch.zeros(1, 1, 48, 48)
-square[..., 12:36, 12:36] = 1
-row = [Panel(draw(images[3]), "the image")]
-for name, infill in infills.items():
-    row.append(Panel(draw(mask_images(images[3:4], square, infill)[1][0]), name))
-show([row])
-
 # %%
-# The middle was masked out. *Mean* leaves a hole that no photograph has. *Blur* leaves a trace of
-# the digit. *Mirrored* may put another part of the digit there. No infill is neutral.
-#
 # Five trainings
 # --------------
 #

@@ -11,12 +11,13 @@ import warnings
 
 import torch
 from captum.attr import GuidedBackprop, Saliency
+from skimage.data import chelsea
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.metrics import (
     boxes_to_masks,
     cascading,
@@ -31,7 +32,24 @@ from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
 
 warnings.filterwarnings("ignore", module="captum")  # on the hooks that GuidedBackprop sets
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
+# Looking is not enough
+# ---------------------
+#
+# This map of the masker that ships with the package looks right: it lies on the cat.
+
+cat = zoo.explain(*zoo.efficientnet_lite0(), chelsea())
+show([cat.panels], width=2.2)
+print(cat)
+
+# %%
+# The figures say more than the picture: how sure the classifier is of the whole photograph, of the
+# evidence alone, and of what is left without it. If the last is high, the rest of the cat is enough
+# as well, and the map does not show all of the evidence. But this is one photograph. For tests on
+# many images we take a task where the evidence is known.
+#
 # A classifier and its masker
 # ---------------------------
 #
