@@ -292,6 +292,29 @@ def target_vit() -> str:
     return f"{_table(['', 'mean of the seeds'], rows)}\n\n{_command(found)}"
 
 
+def cams() -> str:
+    """Show Opti-CAM and Score-CAM beside Grad-CAM."""
+    found = _read("cams")
+    columns = {
+        "average_drop": "average drop",
+        "average_gain": "average gain",
+        "insertion": "insertion",
+        "deletion": "deletion",
+        "LE": "LE",
+        "MaxBoxAccV2": "MaxBoxAccV2",
+    }
+    names = {"Fake-CAM": "all but one pixel"}
+    rows = [
+        [names.get(name, name), *(f"{100 * row[column]:.1f}" for column in columns)]
+        for name, row in found["rows"].items()
+    ]
+    text = (
+        f"{found['images']} photographs of ImageNet, ``_blocks.15`` of EfficientNet-Lite0; too few "
+        "for small differences. All in percent."
+    )
+    return f"{text}\n\n{_table(['method', *columns.values()], rows)}\n\n{_command(found)}"
+
+
 def uncertainty() -> str:
     """Show which numbers tell the images whose box an ensemble's map misses."""
     found = _read("uncertainty")
@@ -419,6 +442,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "audio": audio,
+    "cams": cams,
     "lmac": lmac,
     "choices": choices,
     "frozen_or_joint": frozen_or_joint,
