@@ -317,6 +317,7 @@ class Setting:
         classes: Number of logits.
         layers: The modules that maskers read; None finds the two deepest maps.
         stages: One module for each resolution, finest first; None finds five.
+        area: Mean area of all masks, a fraction of the image; None leaves it to each row.
     """
 
     classifier: nn.Module
@@ -325,6 +326,7 @@ class Setting:
     classes: int
     layers: Sequence[str] | None = None
     stages: Sequence[str] | None = None
+    area: float | None = None
 
 
 @dataclass(frozen=True)
@@ -357,7 +359,10 @@ def _joint(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
 def _row(
     recipe: Callable[..., MaskingTrainer], changes: Changes = lambda s: {}, **images: int
 ) -> Row:
-    return Row(lambda s: recipe(s.classifier, **({"layers": s.layers} | changes(s))), **images)
+    def build(s: Setting) -> MaskingTrainer:
+        return recipe(s.classifier, **({"layers": s.layers, "area": s.area} | changes(s)))
+
+    return Row(build, **images)
 
 
 def _inside(criterion: Criterion) -> dict[str, Any]:

@@ -82,6 +82,13 @@ def test_runs_of_another_setting_are_not_mixed_into_a_table(folder, capsys):  # 
     assert "epochs 1, but got 2; use the same, or another --out" in capsys.readouterr().err
 
 
+def test_every_row_is_held_at_the_area_that_is_asked_for(folder):  # noqa: F811
+    assert study("--area", "0.2", rows="frozen,fix,out-entropy,gumbel-hard") == 0
+    runs = read_runs(folder / "study")
+    assert json.loads((folder / "study" / "study.json").read_text())["area held"] == 0.2
+    assert all("area=0.2" in run["recipe"] for row in runs.values() for run in row)
+
+
 def test_few_shot_rows_take_as_many_steps_as_the_others(folder):  # noqa: F811
     assert study(rows="frozen,few-shot-2,half-the-classes") == 0
     runs = read_runs(folder / "study")

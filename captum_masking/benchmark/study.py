@@ -42,7 +42,7 @@ class Study:
     """What all runs share: the classifier, the images and the length of a training.
 
     ``layers`` and ``stages`` are the modules that maskers read; None finds them. Rows that use
-    fewer images take as many steps per epoch.
+    fewer images take as many steps per epoch. ``area`` is held in all rows, if given.
     """
 
     classifier: nn.Module
@@ -53,6 +53,7 @@ class Study:
     epochs: int = 2
     batch_size: int = 16
     workers: int = 0
+    area: float | None = None
     before: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,8 +71,9 @@ class Study:
         whole = len(sampler) > self.batch_size
         loader = self._loader(images, sampler=sampler, drop_last=whole)
         classifier = copy.deepcopy(self.classifier)
+        read = self.layers, self.stages
         trainer = row.build(
-            Setting(classifier, loader, images.labels, self.classes, self.layers, self.stages)
+            Setting(classifier, loader, images.labels, self.classes, *read, self.area)
         )
         trainer.fit(loader, self.epochs, show_progress=show_progress, check_accuracy=False)
         return {

@@ -57,6 +57,12 @@ def _labels() -> tuple[Option, Option]:
     return names, _flag("--untrained", "continue even if the classifier does not know the labels")
 
 
+def _area(whose: str) -> Option:
+    between = FloatRange(0, 1, min_open=True, max_open=True)
+    words = f"mean area that {whose} should have, such as 0.2; default: what it takes"
+    return Option(["--area"], type=between, metavar="FRACTION", help=words)
+
+
 def _out(help: str = "output folder") -> Option:
     return _path("--out", "DIR", help, required=True)
 
@@ -198,12 +204,7 @@ COMMANDS = [
                 "train an untrained classifier; torchvision:NAME gets random weights and one "
                 "output per class of the data",
             ),
-            Option(
-                ["--area"],
-                type=FloatRange(0, 1, min_open=True, max_open=True),
-                metavar="FRACTION",
-                help="mean area that masks should have, such as 0.2; default: what it takes",
-            ),
+            _area("masks"),
             _flag(
                 "--target-aware",
                 "make maps follow the target for every kind of classifier, by running its last "
@@ -368,6 +369,7 @@ COMMANDS = [
             _number("--seeds", "runs per row", 1),
             _out(),
             _number("--epochs", "passes over the data", 2),
+            _area("the masks of every row"),
             _number("--image-size", "side in pixels; default: the classifier's, or 224"),
             _range(),
             _number("--batch-size", "images at a time", 16),

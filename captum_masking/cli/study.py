@@ -97,6 +97,7 @@ def _study(options: Options, classifier: nn.Module, preprocess: Preprocess) -> S
         epochs=options.epochs,
         batch_size=options.batch_size,
         workers=options.workers,
+        area=options.area,
     )
 
 
@@ -113,6 +114,7 @@ def _facts(options: Options, validation: BoxedImages) -> dict[str, Any]:
         "label column": options.label_column,
         "range": None if options.range is None else list(options.range),
         "epochs": options.epochs,
+        "area held": options.area,
         "image size": side,
         "batch size": options.batch_size,
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}, "
