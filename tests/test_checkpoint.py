@@ -88,6 +88,14 @@ def test_a_loaded_model_gives_the_same_logits_and_masks(saved, inputs):
         assert torch.equal(ours, theirs)
 
 
+def test_a_mask_made_sharper_after_training_is_saved_so(saved, inputs, tmp_path):
+    model, _, classifier = saved
+    model.sampler.lean, model.sampler.sharpness = 0.0, 3.0
+    model.save(tmp_path / "sharper")
+    loaded = MaskingModel.load(tmp_path / "sharper", classifier).eval()
+    assert torch.equal(loaded.mask(inputs), model.mask(inputs))
+
+
 def test_a_jointly_trained_classifier_is_saved_with_its_masker(tmp_path, inputs):
     model = MaskingModel(small_classifier())
     MaskingTrainer(model).step(inputs, torch.tensor([0, 1]))

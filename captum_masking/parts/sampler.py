@@ -46,8 +46,12 @@ class Sigmoid(nn.Module):
                 f"sharpness must be a positive number, but got {sharpness}; None leaves the mask "
                 "as it is in training."
             )
-        self.settings: dict[str, Any] = {"lean": lean, "sharpness": sharpness}
         self.lean, self.sharpness = lean, sharpness
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        # Read anew: users set lean and sharpness of a trained model, and then save it.
+        return {"lean": self.lean, "sharpness": self.sharpness}
 
     def extra_repr(self) -> str:
         return f"lean={self.lean}, sharpness={self.sharpness}"
@@ -112,10 +116,13 @@ class GumbelSigmoid(nn.Module):
             )
         self.temperature, self.hard = temperature, hard
         self.learnable, self.binary = learnable, binary
-        names = ("temperature", "hard", "learnable", "binary")
-        self.settings: dict[str, Any] = {name: getattr(self, name) for name in names}
         if learnable:
             self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        names = ("temperature", "hard", "learnable", "binary")
+        return {name: getattr(self, name) for name in names}
 
     def forward(self, mask_logits: Tensor) -> Tensor:
         # Half precision has few numbers near 1: both u and 1 - u need more of them.
