@@ -58,19 +58,48 @@ METHODS = {
 
 
 def right(lab: Lab, images: Images) -> dict[str, dict[str, Tensor]]:
-    """Return ``(images, areas)`` for each method and classifier: 1 where the class is recognized."""
+    """Return ``(images, areas)`` for each method and classifier: 1 where it is right."""
     plain = lab.plain().eval()
-    rest = CLASSIFIERS[1:]
-    networks = {"plain": plain, **{n: lab.classifier(n, missing).eval() for n in rest if kept(lab, n)}}
+    others = [name for name in CLASSIFIERS[1:] if kept(lab, name)]
+    networks = {"plain": plain, **{name: lab.classifier(name, missing).eval() for name in others}}
     found: dict[str, dict[str, Tensor]] = {}
     for name, method in METHODS.items():
-        parts = zip(images.inputs.split(50), images.labels.split(50), strict=True)
-        maps = None if method is None else torch.cat([method(plain, *part).detach() for part in parts])
+        maps = None
+        if method is not None:
+            parts = zip(images.inputs.split(50), images.labels.split(50), strict=True)
+            maps = torch.cat([method(plain, *part).detach() for part in parts])
         found[name] = {
             said: occluded_accuracy(network, images.inputs, images.labels, maps, areas=AREAS)
             for said, network in networks.items()
         }
     return found
+
+
+def rows_of(method: str, runs: list[dict[str, dict[str, Tensor]]]) -> list[dict[str, Any]]:
+    """Compare each classifier with the plain one of its seed."""
+    rows = []
+    for name in CLASSIFIERS:
+        seeds = [run[method] for run in runs if name in run[method]]
+        if not seeds:
+            continue
+        ours, plain = (points(seeds, n) for n in (name, "plain"))
+        gap = difference(ours, plain)
+        by_area = torch.stack([each[name] for each in seeds]).mean((0, 1)).tolist()
+        row = {
+            "hidden by": method,
+            "classifier": name,
+            "seeds": len(seeds),
+            "accuracy": round(float(ours.mean()), 1),
+            "minus plain": [round(v, 1) for v in (gap.mean, gap.low, gap.high)],
+            "by area": [round(100 * value, 1) for value in by_area],
+        }
+        rows.append(row)
+    return rows
+
+
+def points(seeds: list[dict[str, Tensor]], name: str) -> np.ndarray:
+    """Return ``(seeds, images)``: accuracy over the areas, points of a hundred."""
+    return np.stack([100 * each[name].mean(1).double().numpy() for each in seeds])
 
 
 def kept(lab: Lab, name: str) -> bool:
@@ -101,36 +130,12 @@ def main() -> None:
         right(Lab(setting, training, scored, reported, seed, folder), reported)
         for seed in range(options.seeds)
     ]
-    rows: list[dict[str, Any]] = []
-    for method in METHODS:
-        for name in CLASSIFIERS:
-            both = [run[method] for run in runs if name in run[method]]
-            if not both:
-                continue
-            ours, plain = (
-                np.stack([100 * each[n].mean(1).double().numpy() for each in both])
-                for n in (name, "plain")
-            )
-            gap = difference(ours, plain)
-            by_area = torch.stack([each[name] for each in both]).mean((0, 1))
-            rows.append(
-                {
-                    "hidden by": method,
-                    "classifier": name,
-                    "seeds": len(both),
-                    "accuracy": round(float(ours.mean()), 2),
-                    "minus plain": [round(v, 2) for v in (gap.mean, gap.low, gap.high)],
-                    "by area": {f"{a:.0%}": round(100 * float(v), 1) for a, v in zip(AREAS, by_area)},
-                }
-            )
+    rows = [row for name in METHODS for row in rows_of(name, runs)]
     facts = {"regime": options.regime, "images": len(reported), "areas": AREAS}
     document = {"facts": {**facts, "torch": torch.__version__}, "rows": rows}
     options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    cells = [
-        [*(str(row[n]) for n in list(row)[:4]), "{:+.1f} [{:.1f}, {:.1f}]".format(*row["minus plain"])]
-        for row in rows
-    ]
-    print(markdown(["hidden by", "classifier", "seeds", "accuracy", "minus plain"], cells))
+    header = list(rows[0])[:5]
+    print(markdown(header, [[str(row[name]) for name in header] for row in rows]))
 
 
 if __name__ == "__main__":
