@@ -63,14 +63,24 @@ def test_it_can_be_copied_and_sent_to_another_process(case, copied):
     assert_gives(twin, model, inputs + 1)  # and reads its own layers, not the first module's
 
 
-def test_it_is_exported_with_the_same_values(case):
+@pytest.mark.filterwarnings("ignore")
+def test_it_is_exported_and_converted_to_onnx_with_the_same_values(case, tmp_path):
     model, inputs = case
+    others = torch.randn(5, *inputs.shape[1:])
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(
-        HeatmapModule(model), (inputs,), dynamic_shapes=({0: batch},)
-    ).module()
-    assert_gives(program, model, inputs)
-    assert_gives(program, model, torch.randn(5, *inputs.shape[1:]))
+    program = torch.export.export(HeatmapModule(model), (inputs,), dynamic_shapes=({0: batch},))
+    assert_gives(program.module(), model, inputs)
+    assert_gives(program.module(), model, others)
+
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    file, names = str(tmp_path / "heatmap.onnx"), ["logits", "mask"]
+    torch.onnx.export(program, (), file, dynamo=True, verbose=False, output_names=names)
+    session = runtime.InferenceSession(file)
+    (given,), got = session.get_inputs(), [output.name for output in session.get_outputs()]
+    arrays = session.run(None, {given.name: others.numpy()})
+    assert got == names
+    assert_gives(lambda _: map(torch.as_tensor, arrays), model, others, rtol=1e-4, atol=1e-5)
 
 
 def test_it_is_traced_with_the_same_values(case):
@@ -79,28 +89,6 @@ def test_it_is_traced_with_the_same_values(case):
         warnings.simplefilter("ignore")  # of the sizes that become constants
         traced = torch.jit.trace(HeatmapModule(model), inputs)
     assert_gives(traced, model, torch.randn_like(inputs))
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_it_is_converted_to_onnx_with_the_same_values(case, tmp_path):
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    model, inputs = case
-    file = str(tmp_path / "heatmap.onnx")
-    torch.onnx.export(
-        HeatmapModule(model),
-        (inputs,),
-        file,
-        dynamo=True,
-        verbose=False,
-        input_names=["inputs"],
-        output_names=["logits", "mask"],
-    )
-    session = runtime.InferenceSession(file)
-    assert [output.name for output in session.get_outputs()] == ["logits", "mask"]
-    other = torch.randn_like(inputs)
-    given = [torch.as_tensor(array) for array in session.run(None, {"inputs": other.numpy()})]
-    assert_gives(lambda _: given, model, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_gentle_joint_training_finds_the_patch_and_keeps_the_classifier_good(
 @pytest.mark.parametrize("area", [0.15, 0.4])
 def test_masks_have_the_area_that_is_asked_for(area, trained_classifier, training, held_out):
     model = MaskingModel(copy.deepcopy(trained_classifier))
-    fit(model, training, epochs=6, train_classifier=False, area=area)
+    fit(model, training, epochs=4, train_classifier=False, area=area)
     pictures, labels, _ = held_out
     mask = MaskingSaliency(model).attribute(pictures, target=labels)[:, :1]
     assert abs(mask.mean() - area) < 0.2 * area
