@@ -170,9 +170,9 @@ def ca_as_published(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     return ca(classifier, **({"train_classifier": how, "pool": Latest()} | changes))
 
 
-def _zolna(classifier: nn.Module, *, area: float, **changes: Any) -> MaskingTrainer:
+def _zolna(classifier: nn.Module, *, weight: float, **changes: Any) -> MaskingTrainer:
     """Masked-out entropy and area only, all five resolutions; area weights tuned for each pool."""
-    own = {"train_classifier": _fine_tune(), "regularizer": Area(0.0, area)}
+    own = {"train_classifier": _fine_tune(), "regularizer": Area(0.0, weight)}
     parts = _published(**_GRID, **own, objective=Dual(inside=None))
     changes["layers"] = changes.get("layers") or _five_layers(classifier)
     return joint(classifier, **(parts | changes))
@@ -180,27 +180,27 @@ def _zolna(classifier: nn.Module, *, area: float, **changes: Any) -> MaskingTrai
 
 def zolna_f(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     """F of Zolna et al. 2020, with masked-out entropy: a frozen classifier."""
-    return _zolna(classifier, area=2.5, **({"train_classifier": False} | changes))
+    return _zolna(classifier, weight=2.5, **({"train_classifier": False} | changes))
 
 
 def zolna_l(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     """L of Zolna et al. 2020: the current classifier judges."""
-    return _zolna(classifier, area=14.0, **({"pool": Latest()} | changes))
+    return _zolna(classifier, weight=14.0, **({"pool": Latest()} | changes))
 
 
 def zolna_fl(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     """FL of Zolna et al. 2020: the first or the current classifier judges."""
-    return _zolna(classifier, area=7.5, **({"pool": History(every=None)} | changes))
+    return _zolna(classifier, weight=7.5, **({"pool": History(every=None)} | changes))
 
 
 def zolna_l100(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     """L100 of Zolna et al. 2020: the current or one of 30 past ones, copied every 100 steps."""
-    return _zolna(classifier, area=10.0, **({"pool": History(every=100)} | changes))
+    return _zolna(classifier, weight=10.0, **({"pool": History(every=100)} | changes))
 
 
 def zolna_l1000(classifier: nn.Module, **changes: Any) -> MaskingTrainer:
     """L1000 of Zolna et al. 2020: like `zolna_l100`, copied every 1,000 steps."""
-    return _zolna(classifier, area=10.0, **({"pool": History(every=1000)} | changes))
+    return _zolna(classifier, weight=10.0, **({"pool": History(every=1000)} | changes))
 
 
 def dabkowski_gal(classifier: nn.Module, **changes: Any) -> MaskingTrainer:

@@ -83,7 +83,7 @@ def test_runs_of_another_setting_are_not_mixed_into_a_table(folder, capsys):  # 
 
 
 def test_every_row_is_held_at_the_area_that_is_asked_for(folder):  # noqa: F811
-    assert study("--area", "0.2", rows="frozen,fix,out-entropy,gumbel-hard") == 0
+    assert study("--area", "0.2", rows="frozen,zolna-f,out-entropy,gumbel-hard") == 0
     runs = read_runs(folder / "study")
     assert json.loads((folder / "study" / "study.json").read_text())["area held"] == 0.2
     assert all("area=0.2" in run["recipe"] for row in runs.values() for run in row)
