@@ -35,8 +35,8 @@ def test_the_landing_has_at_most_fourteen_entries():
 
 def test_the_package_stays_within_its_lines_and_files():
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in FILES)
-    assert lines <= 27_423
-    assert len(FILES) <= 107
+    assert lines <= 27_443
+    assert len(FILES) <= 108
 
 
 def test_no_two_files_have_one_name_without_a_reason():

@@ -15,7 +15,7 @@ from PIL import Image
 
 from captum_masking import zoo
 from captum_masking.data import BoxedImages
-from captum_masking.data.images import SUFFIXES, read_picture
+from captum_masking.data.pictures import SUFFIXES, read_picture
 
 RAMP = np.arange(0, 256, dtype=np.uint8).reshape(16, 16)  # black to white
 GRAY = np.repeat(RAMP[..., None], 3, axis=2)

@@ -18,7 +18,8 @@ from captum_masking.benchmark.libraries import NAMES, default_methods
 from captum_masking.benchmark.methods import Method
 from captum_masking.cli.command import Options
 from captum_masking.data.audio import write_sound
-from captum_masking.data.images import SUFFIXES, say_left_out, sort_out
+from captum_masking.data.images import say_left_out, sort_out
+from captum_masking.data.pictures import SUFFIXES
 from captum_masking.model.model import MaskingModel
 from captum_masking.viz import montage
 from captum_masking.zoo import SHIPPED, Preprocess, explain_batch, load, load_classifier

@@ -24,7 +24,7 @@ from captum_masking.benchmark.libraries import SLOW
 from captum_masking.cli.command import Options
 from captum_masking.cli.explain import Maps, of_classifier
 from captum_masking.cli.names import CAMS, METHODS
-from captum_masking.data.images import SUFFIXES
+from captum_masking.data.pictures import SUFFIXES
 from captum_masking.metrics.maps import most_salient
 from captum_masking.model.model import MaskingModel
 from captum_masking.zoo import (

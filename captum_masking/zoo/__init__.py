@@ -20,7 +20,7 @@ from captum_masking._base.borrow import evaluated
 from captum_masking._base.captum import class_indices
 from captum_masking._base.checks import ChannelsError, channels_in_words, needed
 from captum_masking._base.text import Named, as_class_names, check_class_names
-from captum_masking.data.images import SUFFIXES, check_value_range, read_picture
+from captum_masking.data.pictures import SUFFIXES, check_value_range, read_picture
 from captum_masking.model.files import CheckpointError, read_model
 from captum_masking.model.layers import stated_sizes
 from captum_masking.model.model import MaskingModel
