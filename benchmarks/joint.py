@@ -210,9 +210,13 @@ class Lab:
         """Give the same batches to every arm."""
         return Batches(self.training, steps, self.seed)
 
+    def file(self, name: str) -> Path:
+        """Return where a classifier is kept."""
+        return self.folder / f"{name.replace(' ', '-')}-{self.seed}.pt"
+
     def classifier(self, name: str, make: Callable[[], nn.Module]) -> nn.Module:
         """Return a copy of a classifier, made once."""
-        file = self.folder / f"{name.replace(' ', '-')}-{self.seed}.pt"
+        file = self.file(name)
         if name not in self.known:
             if file.exists():
                 self.known[name] = small_classifier(self.setting.classes).eval()

@@ -60,8 +60,8 @@ METHODS = {
 def right(lab: Lab, images: Images) -> dict[str, dict[str, Tensor]]:
     """Return ``(images, areas)`` for each method and classifier: 1 where it is right."""
     plain = lab.plain().eval()
-    others = [name for name in CLASSIFIERS[1:] if kept(lab, name)]
-    networks = {"plain": plain, **{name: lab.classifier(name, missing).eval() for name in others}}
+    kept = [name for name in CLASSIFIERS if lab.file(name).exists()]
+    networks = {name: lab.classifier(name, lab.plain).eval() for name in kept}
     found: dict[str, dict[str, Tensor]] = {}
     for name, method in METHODS.items():
         maps = None
@@ -100,16 +100,6 @@ def rows_of(method: str, runs: list[dict[str, dict[str, Tensor]]]) -> list[dict[
 def points(seeds: list[dict[str, Tensor]], name: str) -> np.ndarray:
     """Return ``(seeds, images)``: accuracy over the areas, points of a hundred."""
     return np.stack([100 * each[name].mean(1).double().numpy() for each in seeds])
-
-
-def kept(lab: Lab, name: str) -> bool:
-    """Say whether joint.py has trained this classifier."""
-    return (lab.folder / f"{name.replace(' ', '-')}-{lab.seed}.pt").exists()
-
-
-def missing() -> nn.Module:
-    """Never called: only kept classifiers are asked for."""
-    raise AssertionError
 
 
 def main() -> None:
