@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -85,8 +86,25 @@ def test_runs_of_another_setting_are_not_mixed_into_a_table(folder, capsys):  # 
 def test_every_row_is_held_at_the_area_that_is_asked_for(folder):  # noqa: F811
     assert study("--area", "0.2", rows="frozen,zolna-f,out-entropy,gumbel-hard") == 0
     runs = read_runs(folder / "study")
-    assert json.loads((folder / "study" / "study.json").read_text())["area held"] == 0.2
+    assert json.loads((folder / "study" / "study.json").read_text())["areas"] == [0.2]
     assert all("area=0.2" in run["recipe"] for row in runs.values() for run in row)
+
+
+def test_each_run_chooses_its_area_on_images_that_it_does_not_report(folder):  # noqa: F811
+    def run(*areas):
+        out = folder / "study"
+        assert study(*(word for area in areas for word in ("--area", area)), rows="frozen") == 0
+        found = json.loads((out / "runs" / "frozen-0.json").read_text())
+        facts = json.loads((out / "study.json").read_text())
+        shutil.rmtree(out)
+        return found, facts["validation images"]
+
+    alone = {float(area): run(area)[0] for area in ("0.1", "0.6")}
+    both, reported = run("0.1", "0.6")
+    missed = {area: sum(found["error"][1::2]) for area, found in alone.items()}
+    assert both["area_held"] == min(missed, key=missed.get) and reported == 6
+    for column in ("error", "box_iou", "clean", "clean_before", "area"):
+        assert both[column] == alone[both["area_held"]][column][::2]
 
 
 def test_few_shot_rows_take_as_many_steps_as_the_others(folder):  # noqa: F811

@@ -57,10 +57,10 @@ def _labels() -> tuple[Option, Option]:
     return names, _flag("--untrained", "continue even if the classifier does not know the labels")
 
 
-def _area(whose: str) -> Option:
+def _area(words: str, **how: Any) -> Option:
     between = FloatRange(0, 1, min_open=True, max_open=True)
-    words = f"mean area that {whose} should have, such as 0.2; default: what it takes"
-    return Option(["--area"], type=between, metavar="FRACTION", help=words)
+    words += ", such as 0.2; default: what it takes"
+    return Option(["--area"], type=between, metavar="FRACTION", help=words, **how)
 
 
 def _out(help: str = "output folder") -> Option:
@@ -204,7 +204,7 @@ COMMANDS = [
                 "train an untrained classifier; torchvision:NAME gets random weights and one "
                 "output per class of the data",
             ),
-            _area("masks"),
+            _area("mean area that masks should have"),
             _flag(
                 "--target-aware",
                 "make maps follow the target for every kind of classifier, by running its last "
@@ -369,7 +369,11 @@ COMMANDS = [
             _number("--seeds", "runs per row", 1),
             _out(),
             _number("--epochs", "passes over the data", 2),
-            _area("the masks of every row"),
+            _area(
+                "mean area of the masks of every row; repeat it to choose each run's area on every "
+                "second validation picture",
+                multiple=True,
+            ),
             _number("--image-size", "side in pixels; default: the classifier's, or 224"),
             _range(),
             _number("--batch-size", "images at a time", 16),

@@ -35,7 +35,7 @@ def run(options: Options) -> dict[str, Any]:
     rows = select(options.rows)
     study = _study(options, *load_classifier(options.classifier, image_size=options.image_size))
     rows = _possible(rows, study)
-    _check_same_setting(options.out, _facts(options, study.validation))
+    _check_same_setting(options.out, _facts(options, study))
     left = [
         (name, seed)
         for seed in range(options.seeds)  # a whole table of one seed before the second
@@ -97,24 +97,25 @@ def _study(options: Options, classifier: nn.Module, preprocess: Preprocess) -> S
         epochs=options.epochs,
         batch_size=options.batch_size,
         workers=options.workers,
-        area=options.area,
+        areas=options.area,
     )
 
 
-def _facts(options: Options, validation: BoxedImages) -> dict[str, Any]:
+def _facts(options: Options, study: Study) -> dict[str, Any]:
     """List what all runs of a folder must share, and the versions of libraries."""
-    side = validation.transform.image_size  # type: ignore[union-attr]  # a Preprocess
+    side = study.validation.transform.image_size  # type: ignore[union-attr]  # a Preprocess
+    truth = [boxes_to_pixels(b, side, side) for b in study.validation.boxes[study.reported]]
     return {
         "data": "/".join(options.data.parts[-2:]),
         "validation": "/".join(options.val.parts[-2:]),
-        "validation images": len(validation),
-        "whole frame": _trivial(whole_frame(side, side), validation, side),
-        "centered square": _trivial(centered_square(side, side), validation, side),
+        "validation images": len(truth),
+        "whole frame": _trivial(whole_frame(side, side), truth),
+        "centered square": _trivial(centered_square(side, side), truth),
         "classifier": options.classifier,
         "label column": options.label_column,
         "range": None if options.range is None else list(options.range),
         "epochs": options.epochs,
-        "area held": options.area,
+        "areas": list(options.area) or None,
         "image size": side,
         "batch size": options.batch_size,
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}, "
@@ -122,8 +123,7 @@ def _facts(options: Options, validation: BoxedImages) -> dict[str, Any]:
     }
 
 
-def _trivial(box: Tensor, images: BoxedImages, side: int) -> str:
-    truth = [boxes_to_pixels(boxes, side, side) for boxes in images.boxes]
+def _trivial(box: Tensor, truth: list[Tensor]) -> str:
     error = localization_error_of_boxes(box, truth).mean()
     iou = best_box_iou_of_boxes(box, truth).mean()
     return f"LE {100 * error:.1f}, box IoU {100 * iou:.1f}"

@@ -137,18 +137,9 @@ def insertion_curve(
 
 @facts(higher_is_better=False)
 def deletion(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType,
-    *,
-    step_px: int | None = None,
-    infill: Infill = Mean(),
-    every_step: bool = False,
-    batch_size: int = 32,
-    whole: Tensor | None = None,
+    classifier: Classifier, inputs: Tensor, masks: Tensor, target: TargetType, **options: Any
 ) -> Tensor:
-    """Return the area under the `deletion_curve` of each image.
+    """Return the area under the `deletion_curve` of each image, with its options.
 
     RISE counts a shorter last step as a full one; at 224 x 224 there is none.
 
@@ -157,32 +148,21 @@ def deletion(
         >>> deletion(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1)
         tensor([0.5952])
     """
-    run = Run(classifier, inputs, masks, step_px, infill, every_step, batch_size, False, whole)
-    return run.curve(target).auc
+    return deletion_curve(classifier, inputs, masks, target, **options).auc
 
 
 @facts(higher_is_better=True)
 def insertion(
-    classifier: Classifier,
-    inputs: Tensor,
-    masks: Tensor,
-    target: TargetType,
-    *,
-    step_px: int | None = None,
-    infill: Infill = Blur(sigma_px=5.0),
-    every_step: bool = False,
-    batch_size: int = 32,
-    whole: Tensor | None = None,
+    classifier: Classifier, inputs: Tensor, masks: Tensor, target: TargetType, **options: Any
 ) -> Tensor:
-    """Return the area under the `insertion_curve` of each image.
+    """Return the area under the `insertion_curve` of each image, with its options.
 
     Example:
         >>> inputs = torch.tensor([[[[2.0, 0.0]]]])  # 0.5, 0.8808, 0.8808
         >>> insertion(torch.nn.Flatten(), inputs, inputs, target=0, step_px=1, infill=Mean())
         tensor([0.7856])
     """
-    run = Run(classifier, inputs, masks, step_px, infill, every_step, batch_size, True, whole)
-    return run.curve(target).auc
+    return insertion_curve(classifier, inputs, masks, target, **options).auc
 
 
 @dataclass(eq=False)

@@ -145,9 +145,8 @@ class MaskingModel(nn.Module):
             raise TypeError(
                 "classifier is a MaskingModel already; pass model.classifier for a new masker."
             )
-        finds_masker = masker is Masker and layers is None
-        if target_aware:
-            masker = _target_aware(masker)
+        if target_aware and isinstance(masker, nn.Module):
+            _check_takes_target(masker)
         layers = [layers] if isinstance(layers, str) else layers
         own = _reads_inputs(masker) or (layers is not None and not len(layers))
         own = own or (example_inputs is not None and not tappable(classifier))
@@ -163,29 +162,42 @@ class MaskingModel(nn.Module):
         self.layers: tuple[str, ...] = Taps(self.classifier, () if own else layers or ()).layers
         self.layouts: tuple[Layout, ...] | None = None if layouts is None else tuple(layouts)
         self.takes_vectors = _takes_vectors(masker)
-        finds_layers, makes = layers is None and not own, not isinstance(masker, nn.Module)
-        if finds_layers or makes:
-            example, extra = as_tuple(example_inputs), as_tuple(additional_forward_args)
-            if example_inputs is None:
-                example = (dry_run_inputs(self.classifier, *extra),)
-            example = tuple(like_weights(tensor, self.classifier) for tensor in example)
-            if finds_layers:
-                guessed = example_inputs is None
-                self.layers = _layers_for(self.classifier, example, extra, guessed=guessed)
-                read = finds_masker and _with_evidence(self.classifier, self.layers, example, extra)
-                if read:
-                    self.layers = read
-                    # Images put together, from which a gate learns, have no arguments besides.
-                    follows = not extra if target_aware is None else target_aware
-                    masker = _OF_TARGET if follows else _OF_PREDICTION
-            maps = self.dry_run(example, extra)
-            if target_aware:
-                _check_target_aware(example, has_maps=bool(self.layers))
-            if makes:
-                masker = _make_masker(masker, maps, example, own=not self.layers)
-        self.masker: nn.Module = masker  # type: ignore[assignment]  # made by now
+        finds_layers = layers is None and not own
+        if finds_layers or not isinstance(masker, nn.Module):
+            example = () if example_inputs is None else as_tuple(example_inputs)
+            extra = as_tuple(additional_forward_args)
+            masker = self._complete(masker, example, extra, finds_layers, target_aware)
+        self.masker = masker
         if sampler is None and self.sized:
             self.sampler = Sigmoid()  # a lean would miss the size that is asked for
+
+    def _complete(
+        self,
+        masker: nn.Module | Callable[..., nn.Module],
+        example: tuple[Tensor, ...],
+        extra: tuple[Any, ...],
+        finds_layers: bool,
+        target_aware: bool | None,
+    ) -> nn.Module:
+        """Find the layers if asked, and return the masker for their maps in a dry run."""
+        guessed, default = not example, masker is Masker
+        example = example or (dry_run_inputs(self.classifier, *extra),)
+        example = tuple(like_weights(tensor, self.classifier) for tensor in example)
+        if target_aware and default:
+            masker = GatedMasker
+        if finds_layers:
+            self.layers = _layers_for(self.classifier, example, extra, guessed=guessed)
+            if default and (read := _with_evidence(self.classifier, self.layers, example, extra)):
+                self.layers = read
+                # Images put together, from which a gate learns, have no arguments besides.
+                follows = not extra if target_aware is None else target_aware
+                masker = _OF_TARGET if follows else _OF_PREDICTION
+        maps = self.dry_run(example, extra)
+        if target_aware:
+            _check_target_aware(example, has_maps=bool(self.layers))
+        if isinstance(masker, nn.Module):
+            return masker
+        return _make_masker(masker, maps, example, own=not self.layers)
 
     def forward(self, inputs: Tensor, *extra: Any) -> Tensor:
         """Return the classifier's output for ``inputs``, unchanged."""
@@ -242,11 +254,8 @@ class MaskingModel(nn.Module):
                 raise RuntimeError(f"expected one map per example, but {got}: {ONCE}")
         if traced is None:
             return logits, Features(maps, sizes)
-        layout, head = (
-            (lambda tensor: layouts[-1](tensor, size)),
-            head_of(self.classifier, maps[-1]),
-        )
-        trace = Trace(logits, outputs[-1], layout, head)
+        head = head_of(self.classifier, maps[-1])
+        trace = Trace(logits, outputs[-1], lambda tensor: layouts[-1](tensor, size), head)
         logits = logits if torch.is_grad_enabled() else logits.detach()
         return logits, Features(maps, sizes, trace)
 
@@ -551,9 +560,8 @@ def _with_evidence(
         deepest, size = first_tensor(tapped[-1]), probe.shape[2:]
         layout = layouts_of(taps, tapped, (probe,), *extra)[-1]
         head = head_of(network, layout(deepest, size))
-        trace = Trace(
-            two_classes(logits_of(answer)), deepest, lambda maps: layout(maps, size), head
-        )
+        logits = two_classes(logits_of(answer))
+        trace = Trace(logits, deepest, lambda maps: layout(maps, size), head)
         return layers if is_product(trace) and trace.logits.any() else ()  # a new head may be 0
     return ()
 
@@ -577,14 +585,12 @@ def _make_masker(
     return masker.to(maps[0].device, torch.float32 if half else maps[0].dtype)
 
 
-def _target_aware(masker: nn.Module | Callable[..., nn.Module]) -> Any:
-    """Return the masker of a target-aware model: a gated one by default, or the user's own."""
-    if isinstance(masker, nn.Module) and not getattr(masker, "target_aware", False):
+def _check_takes_target(masker: nn.Module) -> None:
+    if not getattr(masker, "target_aware", False):
         raise ValueError(
             f"target_aware=True needs a masker that takes the class, but {_name_of(masker)} "
             "does not; omit masker=..., or pass Masker(..., evidence=True)."
         )
-    return GatedMasker if masker is Masker else masker
 
 
 def _check_target_aware(example: tuple[Tensor, ...], *, has_maps: bool) -> None:

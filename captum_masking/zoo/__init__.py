@@ -423,24 +423,15 @@ def small_classifier(classes: int = 10, *, trained: bool = False) -> nn.Module:
         >>> small_classifier(trained=True)(torch.zeros(2, 3, 48, 48)).shape
         torch.Size([2, 10])
     """
-    network = _five_convolutions(classes)
+    network = nn.Sequential(
+        *(*_block(3, 16, stride=2), *_block(16, 32, stride=2), *_block(32, 64)),
+        *(*_block(64, 96, stride=2), *_block(96, 128)),
+        *(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(128, classes)),
+    )
     if trained:
         network.load_state_dict(load_file(Path(__file__).with_name("small-classifier.safetensors")))
         network.eval()
     return network
-
-
-def _five_convolutions(classes: int) -> nn.Module:
-    return nn.Sequential(
-        *_block(3, 16, stride=2),
-        *_block(16, 32, stride=2),
-        *_block(32, 64),
-        *_block(64, 96, stride=2),
-        *_block(96, 128),
-        nn.AdaptiveMaxPool2d(1),
-        nn.Flatten(),
-        nn.Linear(128, classes),
-    )
 
 
 def _block(before: int, after: int, stride: int = 1) -> list[nn.Module]:
