@@ -22,7 +22,7 @@ from captum.attr import NoiseTunnel
 from torch import Tensor, nn
 
 from captum_masking._base import borrow
-from captum_masking.parts.masker import Question
+from captum_masking.parts.masker import EVIDENCE, Question
 
 __all__ = ["attribution_checks", "check_attribution", "check_masker", "masker_checks"]
 
@@ -536,6 +536,7 @@ def _call(
     question = Question(
         target=torch.zeros(len(first), dtype=torch.long, device=first.device),
         area=torch.full((len(first),), 0.5, device=first.device),
+        evidence=features[-1].mean(1, keepdim=True).repeat_interleave(EVIDENCE, 1),
     )
     return _attempt(
         lambda: masker(list(features), size, question),
@@ -583,7 +584,8 @@ def nothing_changes_in_eval_mode(case: _Masker) -> None:
 
 def every_parameter_gets_a_gradient(case: _Masker) -> None:
     """In train mode. A parameter without one never learns, and stops distributed training."""
-    parameters = {name: p for name, p in case.masker.named_parameters() if p.requires_grad}
+    heads = nn.ModuleList(getattr(case.masker, "heads", [case.masker]))  # a gate learns apart
+    parameters = {name: p for name, p in heads.named_parameters() if p.requires_grad}
     _expect(parameters, "a masker with parameters", "none", "register them as nn.Parameter.")
     with _borrowed(case.masker), torch.enable_grad():
         logits = _call(case.masker.train(), case.features(4))

@@ -19,7 +19,8 @@ from networks import assert_same, cnn, everything, mixed_modes
 from torch import Tensor, nn
 
 from captum_masking import MaskingModel, MaskingSaliency
-from captum_masking.parts.masker import Masker, UNetMasker
+from captum_masking.parts.gate import GatedMasker
+from captum_masking.parts.masker import ClassSelector, Masker, MaskPerClass, UNetMasker
 from captum_masking.testing import (
     attribution_checks,
     check_attribution,
@@ -45,6 +46,10 @@ pytestmark = pytest.mark.filterwarnings(
         UNetMasker,
         partial(Masker, raw=[1]),
         partial(Masker, classes=3, sized=True),
+        partial(Masker, evidence=True, target_aware=False),
+        partial(GatedMasker, evidence=True),
+        partial(ClassSelector, classes=3),
+        partial(MaskPerClass, classes=3),
     ],
 )
 @pytest.mark.parametrize("dims", [1, 2, 3])

@@ -89,6 +89,12 @@ def test_a_tutorial_opens_with_its_title_and_says_whom_it_is_for(tutorial: Path)
 
 
 @each_tutorial
+def test_a_tutorial_opens_with_the_masker_that_ships(tutorial: Path) -> None:
+    _, first, second, *_ = re.split(r"^# %%", tutorial.read_text(), flags=re.MULTILINE)
+    assert "efficientnet_lite0()" in first + second
+
+
+@each_tutorial
 def test_a_tutorial_ends_with_an_exercise_and_three_links(tutorial: Path) -> None:
     exercise, after = (tutorial.read_text().rindex(word) for word in ("**Exercise.**", "**Next**"))
     closing = tutorial.read_text()[after:]

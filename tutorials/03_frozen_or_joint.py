@@ -9,10 +9,11 @@ figures, and in the classifier itself.
 import copy
 
 import torch
+from skimage.data import coffee
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking import FineTune, MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.data import DigitsOnTextures
 from captum_masking.metrics import (
     boxes_to_pixels,
@@ -22,6 +23,19 @@ from captum_masking.metrics import (
 )
 from captum_masking.viz import Panel, overlay, show, to_pixels
 from captum_masking.zoo import small_classifier
+
+# sphinx_gallery_thumbnail_number = 2
+
+# %%
+# A frozen classifier
+# -------------------
+#
+# The masker that ships with the package was trained frozen. Its model takes the EfficientNet-Lite0
+# that you have, bit for bit; a model that was trained jointly brings a classifier of its own.
+
+shipped, preprocess = zoo.efficientnet_lite0()
+print(f"brings its own classifier: {shipped.classifier_trained}")
+show([zoo.explain(shipped, preprocess, coffee()).panels], width=2.2)
 
 # %%
 # A classifier that is already good

@@ -7,9 +7,10 @@ has few images.
 """
 
 import torch
+from skimage.data import coffee
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.data import DigitsOnTextures, few_shot
 from captum_masking.metrics import (
     boxes_to_pixels,
@@ -21,7 +22,16 @@ from captum_masking.metrics import (
 from captum_masking.viz import Panel, overlay, show, to_pixels
 from captum_masking.zoo import small_classifier
 
-# sphinx_gallery_thumbnail_number = 2
+# sphinx_gallery_thumbnail_number = 3
+
+# %%
+# Fewer than seven images a class
+# -------------------------------
+#
+# The masker that ships with the package was trained on 6,631 photographs, fewer than seven for each
+# of its classifier's thousand classes. How far do fewer go?
+
+show([zoo.explain(*zoo.efficientnet_lite0(), coffee()).panels], width=2.2)
 
 # %%
 # The classifier

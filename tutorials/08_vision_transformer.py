@@ -7,6 +7,7 @@ shown instead.
 """
 
 import torch
+from skimage.data import coffee
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -14,12 +15,23 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import VisionTransformer
 from torchvision.models.vision_transformer import ConvStemConfig
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.metrics import energy_pointing
 from captum_masking.parts.infill import Mean
 from captum_masking.parts.masker import nearest
 from captum_masking.parts.masking import mask_images
 from captum_masking.viz import Panel, overlay, show, to_pixels
+
+# sphinx_gallery_thumbnail_number = 2
+
+# %%
+# A convolutional network, to compare
+# -----------------------------------
+#
+# The masker that ships with the package reads two maps of a convolutional network, and draws this.
+# A transformer has tokens in place of maps. The same code finds them and lays them out as a grid.
+
+show([zoo.explain(*zoo.efficientnet_lite0(), coffee()).panels], width=2.2)
 
 # %%
 # Pictures in which we know the evidence

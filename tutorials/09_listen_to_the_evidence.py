@@ -13,11 +13,12 @@ import wave
 from functools import partial
 
 import torch
+from skimage.data import coffee
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.data.audio import LogMagnitude, LogMel, Spectrogram
 from captum_masking.metrics import energy_pointing
 from captum_masking.model.layouts import MelRows
@@ -26,6 +27,17 @@ from captum_masking.parts.masker import UNetMasker
 from captum_masking.parts.masking import mask_images
 from captum_masking.recipes import lmac
 from captum_masking.viz import Panel, overlay, show, to_pixels
+
+# sphinx_gallery_thumbnail_number = 2
+
+# %%
+# From pictures to sounds
+# -----------------------
+#
+# The masker that ships with the package splits a photograph into the evidence and the rest. You see
+# both. The same split of a sound is something to listen to.
+
+show([zoo.explain(*zoo.efficientnet_lite0(), coffee()).panels], width=2.2)
 
 # %%
 # Calls in noise

@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Sequence
 
 import torch
-from skimage.data import gravel
+from skimage.data import coffee, gravel
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.metrics import energy_pointing, masked_in_accuracy, masked_out_accuracy
 from captum_masking.parts.infill import Mean
 from captum_masking.parts.masker import Masker, Question, linear
@@ -26,6 +26,20 @@ from captum_masking.parts.regularizer import Sum, smooth
 from captum_masking.testing import check_attribution, check_masker
 from captum_masking.training.classifier import train_alone
 from captum_masking.viz import Panel, overlay, show, to_pixels
+
+# sphinx_gallery_thumbnail_number = 2
+
+# %%
+# The contract of a masker
+# ------------------------
+#
+# The masker that ships with the package is a module of a few small convolutions. It keeps the same
+# contract as any masker that you write: ``check_masker`` says so for both.
+
+shipped, preprocess = zoo.efficientnet_lite0()
+check_masker(shipped.masker)
+print(shipped.masker.settings)
+show([zoo.explain(shipped, preprocess, coffee()).panels], width=2.2)
 
 # %%
 # Something to explain

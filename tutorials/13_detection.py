@@ -9,11 +9,12 @@ has learned.
 import warnings
 
 import torch
+from skimage.data import coffee
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from captum_masking import MaskingSaliency
+from captum_masking import MaskingSaliency, zoo
 from captum_masking.methods import ExtremalPerturbation
 from captum_masking.methods.targets import BoxScores
 from captum_masking.metrics import energy_pointing
@@ -21,6 +22,17 @@ from captum_masking.parts.infill import Mean
 from captum_masking.parts.regularizer import UngatedArea
 from captum_masking.saliency.per_input import PerInput
 from captum_masking.viz import Panel, overlay, show, to_pixels
+
+# sphinx_gallery_thumbnail_number = 2
+
+# %%
+# A class, or a box
+# -----------------
+#
+# The masker that ships with the package explains a classifier, which gives one answer for the whole
+# photograph. A detector gives many, one for each box. So the question has to name a box.
+
+show([zoo.explain(*zoo.efficientnet_lite0(), coffee()).panels], width=2.2)
 
 # %%
 # Pictures

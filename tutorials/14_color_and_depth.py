@@ -8,12 +8,24 @@ on. The example follows an industrial task: a robot has to find the right clip i
 """
 
 import torch
+from skimage.data import coffee
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer
+from captum_masking import MaskingModel, MaskingSaliency, MaskingTrainer, zoo
 from captum_masking.viz import Panel, overlay, show, to_pixels
+
+# sphinx_gallery_thumbnail_number = 2
+
+# %%
+# One picture, or several
+# -----------------------
+#
+# The masker that ships with the package explains a network of one input, a photograph. Here it will
+# be two pictures of one scene, each with a mask of its own.
+
+show([zoo.explain(*zoo.efficientnet_lite0(), coffee()).panels], width=2.2)
 
 # %%
 # The pictures

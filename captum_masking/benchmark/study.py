@@ -81,9 +81,7 @@ class Study:
             "seconds": round(time.perf_counter() - started, 1),
         }
 
-    def _try(
-        self, row: Row, seed: int, area: float | None, show_progress: bool
-    ) -> tuple[dict[str, Tensor], Scores]:
+    def _try(self, row: Row, seed: int, area: float | None, bar: bool) -> tuple[Scores, Scores]:
         torch.manual_seed(seed)
         images = self.choose(row, seed)
         sampler = RandomSampler(images, num_samples=len(self.images))  # type: ignore[arg-type]
@@ -92,7 +90,7 @@ class Study:
         classifier = copy.deepcopy(self.classifier)
         read = self.layers, self.stages
         trainer = row.build(Setting(classifier, loader, images.labels, self.classes, *read, area))
-        trainer.fit(loader, self.epochs, show_progress=show_progress, check_accuracy=False)
+        trainer.fit(loader, self.epochs, show_progress=bar, check_accuracy=False)
         columns = score(trainer.model, self.validation, batch_size=self.batch_size)
         return columns, {"images": len(images), "area_held": area, "recipe": repr(trainer)}
 
