@@ -118,7 +118,7 @@ from captum_masking.metrics.statistics import (
 from captum_masking.metrics.thresholds import max_box_acc, max_box_acc_v2, pxap
 
 if TYPE_CHECKING:
-    from captum_masking.metrics.mean import (
+    from captum_masking.metrics.datasets import (
         MapSimilarity,
         MaskedScores,
         MaskStatistics,
@@ -210,8 +210,8 @@ __all__ = [
     "whole_frame",
 ]
 
-# Those of `mean` subclass ``torchmetrics.Metric``, whose import takes seconds.
+# Those of `datasets` subclass ``torchmetrics.Metric``, whose import takes seconds.
 _SUMS = ("MapSimilarity", "MaskStatistics", "MaskedScores", "MaxBoxAcc", "MaxBoxAccV2")
-_HOMES = dict.fromkeys((*_SUMS, "MaxMaskIoU", "MeanOf", "PxAP"), "mean")
+_HOMES = dict.fromkeys((*_SUMS, "MaxMaskIoU", "MeanOf", "PxAP"), "datasets")
 
 __getattr__, __dir__ = lazily(__name__, _HOMES)
