@@ -361,7 +361,7 @@ def test_an_area_goes_on_where_it_was_and_stands_in_the_recipe():
     assert after.weight == before.weight != 0
     trainer = MaskingTrainer(MaskingModel(cnn()), train_classifier=False, area=0.2)
     assert "SteadyArea(area=0.2)" in repr(trainer)
-    with pytest.raises(ValueError, match="fraction.*0 and 1, but got 20"):
+    with pytest.raises(ValueError, match="fraction.*0 and 1.*but got 20"):
         MaskingTrainer(MaskingModel(cnn()), train_classifier=False, area=20)
 
 

@@ -108,16 +108,15 @@ def test_the_area_is_met_within_a_percent(area, side, steps):
     found = ExtremalPerturbation(Quadrants(), areas=area, infill=Mean(), **steps)
     mask = found.attribute(torch.cat([planted(1, side), planted(2, side)]), target=[1, 2])[:, 0]
     assert mask.min() >= 0 and mask.max() <= 1
-    torch.testing.assert_close(
-        (mask > 0.5).float().mean((1, 2)), torch.full((2,), area), atol=0.01, rtol=0
-    )
+    for met, how in ((mask.mean((1, 2)), 1e-4), ((mask > 0.5).float().mean((1, 2)), 0.01)):
+        torch.testing.assert_close(met, torch.full((2,), area), atol=how, rtol=0)
 
 
 def test_a_classifier_that_sees_nothing_leaves_the_area_alone_to_act():
     blind = lambda x: torch.zeros(len(x), 2) + 0 * x.sum()  # noqa: E731
     x = torch.rand(1, 3, 16, 16)
     mask = ExtremalPerturbation(blind, areas=0.3, steps=200, lr=0.04).attribute(x, target=1)
-    assert mask.mean().item() == pytest.approx(0.3, abs=0.05)
+    assert mask.mean().item() == pytest.approx(0.3, abs=1e-4)
 
 
 # What is found.

@@ -390,7 +390,8 @@ def check_area(area: Any, *, sized: bool = True, examples: int | None = None) ->
         )
     if not all(0 < a < 1 for a in torch.as_tensor(area).flatten().tolist()):
         raise ValueError(
-            f"area must be a fraction of the image between 0 and 1, both excluded, but got {area}."
+            f"area must be a fraction of the image between 0 and 1, both excluded, but got {area}; "
+            "divide a number of pixels by all pixels of the image."
         )
 
 

@@ -18,10 +18,12 @@ from captum_masking.methods.base import Asked, Relative, Score, Target, filled, 
 from captum_masking.model.taps import check_differentiable, cuts_in_words, gradients_of
 from captum_masking.parts.infill import Infill, gaussian_blur
 from captum_masking.parts.regularizer import SizeTarget
+from captum_masking.saliency.per_input import of_area
 
 _LEVELS = 8  # of blur, the last of which is the picture itself
 _SHARPNESS = 20  # of the smooth maximum
 _GROWTH = 1.0035**800  # of the area's weight, from the first step to the last
+_LEAST = 1e-6  # value of a mask; log odds are finite
 
 
 class ExtremalPerturbation(Relative):
@@ -45,7 +47,7 @@ class ExtremalPerturbation(Relative):
         removed: Whether the rest should have a low score. Both together, the paper's dual, double
             the cost.
         steps: Steps per area, each a forward and a backward pass. With fewer than 800, raise ``lr``
-            in proportion; the area is then less exact.
+            in proportion.
         lr, weight: Learning rate, and initial weight of the area, for scores on the scale of
             logits.
         blur_px: Standard deviation of the strongest blur, for a shorter side of 224.
@@ -57,7 +59,7 @@ class ExtremalPerturbation(Relative):
     Source:
         Fong, Patrick & Vedaldi 2019 (arXiv 1910.08485), with their constants at a side of 224,
         elsewhere in proportion. Differs: the area is that of the image, without the margin around
-        it that theirs counts.
+        it that theirs counts, and exact: in the end, the log odds of each mask are shifted.
 
     Example:
         >>> from captum_masking.parts.infill import Mean
@@ -162,7 +164,8 @@ class ExtremalPerturbation(Relative):
             optimizer.step()
             for each in cells:
                 each.data.clamp_(0, 1)
-        return [shape(each).detach() for shape, each in zip(shapes, cells, strict=True)]
+        pairs = zip(shapes, cells, strict=True)
+        return [_of_areas(shape(each).detach(), areas) for shape, each in pairs]
 
     def _pyramid(self, inputs: Tensor) -> Tensor:
         """Return the picture with less and less blur, ``(levels, B, C, *spatial)``."""
@@ -247,6 +250,12 @@ def _area_missed(masks: Sequence[Tensor], areas: Sequence[float], weight: float)
             # Multiplied by the batch size, so that examples do not depend on the batch.
             missed = missed + len(its_mask) * SizeTarget(area, weight)(its_mask, None)
     return missed
+
+
+def _of_areas(mask: Tensor, areas: Sequence[float]) -> Tensor:
+    """Shift the log odds of masks, so that their means are the areas."""
+    log_odds = mask.clamp(_LEAST, 1 - _LEAST).logit().chunk(len(areas))
+    return torch.cat([of_area(each, area) for each, area in zip(log_odds, areas, strict=True)])
 
 
 def _between(pyramid: Tensor, mask: Tensor) -> Tensor:

@@ -436,13 +436,12 @@ class MaskingModel(nn.Module):
 
     def _repr_html_(self) -> str:
         """Say in a notebook what the model is made of, and which class its map is for."""
-        follows = "the target" if self.target_aware else "one map for all classes"
         rows = {
             "classifier": _in_words(self.classifier),
             "layers read": ", ".join(self.layers) or "none: the masker reads the input",
             "masker": _in_words(self.masker),
             "sampler": repr(self.sampler),
-            "map for": follows,
+            "map for": "the target" if self.target_aware else "one map for all classes",
         }
         cells = (f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in rows.items())
         return f"<b>MaskingModel</b><table>{''.join(cells)}</table>"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from captum_masking._base.checks import check_weights
+from captum_masking._base.checks import check_area, check_weights
 from captum_masking.parts.objective import Belief, Judgement, OneOf
 
 __all__ = [
@@ -270,11 +270,7 @@ class SizeTarget:
     weight: float = 300.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.area < 1:
-            raise ValueError(
-                f"area must be a fraction of the image between 0 and 1, both excluded, but got "
-                f"{self.area}; divide a number of pixels by all pixels of the image."
-            )
+        check_area(self.area)
         check_weights(weight=self.weight)
 
     def __call__(self, mask: Tensor, judgement: Judgement | None) -> Tensor:

@@ -388,14 +388,20 @@ def optimize_each(
         return tuple(masks)
 
 
-class _OneOfSeveral:
+class _Around:
+    """Calls a classifier; what asks for its module or its original is given those."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.__self__, self._twin_of = module_of(function), original(function)
+
+
+class _OneOfSeveral(_Around):
     """Calls a classifier with one input first, then the others."""
 
-    def __init__(
-        self, function: Callable[..., Any], index: int, count: int, whole: bool = False
-    ) -> None:
-        self.function, self.index, self.count, self.whole = function, index, count, whole
-        self.__self__, self._twin_of = module_of(function), original(function)
+    def __init__(self, function: Any, index: int, count: int, whole: bool = False) -> None:
+        super().__init__(function)
+        self.index, self.count, self.whole = index, count, whole
 
     def __call__(self, one: Tensor, *rest: Any) -> Any:
         others, extra = rest[: self.count - 1], rest[self.count - 1 :]
@@ -405,23 +411,19 @@ class _OneOfSeveral:
         return output if self.whole else with_rows(logits_of(output), one)
 
 
-class _Scored:
+class _Scored(_Around):
     """Calls a model and returns the scores of a callable target."""
 
     def __init__(self, function: Callable[..., Any], target: Callable[[Any], Tensor]) -> None:
-        self.function, self.target = function, target
-        self.__self__, self._twin_of = module_of(function), original(function)
+        super().__init__(function)
+        self.target = target
 
     def __call__(self, inputs: Tensor, *extra: Any) -> Tensor:
         return scores_of(self.target, self.function(inputs, *extra), len(inputs))
 
 
-class _From:
+class _From(_Around):
     """A classifier as a function of the difference from a baseline."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.__self__, self._twin_of = module_of(function), original(function)
 
     def __call__(self, distance: Tensor, start: Tensor, *rest: Any) -> Any:
         return self.function(start + distance, *rest)

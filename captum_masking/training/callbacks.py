@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_masking._base.borrow import eval_mode
-from captum_masking._base.checks import check_count, needed
+from captum_masking._base.checks import check_area, check_count, needed
 from captum_masking._base.files import replacing
 from captum_masking.metrics.saliency_metric import saliency_metric
 from captum_masking.parts.objective import Judgement
@@ -180,10 +180,7 @@ class KeepLatest(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
 
-    def setting(self) -> str:
-        return repr(self)
-
-    __repr__ = as_made
+    __repr__ = setting = as_made
 
 
 class KeepBest(KeepLatest):
@@ -277,8 +274,7 @@ class CSVLog(Callback):
                 stacklevel=3,
             )
 
-    def __repr__(self) -> str:
-        return f"CSVLog({str(self.file)!r})"
+    __repr__ = as_made
 
 
 def _write_csv(records: list[Record], file: Path) -> None:
@@ -508,11 +504,7 @@ class SteadyArea(Callback):
     """
 
     def __init__(self, area: float) -> None:
-        if not 0 < area < 1:
-            raise ValueError(
-                f"area must be a fraction of the image between 0 and 1, but got {area}; None "
-                "leaves it to the images."
-            )
+        check_area(area)
         self.area, self.weight, self.kept = area, 0.0, 0.0
 
     def __call__(self, mask: Tensor, judgement: Judgement) -> Tensor:
