@@ -30,7 +30,7 @@ from captum_masking import zoo
 from captum_masking.benchmark.libraries import module_at, twin
 from captum_masking.data import BoxedImages
 from captum_masking.methods import OptiCAM, ScoreCAM
-from captum_masking.methods.feature_maps import normalized
+from captum_masking.methods.base import normalized
 from captum_masking.metrics import (
     MaxBoxAccV2,
     boxes_to_pixels,

@@ -26,17 +26,14 @@ from captum_masking.parts.other_maskers import MultiInputMasker
 from captum_masking.parts.regularizer import Area, Sum, TotalVariation, UngatedArea, smooth
 from captum_masking.parts.sampler import Sigmoid
 from captum_masking.training import callbacks as pictures
+from captum_masking.training.area import AdaptiveArea, SteadyArea, forget, zero_last_layer
 from captum_masking.training.callbacks import (
-    AdaptiveArea,
     Callback,
     EarlyStopping,
     Measure,
     Pictures,
-    SteadyArea,
     TensorBoard,
-    forget,
     measure_saliency_metric,
-    zero_last_layer,
 )
 from captum_masking.training.records import measure
 

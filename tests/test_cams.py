@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from captum_masking import MaskingModel
 from captum_masking.methods import OptiCAM, ScoreCAM
-from captum_masking.methods.base import probability
-from captum_masking.methods.feature_maps import normalized, weighted
+from captum_masking.methods.base import normalized, probability, weighted
 from captum_masking.parts.infill import Black, Color, Mean, Noise
 
 both = pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_the_landing_has_at_most_fourteen_entries():
 
 def test_the_package_stays_within_its_lines_and_files():
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in FILES)
-    assert lines <= 27_440
+    assert lines <= 27_438
     assert len(FILES) <= 108
 
 

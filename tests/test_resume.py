@@ -30,8 +30,8 @@ from captum_masking.parts.objective import Dual
 from captum_masking.parts.pool import History, Latest
 from captum_masking.parts.regularizer import Area, smooth
 from captum_masking.parts.sampler import GumbelSigmoid, Sigmoid
+from captum_masking.training.area import AdaptiveArea
 from captum_masking.training.callbacks import (
-    AdaptiveArea,
     Callback,
     EarlyStopping,
     KeepBest,

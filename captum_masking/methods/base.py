@@ -22,6 +22,7 @@ from captum_masking._base.captum import (
     class_indices,
     find_to_logits,
     scores_of,
+    unpacked,
 )
 from captum_masking._base.checks import (
     channels_in_words,
@@ -33,9 +34,12 @@ from captum_masking._base.checks import (
     check_same_device,
     with_rows,
 )
+from captum_masking.model.layers import find_layers, layouts_of, pooled_map
+from captum_masking.model.layouts import first_tensor
 from captum_masking.model.model import MaskingModel
-from captum_masking.model.taps import like_weights, logits_of, tap_of
+from captum_masking.model.taps import Taps, like_weights, logits_of, tap_of
 from captum_masking.parts.infill import Infill
+from captum_masking.parts.masker import linear
 from captum_masking.parts.masking import fill
 
 #: Called as ``score(logits, classes)`` with ``(B, K)`` and ``(B,)``; returns ``(B,)``.
@@ -74,6 +78,21 @@ def stretched(maps: Tensor) -> Tensor:
     span = high - low
     varies = span > 1e-5 * torch.maximum(high.abs(), low.abs())  # beyond rounding
     return ((maps - low) / span.where(varies, 1)).where(varies, 0)
+
+
+def normalized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Enlarge maps linearly to ``size``, then scale each to [0, 1]; a constant one becomes zeros.
+
+    Example:
+        >>> normalized(torch.tensor([[[-1.0, 0.0, 3.0]]]), [3])
+        tensor([[[0.0000, 0.2500, 1.0000]]])
+    """
+    return stretched(linear(maps, size))
+
+
+def weighted(maps: Tensor, weights: Tensor) -> Tensor:
+    """Sum maps ``(B, N, *cells)`` with weights ``(B, N)`` to ``(B, 1, *cells)``."""
+    return torch.einsum("bn,bn...->b...", weights, maps)[:, None]
 
 
 def filled(images: Tensor, hole: Tensor, infill: Infill, seed: int = 0) -> Tensor:
@@ -260,3 +279,43 @@ def layer_name(function: Callable[..., Any], layer: str | nn.Module) -> str:
             f"{type(layer).__name__} is not part of it."
         )
     return names[0]
+
+
+class OfLayer(Relative):
+    """An attribution that reads the feature maps of one layer."""
+
+    def __init__(
+        self, forward_func: Callable[..., Any], layer: str | nn.Module | None, infill: Infill
+    ) -> None:
+        super().__init__(forward_func)
+        self.layer = None if layer is None else layer_name(forward_func, layer)
+        self.infill = infill
+
+    @torch.no_grad()
+    def _maps(self, asked: Asked) -> Tensor:
+        """Return the maps ``(B, N, *cells)`` of the layer, float32 at least."""
+        network = network_of(asked.function)
+        arguments: tuple[Any, ...] = (*asked.inputs, *asked.extra)
+        first, *others = arguments
+        with seeded(first, 0):
+            name = self.layer or pooled_map(network, first, *others)
+            name = name or find_layers(network, first, extra=tuple(others))[-1]
+            taps = Taps(network, [name])
+            _, tapped = taps(first, *others)
+            (layout,) = layouts_of(taps, tapped, asked.inputs, *asked.extra)
+        maps = layout(first_tensor(tapped[0]), unpacked(tuple(x.shape[2:] for x in asked.inputs)))
+        if any(x.dim() != maps.dim() or x.dim() == 2 for x in asked.inputs):
+            got = ", ".join(str(tuple(x.shape)) for x in asked.inputs)
+            raise ValueError(
+                f"inputs must have as many spatial sides as the maps of {name!r}, "
+                f"{tuple(maps.shape)}, but got {got}; name another layer, or pass inputs without "
+                "any as additional_forward_args."
+            )
+        return maps.to(torch.promote_types(maps.dtype, torch.float32))
+
+    def _masked(self, asked: Asked, maps: Tensor) -> list[Tensor]:
+        """Mask k copies of the examples by maps ``(k * B, 1, *cells)``."""
+        copies = len(maps) // len(asked.inputs[0])
+        holes = [1 - normalized(maps, x.shape[2:]).to(x.dtype) for x in asked.inputs]
+        pairs = zip(asked.inputs, holes, strict=True)
+        return [filled(torch.cat([x] * copies), hole, self.infill) for x, hole in pairs]

@@ -16,8 +16,7 @@ from captum_masking._base.borrow import evaluated, given_back, seeded, unfrozen,
 from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, as_tuple, log_usage
 from captum_masking._base.checks import check_number_of_inputs
 from captum_masking._base.files import plain
-from captum_masking.methods.base import Asked, Relative, Target, network_of
-from captum_masking.methods.feature_maps import normalized
+from captum_masking.methods.base import Asked, Relative, Target, network_of, normalized
 from captum_masking.model.files import CheckpointError, check_classifier, fingerprint, read, write
 from captum_masking.model.layers import dry_run_inputs, find_layers, layouts_of, pooling
 from captum_masking.model.layouts import ChannelsFirst, Layout, first_tensor

@@ -11,8 +11,7 @@ from tqdm.auto import tqdm
 
 from captum_masking._base.captum import TensorOrTupleOfTensorsGeneric, log_usage
 from captum_masking._base.checks import check_count
-from captum_masking.methods.base import Asked, Score, Target, logit
-from captum_masking.methods.feature_maps import OfLayer, normalized, weighted
+from captum_masking.methods.base import Asked, OfLayer, Score, Target, logit, normalized, weighted
 from captum_masking.model.taps import cuts_in_words
 from captum_masking.parts.infill import Infill, Mean
 

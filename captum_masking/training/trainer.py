@@ -42,7 +42,8 @@ from captum_masking.parts.pool import History, Latest, Pool
 from captum_masking.parts.questions import AsLabeled, Questions, as_labeled, one_label
 from captum_masking.parts.regularizer import AskedArea, Regularizer, Sum, over_inputs, smooth
 from captum_masking.parts.regularizer import asked as asked_area
-from captum_masking.training.callbacks import Callback, SteadyArea
+from captum_masking.training.area import SteadyArea
+from captum_masking.training.callbacks import Callback
 from captum_masking.training.checkpoint import Checkpoints, setting
 from captum_masking.training.classifier import ClassifierTraining, FineTune
 from captum_masking.training.epochs import Loading
