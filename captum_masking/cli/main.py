@@ -57,9 +57,9 @@ def _labels() -> tuple[Option, Option]:
     return names, _flag("--untrained", "continue even if the classifier does not know the labels")
 
 
-def _area(words: str, **how: Any) -> Option:
+def _area(whose: str, more: str = "", **how: Any) -> Option:
     between = FloatRange(0, 1, min_open=True, max_open=True)
-    words += ", such as 0.2; default: what it takes"
+    words = f"mean area that {whose} should have, such as 0.2; default: what it takes{more}"
     return Option(["--area"], type=between, metavar="FRACTION", help=words, **how)
 
 
@@ -204,7 +204,7 @@ COMMANDS = [
                 "train an untrained classifier; torchvision:NAME gets random weights and one "
                 "output per class of the data",
             ),
-            _area("mean area that masks should have"),
+            _area("masks"),
             _flag(
                 "--target-aware",
                 "make maps follow the target for every kind of classifier, by running its last "
@@ -370,8 +370,8 @@ COMMANDS = [
             _out(),
             _number("--epochs", "passes over the data", 2),
             _area(
-                "mean area of the masks of every row; repeat it to choose each run's area on every "
-                "second validation picture",
+                "the masks of every row",
+                ". Repeat it to choose each run's area on every second validation picture",
                 multiple=True,
             ),
             _number("--image-size", "side in pixels; default: the classifier's, or 224"),
