@@ -38,8 +38,8 @@ FOLDER = Path(temporary.name)
 # Why a cluster
 # -------------
 #
-# The masker that ships with the package took 1,242 steps on photographs: minutes on a GPU, hours on
-# a CPU. A training as long as the paper's takes days, and no machine runs that long for sure.
+# The masker that ships with the package took 1,242 steps on photographs, more than an hour on one
+# CPU core. Longer trainings outlast the time that a scheduler gives them.
 
 show([zoo.explain(*zoo.efficientnet_lite0(), coffee()).panels], width=2.2)
 
